@@ -1,0 +1,175 @@
+"""What to quantize an activation to: one small, frozen, serialisable value.
+
+>>> import dqa_keras as dqa
+>>> config = dqa.DQAConfig(bits=4, extra_bits=2, important_fraction=0.25)
+>>> config.replace(bits=3).bits
+3
+>>> dqa.DQAConfig.from_dict(config.to_dict()) == config
+True
+>>> dqa.DQAConfig(bits=0)
+Traceback (most recent call last):
+    ...
+ValueError: bits must be in 1..8. Received: bits=0
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+Method = Literal["dqa", "direct", "noisyquant"]
+Granularity = Literal["channel", "tensor"]
+Clipping = Literal["mse", "max", "percentile"]
+Ranking = Literal["mse", "greedy"]
+
+MAX_BITS = 8
+
+
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be an integer. Received: {name}={value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}. Received: {name}={value}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not low <= value <= high
+    ):
+        raise ValueError(
+            f"{name} must be a number in {low:g}..{high:g}. Received: {name}={value!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DQAConfig:
+    """How activations are quantized, calibrated and ranked.
+
+    The defaults are the best we have without training. `DQAConfig.paper` gives the
+    setting of the paper instead.
+
+    Args:
+        bits: Integer in 1..8. Stored bits n of every base code. Defaults to `4`.
+        extra_bits: Integer in 0..4, `bits + extra_bits <= 8`. Bits m that important
+            channels get on top; they are shifted out and stored as a Huffman-coded
+            residual. Used by method `"dqa"` only. Defaults to `2`.
+        important_fraction: Float in 0..1. Share of the channels of each layer that
+            gets the extra bits. Defaults to `0.25`.
+        method: `"dqa"`, or one of the baselines `"direct"` (no channel is important)
+            and `"noisyquant"` (fixed uniform noise, arXiv 2211.16056). Defaults to
+            `"dqa"`.
+        signed: `True`, `False`, or `"auto"`: unsigned codes where calibration saw no
+            negative value. Defaults to `"auto"`.
+        granularity: `"channel"` or `"tensor"`: whether each channel has a scale of
+            its own or all channels of a layer share one range. Defaults to
+            `"channel"`.
+        clipping: `"mse"`, `"max"` or `"percentile"`: how the representable range is
+            chosen from the values seen. Defaults to `"mse"`.
+        percentile: Float in 50..100. Share of the magnitudes that the range covers;
+            used with `clipping="percentile"`. Defaults to `99.99`.
+        ranking: `"mse"` (squared error that the extra bits remove) or `"greedy"` (the
+            paper's: every channel is tried against the model's own output). Defaults
+            to `"mse"`.
+        quantize_merges: Boolean. Whether `quantize_model` also puts quantizers behind
+            Add and Concatenate. Defaults to `False`.
+        seed: Integer. Seeds the noise of NoisyQuant and the choice of the images on
+            which `"greedy"` tries the channels. Defaults to `0`.
+
+    Raises:
+        ValueError: If a value is out of its range; the message names rule and value.
+
+    Reference:
+        - [DQA: Efficient Deep Quantization of DNN Activations](
+          https://arxiv.org/abs/2412.09687)
+    """
+
+    bits: int = 4
+    extra_bits: int = 2
+    important_fraction: float = 0.25
+    method: Method = "dqa"
+    signed: bool | Literal["auto"] = "auto"
+    granularity: Granularity = "channel"
+    clipping: Clipping = "mse"
+    percentile: float = 99.99
+    ranking: Ranking = "mse"
+    quantize_merges: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks every field, so that no invalid config can exist."""
+        _choice("method", self.method, ("dqa", "direct", "noisyquant"))
+        _choice("granularity", self.granularity, ("channel", "tensor"))
+        _choice("clipping", self.clipping, ("mse", "max", "percentile"))
+        _choice("ranking", self.ranking, ("mse", "greedy"))
+        _choice("signed", self.signed, ("auto", True, False))
+        _choice("quantize_merges", self.quantize_merges, (True, False))
+        _integer("bits", self.bits, 1, MAX_BITS)
+        _integer("extra_bits", self.extra_bits, 0, 4)
+        _integer("seed", self.seed, 0, 2**31 - 1)
+        if self.bits + self.extra_bits > MAX_BITS and self.method == "dqa":
+            raise ValueError(
+                f"bits + extra_bits must be at most {MAX_BITS}: codes travel in 8 "
+                f"bits. Received: bits={self.bits}, extra_bits={self.extra_bits}"
+            )
+        _number("important_fraction", self.important_fraction, 0, 1)
+        _number("percentile", self.percentile, 50, 100)
+
+    @classmethod
+    def paper(cls, bits: int = 4, **changes: Any) -> "DQAConfig":
+        """The paper's setting (arXiv 2412.09687, section 3).
+
+        Signed symmetric codes, one maximum range a tensor, greedy ranking, the same
+        share of important channels in every layer.
+
+        Args:
+            bits: Integer. Stored bits n. Defaults to `4`.
+            **changes: Fields to set otherwise.
+
+        Returns:
+            A `DQAConfig`.
+
+        Example:
+        >>> import dqa_keras as dqa
+        >>> dqa.DQAConfig.paper(bits=3).ranking
+        'greedy'
+        """
+        fields = {
+            "bits": bits,
+            "important_fraction": 0.5,
+            "signed": True,
+            "granularity": "tensor",
+            "clipping": "max",
+            "ranking": "greedy",
+        }
+        return cls(**{**fields, **changes})
+
+    def replace(self, **changes: Any) -> "DQAConfig":
+        """A copy with some fields changed, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "DQAConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: If a field is unknown or out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(
+                f"DQAConfig has no field {unknown[0]!r}. Known: {sorted(known)}"
+            )
+        return cls(**fields)
