@@ -1,6 +1,30 @@
-"""Deep quantization of DNN activations (DQA) for Keras."""
+"""Deep quantization of DNN activations (DQA) for Keras.
 
+>>> import dqa_keras as dqa
+>>> config = dqa.DQAConfig(bits=4, extra_bits=2, important_fraction=0.25)
+"""
+
+from dqa_keras import layers
+from dqa_keras.calibration import CalibrationCallback, calibrate
 from dqa_keras.config import DQAConfig
+from dqa_keras.conversion import Skipped, quantize_model, skipped
+from dqa_keras.storage import LayerStorage, Storage, storage_bits
+from dqa_keras.summary import summary
+from dqa_keras.tables import LayerTable
 from dqa_keras.version import __version__
 
-__all__ = ["DQAConfig", "__version__"]
+__all__ = [
+    "CalibrationCallback",
+    "DQAConfig",
+    "LayerStorage",
+    "LayerTable",
+    "Skipped",
+    "Storage",
+    "__version__",
+    "calibrate",
+    "layers",
+    "quantize_model",
+    "skipped",
+    "storage_bits",
+    "summary",
+]

@@ -1,0 +1,116 @@
+"""Batches of model inputs out of whatever a Keras user has.
+
+Arrays, `tf.data.Dataset`, `keras.utils.PyDataset` and generators are read the way
+`model.fit` reads them: a tuple is `(x, y)` or `(x, y, sample_weight)`; only x is used.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "shape") and hasattr(data, "dtype")
+
+
+def _slices(data: Any, batch_size: int) -> Iterator[Any]:
+    arrays = keras.tree.flatten(data)
+    count = len(arrays[0]) if arrays else 0
+    for start in range(0, count, batch_size):
+        yield keras.tree.map_structure(
+            lambda array, start=start: array[start : start + batch_size], data
+        )
+
+
+def batch_count(data: Any, batch_size: int) -> int | None:
+    """How many batches `batches` gives, or None if only reading will tell."""
+    leaves = keras.tree.flatten(data)
+    if leaves and all(_is_array(leaf) for leaf in leaves):
+        return -(-len(leaves[0]) // batch_size)
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches
+    if hasattr(data, "cardinality"):
+        count = int(data.cardinality())
+        return count if count >= 0 else None
+    return None
+
+
+def batches(data: Any, batch_size: int) -> Iterator[Any]:
+    """Yields the x of each batch.
+
+    Args:
+        data: Arrays (sliced into batches), or a `tf.data.Dataset`, `PyDataset` or
+            iterable of batches.
+        batch_size: Integer. For arrays; the others come in batches of their own.
+
+    Raises:
+        ValueError: If `data` is of another kind, or holds no batch at all.
+    """
+    leaves = keras.tree.flatten(data)
+    source: Iterable[Any]
+    if leaves and all(_is_array(leaf) for leaf in leaves):
+        source = _slices(data, batch_size)
+    elif isinstance(data, keras.utils.PyDataset):
+        count = data.num_batches
+        if count is None:
+            raise ValueError("a PyDataset without an end cannot be used: set its size")
+        source = (data[index] for index in range(count))
+    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
+        source = data
+    else:
+        raise ValueError(
+            "data must be arrays, a tf.data.Dataset, a PyDataset or an iterable of "
+            f"batches. Received: {type(data).__name__}"
+        )
+    empty = True
+    for batch in source:
+        empty = False
+        yield keras.utils.unpack_x_y_sample_weight(batch)[0]
+    if empty:
+        raise ValueError("the dataset is empty: at least one batch is needed")
+
+
+def check_fit(model: keras.Model, x: Any) -> None:
+    """Raises ValueError unless a batch has the shape of the model's inputs."""
+    expected = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    received = keras.tree.flatten(x)
+    if isinstance(x, dict) and {tensor.name for tensor in expected} <= set(x):
+        received = [x[tensor.name] for tensor in expected]
+    if not expected:
+        return
+    if len(expected) != len(received):
+        raise ValueError(
+            f"model {model.name!r} has {len(expected)} inputs. "
+            f"Received: {len(received)} arrays a batch"
+        )
+    for tensor, array in zip(expected, received, strict=True):
+        shape = tuple(np.shape(array))
+        wanted = tuple(tensor.shape)
+        fits = len(shape) == len(wanted) and all(
+            want in (None, size) for want, size in zip(wanted, shape, strict=True)
+        )
+        if not fits:
+            unbatched = len(shape) + 1 == len(wanted)
+            raise ValueError(
+                f"input {tensor.name!r} must have shape {wanted}. Received: {shape}"
+                + (". Is a batch axis missing (data.batch(32))?" if unbatched else "")
+            )
+
+
+def observed(
+    model: keras.Model, data: Any, batch_size: int, verbose: int, title: str
+) -> Iterator[Any]:
+    """Batches that fit the model, behind a progress bar."""
+    source = tqdm(
+        batches(data, batch_size),
+        desc=title,
+        total=batch_count(data, batch_size),
+        unit="batch",
+        disable=not verbose,
+    )
+    for x in source:
+        check_fit(model, x)
+        yield x

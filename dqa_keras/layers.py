@@ -1,0 +1,389 @@
+"""Keras layers that quantize activations.
+
+Put one behind an activation, calibrate the model, and the layer rounds what passes
+through it to codes of few bits. Before calibration a layer passes its input through
+unchanged.
+
+>>> import keras, numpy as np
+>>> import dqa_keras as dqa
+>>> model = keras.Sequential([
+...     keras.Input((8, 8, 1)),
+...     keras.layers.Conv2D(4, 3, activation="relu"),
+...     dqa.layers.DQA(bits=4, extra_bits=2),
+...     keras.layers.GlobalAveragePooling2D(),
+... ])
+>>> _ = dqa.calibrate(model, np.random.default_rng(0).random((32, 8, 8, 1)), verbose=0)
+>>> model.layers[1].is_calibrated, int(model.layers[1].mask.numpy().sum())
+(True, 1)
+
+All state (scale, mask, signedness, whether the layer is calibrated at all) lives in
+non-trainable weights. So a `.keras` file, `get_weights` / `set_weights` and a model
+that was compiled before calibration all see the same thing.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from dqa_keras import huffman, quantizers
+from dqa_keras.config import DQAConfig, Method
+from dqa_keras.tables import LayerTable
+
+# Counts are kept to about this sum: enough for Huffman lengths, safe in int32.
+_COUNT_TOTAL = 2**24
+
+_CONFIG_FIELDS = {f.name for f in dataclasses.fields(DQAConfig)} - {
+    "method",
+    "quantize_merges",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What calibration decides for one layer of C channels.
+
+    Args:
+        scale: Float32 array (C,). Step of each channel.
+        mask: Boolean array (C,). True for important channels.
+        signed: Boolean. Whether codes are signed.
+        residual_counts: Integer array (2^m,). How often each residual occurs.
+        base_counts: Integer array (2^n,). How often each base code occurs, indexed by
+            `base & (2^n - 1)`.
+        importance: Float array (C,). The ranking's score of each channel.
+        sqnr: Float, dB. Signal to quantization noise on the calibration data.
+    """
+
+    scale: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    signed: bool
+    residual_counts: NDArray[np.integer]
+    base_counts: NDArray[np.integer]
+    importance: NDArray[np.floating]
+    sqnr: float
+
+
+def _thinned(counts: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Counts scaled down to int32, every symbol at least 1."""
+    counts = np.asarray(counts, np.float64)
+    scaled = counts * min(1.0, _COUNT_TOTAL / max(counts.sum(), 1.0))
+    return np.maximum(np.rint(scaled), 1).astype(np.int32)
+
+
+class Quantizer(keras.layers.Layer):
+    """Base of the three quantizing layers; use `DQA`, `Direct` or `NoisyQuant`.
+
+    Args:
+        config: `DQAConfig`. What to quantize to and how to calibrate.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Input shape:
+        `(batch, ..., channels)`; the channel axis is last and its size known.
+
+    Output shape:
+        Same as input.
+    """
+
+    def __init__(self, config: DQAConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.config = config
+        self.bits = config.bits
+        self.extra_bits = config.extra_bits if config.method == "dqa" else 0
+        self.tap: Callable[[Quantizer, Any], None] | None = None
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the state for the channels of `input_shape`."""
+        channels = input_shape[-1] if len(input_shape) > 1 else None
+        if channels is None:
+            raise ValueError(
+                f"Quantizer {self.name!r} needs an input (batch, ..., channels) whose "
+                f"number of channels is known. Received: shape={input_shape}"
+            )
+
+        def state(name: str, shape: tuple[int, ...], dtype: str, value: Any) -> Any:
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                initializer=keras.initializers.Constant(value),
+                trainable=False,
+                autocast=False,
+            )
+
+        self.scale = state("scale", (channels,), "float32", 1.0)
+        # Kept beside the scale because backends' reciprocals differ in the last bit.
+        self.inverse_scale = state("inverse_scale", (channels,), "float32", 1.0)
+        self.mask = state("mask", (channels,), "bool", False)
+        self.signed = state("signed", (), "bool", False)
+        self.calibrated = state("calibrated", (), "bool", False)
+        self.residual_counts = state(
+            "residual_counts", (2**self.extra_bits,), "int32", 1
+        )
+        self.base_counts = state("base_counts", (2**self.bits,), "int32", 1)
+        self.importance = state("importance", (channels,), "float32", 0.0)
+        self.sqnr = state("sqnr", (), "float32", 0.0)
+        self.activation_shape = tuple(size or 0 for size in input_shape[1:])
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Quantized values, or the inputs themselves before calibration."""
+        if self.tap is not None:
+            self.tap(self, inputs)
+        x = ops.cast(inputs, "float32")
+        outputs = ops.cond(
+            ops.equal(self.calibrated, True), self._quantizing(x, training), lambda: x
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def quantized(self, inputs: Any) -> Any:
+        """What `inputs` become once stored: float32, same shape."""
+        return self._quantizing(ops.cast(inputs, "float32"), training=False)()
+
+    def _quantizing(self, x: Any, training: bool | None) -> Callable[[], Any]:
+        """A branch of `cond`; state is read here, for a branch must not do that."""
+        scale = ops.convert_to_tensor(self.scale)
+        inverse_scale = ops.convert_to_tensor(self.inverse_scale)
+        q_min, q_max = self._code_range()
+        encode = quantizers.encode_straight_through if training else quantizers.encode
+        return lambda: quantizers.decode(encode(x, inverse_scale, q_min, q_max), scale)
+
+    def codes(self, inputs: Any) -> Any:
+        """The codes that `inputs` are stored as: int32, same shape."""
+        q = quantizers.encode(
+            ops.cast(inputs, "float32"), self.inverse_scale, *self._code_range()
+        )
+        return ops.cast(q, "int32")
+
+    def _code_range(self) -> tuple[Any, Any]:
+        return quantizers.code_range(self.bits, self.extra_bits, self.mask, self.signed)
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Same shape as the inputs, in the layer's compute dtype."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def offset(self, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is added before quantization and subtracted after: float32 (C,)."""
+        return np.zeros_like(scale)
+
+    def assign(self, calibration: Calibration) -> None:
+        """Sets what calibration decided and starts quantizing."""
+        scale = np.asarray(calibration.scale, np.float32)
+        self.scale.assign(scale)
+        self.inverse_scale.assign(np.float32(1) / scale)
+        self.mask.assign(calibration.mask)
+        self.signed.assign(calibration.signed)
+        self.residual_counts.assign(_thinned(calibration.residual_counts))
+        self.base_counts.assign(_thinned(calibration.base_counts))
+        self.importance.assign(np.asarray(calibration.importance, np.float32))
+        self.sqnr.assign(calibration.sqnr)
+        self.calibrated.assign(True)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the layer quantizes; before calibration it passes values through."""
+        return self.built and bool(ops.convert_to_numpy(self.calibrated))
+
+    def table(self) -> LayerTable:
+        """What an interpreter must know to read and write this activation.
+
+        Raises:
+            ValueError: If the layer is not calibrated.
+        """
+        if not self.is_calibrated:
+            raise ValueError(
+                f"layer {self.name!r} is not calibrated. "
+                "Call dqa_keras.calibrate(model, data) first."
+            )
+        to_numpy = ops.convert_to_numpy
+        return LayerTable(
+            name=self.name,
+            bits=self.bits,
+            extra_bits=self.extra_bits,
+            signed=bool(ops.convert_to_numpy(self.signed)),
+            shape=self.activation_shape,
+            mask=to_numpy(self.mask).astype(bool),
+            scale=to_numpy(self.scale),
+            residual_lengths=huffman.code_lengths(to_numpy(self.residual_counts)),
+            base_lengths=huffman.code_lengths(to_numpy(self.base_counts)),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        fields = self.config.to_dict()
+        return {
+            **super().get_config(),
+            **{name: fields[name] for name in sorted(self._own_fields())},
+        }
+
+    @classmethod
+    def _own_fields(cls) -> set[str]:
+        return _CONFIG_FIELDS
+
+
+def _config(method: Method, options: dict[str, Any]) -> DQAConfig:
+    """Takes the fields of DQAConfig out of `options`."""
+    fields = {name: options.pop(name) for name in _CONFIG_FIELDS & set(options)}
+    return DQAConfig(**fields, method=method)
+
+
+@keras.saving.register_keras_serializable(package="dqa_keras")
+class DQA(Quantizer):
+    r"""Stores important channels with `extra_bits` more, as base codes and residuals.
+
+    $$q = \mathrm{clip}(\mathrm{rint}(x / s_c), q_{min}, q_{max}), \quad
+      \hat x = q \cdot s_c$$
+
+    where a channel's codes span $b_c = n + m k_c$ bits (see `dqa_keras.quantizers`).
+    The gradient is straight-through: 1 inside the range, 0 outside.
+
+    Args:
+        bits: Integer in 1..8. Stored bits n. Defaults to `4`.
+        extra_bits: Integer in 0..4. Extra bits m. Defaults to `2`.
+        important_fraction: Float in 0..1. Share of channels that get the extra bits.
+            Defaults to `0.25`.
+        **options: Other fields of `dqa_keras.DQAConfig` (`signed`, `granularity`,
+            `clipping`, `percentile`, `ranking`, `seed`) and of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Example:
+    >>> import dqa_keras as dqa
+    >>> dqa.layers.DQA(bits=3, extra_bits=2).extra_bits
+    2
+
+    Reference:
+        - [DQA](https://arxiv.org/abs/2412.09687)
+    """
+
+    def __init__(
+        self,
+        bits: int = 4,
+        extra_bits: int = 2,
+        important_fraction: float = 0.25,
+        **options: Any,
+    ) -> None:
+        options.update(
+            bits=bits, extra_bits=extra_bits, important_fraction=important_fraction
+        )
+        super().__init__(_config("dqa", options), **options)
+
+
+@keras.saving.register_keras_serializable(package="dqa_keras")
+class Direct(Quantizer):
+    """The baseline: the same quantizer with no important channels.
+
+    Args:
+        bits: Integer in 1..8. Stored bits n. Defaults to `4`.
+        **options: Other fields of `dqa_keras.DQAConfig` (`signed`, `granularity`,
+            `clipping`, `percentile`) and of `keras.layers.Layer`.
+
+    Example:
+    >>> import dqa_keras as dqa
+    >>> dqa.layers.Direct(bits=4).bits
+    4
+    """
+
+    def __init__(self, bits: int = 4, **options: Any) -> None:
+        options.update(bits=bits)
+        super().__init__(_config("direct", options), **options)
+
+    @classmethod
+    def _own_fields(cls) -> set[str]:
+        return _CONFIG_FIELDS - {"extra_bits", "important_fraction", "ranking"}
+
+
+@keras.saving.register_keras_serializable(package="dqa_keras")
+class NoisyQuant(Direct):
+    r"""The baseline NoisyQuant: fixed noise is added before and subtracted after.
+
+    $\hat x = q(x + \nu_c) - \nu_c$ with $\nu_c$ drawn once a channel, uniformly from
+    half a step to either side.
+
+    Args:
+        bits: Integer in 1..8. Stored bits n. Defaults to `4`.
+        **options: As for `Direct`; `seed` draws the noise.
+
+    Example:
+    >>> import dqa_keras as dqa
+    >>> dqa.layers.NoisyQuant(bits=4, seed=1).config.seed
+    1
+
+    Reference:
+        - [NoisyQuant](https://arxiv.org/abs/2211.16056), section 3.2
+    """
+
+    def __init__(self, bits: int = 4, **options: Any) -> None:
+        options.update(bits=bits)
+        Quantizer.__init__(self, _config("noisyquant", options), **options)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the state, with the noise (zero until calibration)."""
+        super().build(input_shape)
+        self.noise = self.add_weight(
+            name="noise",
+            shape=self.scale.shape,
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _quantizing(self, x: Any, training: bool | None) -> Callable[[], Any]:
+        noise = ops.convert_to_tensor(self.noise)
+        quantize = super()._quantizing(ops.add(x, noise), training)
+        return lambda: ops.subtract(quantize(), noise)
+
+    def codes(self, inputs: Any) -> Any:
+        """The codes that `inputs` are stored as: int32, same shape."""
+        return super().codes(ops.add(ops.cast(inputs, "float32"), self.noise))
+
+    def offset(self, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The noise, drawn from the seed: float32 (C,)."""
+        draw = np.random.default_rng(self.config.seed).uniform(-0.5, 0.5, scale.shape)
+        return draw.astype(np.float32) * scale
+
+    def assign(self, calibration: Calibration) -> None:
+        """Sets the calibration and the noise that goes with it."""
+        super().assign(calibration)
+        self.noise.assign(self.offset(np.asarray(calibration.scale, np.float32)))
+
+
+_METHODS: dict[str, type[Quantizer]] = {
+    "dqa": DQA,
+    "direct": Direct,
+    "noisyquant": NoisyQuant,
+}
+
+
+def make_quantizer(config: DQAConfig, name: str | None = None) -> Quantizer:
+    """The layer that `config` describes."""
+    layer = _METHODS[config.method]
+    fields = config.to_dict()
+    return layer(**{field: fields[field] for field in layer._own_fields()}, name=name)
+
+
+def quantizer_layers(model: keras.Model) -> list[Quantizer]:
+    """Every quantizing layer of a model, in order, nested ones included.
+
+    Raises:
+        ValueError: If two of them share a name: reports and metadata go by name.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, Quantizer)
+    ]
+    seen: set[str] = set()
+    for layer in layers:
+        if layer.name in seen:
+            raise ValueError(
+                f"quantizer names must be unique in a model. Received: {layer.name!r} "
+                "twice. Give one of them another name."
+            )
+        seen.add(layer.name)
+    return layers

@@ -1,0 +1,84 @@
+"""Runs a model and hands back what reaches each quantizer on the way."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from dqa_keras.layers import Quantizer, quantizer_layers
+
+# What a tap computes of the activation in front of a layer; runs inside the graph.
+Tap = Callable[[Quantizer, Any], Any]
+
+
+def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of one batch, as one graph where the backend has graphs to offer.
+
+    The graph takes batches of any size, so that it is traced once.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    graph: Any = None
+
+    def run(x: Any) -> Any:
+        nonlocal graph
+        x = keras.tree.map_structure(tf.convert_to_tensor, x)
+        if graph is None:
+            signature = keras.tree.map_structure(
+                lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), x
+            )
+            graph = tf.function(function, input_signature=[signature], autograph=False)
+        return graph(x)
+
+    return run
+
+
+@contextmanager
+def _tapped(layers: list[Quantizer], tap: Callable[[Quantizer, Any], None]) -> Iterator:
+    for layer in layers:
+        layer.tap = tap
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.tap = None
+
+
+def observing(
+    model: keras.Model, tap: Tap
+) -> Callable[[Any], list[tuple[Quantizer, Any]]]:
+    """A function that runs the model and returns what `tap` computed.
+
+    The model runs in inference mode. Activations that `tap` does not return are freed
+    as the graph runs, so memory holds what `tap` returns and not every activation.
+
+    Args:
+        model: Keras model with quantizing layers.
+        tap: Function of a layer and the tensor (N, ..., C) in front of it.
+
+    Returns:
+        A function of one batch that gives one `(layer, result)` for each call of a
+        quantizer, in order; a shared layer is called more than once.
+    """
+    layers = quantizer_layers(model)
+    order: list[Quantizer] = []
+
+    def forward(x: Any) -> list[Any]:
+        seen: list[tuple[Quantizer, Any]] = []
+        with _tapped(
+            layers, lambda layer, value: seen.append((layer, tap(layer, value)))
+        ):
+            model(x, training=False)
+        order[:] = [layer for layer, _ in seen]
+        return [result for _, result in seen]
+
+    run = compiled(forward)
+
+    def observe(x: Any) -> list[tuple[Quantizer, Any]]:
+        results = keras.tree.map_structure(keras.ops.convert_to_numpy, run(x))
+        return list(zip(order, results, strict=True))
+
+    return observe
