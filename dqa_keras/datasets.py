@@ -155,5 +155,6 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
     def typed(x: Any, y: Any) -> tuple[Any, Any]:
         return tf.cast(x, tf.float32), tf.cast(y, tf.int64)
 
-    labels = getattr(builder.info.features.get("label"), "names", None)
+    features = builder.info.features
+    labels = features["label"].names if "label" in features else None
     return Splits(train.map(typed), test.map(typed), labels)

@@ -14,12 +14,13 @@ Exit codes: 0 done, 1 a figure or check fell short, 2 bad input.
 """
 
 import importlib
-import os
 import sys
-import tempfile
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from absl import flags
+
+from dqa_keras.cli.common import ShortfallError
+from dqa_keras.export import VerificationError
 
 COMMANDS = ("quantize", "evaluate", "export", "inspect", "bench", "demo")
 
@@ -30,33 +31,19 @@ def _fail(code: int, message: str) -> NoReturn:
     sys.exit(code)
 
 
-def _quiet_native_libraries() -> TextIO:
-    """Sends what C++ libraries print to a file; Python's own messages stay visible."""
-    noise = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(noise.fileno(), 2)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return noise
-
-
-def run(argv: list[str] | None = None) -> NoReturn:
+def run(arguments: list[str]) -> NoReturn:
     """The `dqa` command.
 
     Args:
-        argv: Arguments without the program's name. Defaults to `sys.argv[1:]`.
+        arguments: Command line without the program's name.
     """
-    arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(__doc__)
         sys.exit(0 if arguments else 2)
     name, *rest = arguments
     if name not in COMMANDS:
         _fail(2, f"unknown command {name!r}. Commands: {', '.join(COMMANDS)}")
-    _quiet_native_libraries()
     command = importlib.import_module(f"dqa_keras.cli.{name}")
-    from dqa_keras.cli.common import ShortfallError
-    from dqa_keras.export import VerificationError
-
     values = flags.FlagValues()
     command.define(values)
     if "--help" in rest or "-h" in rest:
