@@ -33,8 +33,8 @@ _TRIAL_IMAGES = 32
 _GOLDEN = 0.6180339887498949
 
 
-def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any, Any, Any]:
-    """Samples (M, C), smallest, largest and summed values (C,) of an activation."""
+def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
+    """Samples (M, C), smallest, largest and summed values (C,); passes inputs on."""
     x = ops.cast(inputs, "float32")
     axes = list(range(x.ndim - 1))
     minimum, maximum = ops.min(x, axes), ops.max(x, axes)
@@ -50,7 +50,7 @@ def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any, Any, Any]:
         spread = np.modf(np.arange(_POSITIONS) * _GOLDEN)[0].astype(np.float32)
         index = ops.cast(spread * ops.cast(positions, "float32"), "int32")
         rows = ops.take(rows, ops.minimum(index, positions - 1), axis=1)
-    return ops.reshape(rows, (-1, channels)), minimum, maximum, total
+    return (ops.reshape(rows, (-1, channels)), minimum, maximum, total), inputs
 
 
 class _Reservoir:

@@ -65,22 +65,23 @@ class Storage:
         return sum(layer.kib for layer in self.layers.values())
 
 
-def _measured(layer: Quantizer, inputs: Any) -> tuple[Any, Any, Any, Any]:
-    """Residual counts (2^m,), signal and noise energy, number of values."""
+def _measured(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
+    """Residual counts (2^m,), signal and noise energy, values; quantizes."""
     x = ops.cast(inputs, "float32")
-    error = x - ops.cast(layer.quantized(x), "float32")
+    outputs = layer.quantized(x)
     residual = ops.bitwise_and(layer.codes(x), 2**layer.extra_bits - 1)
     important = ops.cast(layer.mask, "int32")
     counts = [
         ops.sum(ops.cast(ops.equal(residual, value), "int32") * important)
         for value in range(2**layer.extra_bits)
     ]
-    return (
+    report = (
         ops.stack(counts),
         ops.sum(ops.square(x)),
-        ops.sum(ops.square(error)),
+        ops.sum(ops.square(x - outputs)),
         ops.size(x),
     )
+    return report, ops.cast(outputs, layer.compute_dtype)
 
 
 class _Tally:

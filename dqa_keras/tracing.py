@@ -8,8 +8,9 @@ import keras
 
 from dqa_keras.layers import Quantizer, quantizer_layers
 
-# What a tap computes of the activation in front of a layer; runs inside the graph.
-Tap = Callable[[Quantizer, Any], Any]
+# Runs inside the graph, in place of a layer: gives what to report of the activation in
+# front of it, and what to pass on.
+Tap = Callable[[Quantizer, Any], tuple[Any, Any]]
 
 
 def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -53,17 +54,17 @@ def hooked(
 def observing(
     model: keras.Model, tap: Tap
 ) -> Callable[[Any], list[tuple[Quantizer, Any]]]:
-    """A function that runs the model and returns what `tap` computed.
+    """A function that runs the model and returns what `tap` reported.
 
-    The model runs in inference mode. Activations that `tap` does not return are freed
-    as the graph runs, so memory holds what `tap` returns and not every activation.
+    The model runs in inference mode. Activations that `tap` does not report are freed
+    as the graph runs, so memory holds the reports and not every activation.
 
     Args:
         model: Keras model with quantizing layers.
         tap: Function of a layer and the tensor (N, ..., C) in front of it.
 
     Returns:
-        A function of one batch that gives one `(layer, result)` for each call of a
+        A function of one batch that gives one `(layer, report)` for each call of a
         quantizer, in order; a shared layer is called more than once.
     """
     layers = quantizer_layers(model)
@@ -73,18 +74,19 @@ def observing(
         seen: list[tuple[Quantizer, Any]] = []
 
         def hook(layer: Quantizer, inputs: Any) -> Any:
-            seen.append((layer, tap(layer, inputs)))
-            return layer.forward(inputs)
+            report, outputs = tap(layer, inputs)
+            seen.append((layer, report))
+            return outputs
 
         with hooked(layers, hook):
             model(x, training=False)
         order[:] = [layer for layer, _ in seen]
-        return [result for _, result in seen]
+        return [report for _, report in seen]
 
     run = compiled(forward)
 
     def observe(x: Any) -> list[tuple[Quantizer, Any]]:
-        results = keras.tree.map_structure(keras.ops.convert_to_numpy, run(x))
-        return list(zip(order, results, strict=True))
+        reports = keras.tree.map_structure(keras.ops.convert_to_numpy, run(x))
+        return list(zip(order, reports, strict=True))
 
     return observe

@@ -11,7 +11,6 @@ are rounded to few values but still stored as float32.
 
 import dataclasses
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -198,6 +197,9 @@ def _constant_quantizer(layer: Quantizer, scope: str) -> Any:
 
 def _converted(model: keras.Model, weights: Weights) -> bytes:
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
 
     layers = quantizer_layers(model)
     quantize = {
@@ -216,18 +218,13 @@ def _converted(model: keras.Model, weights: Weights) -> bytes:
             outputs = keras.tree.flatten(model(x, training=False))
         return {f"output_{index}": tensor for index, tensor in enumerate(outputs)}
 
-    # Only the way over a SavedModel folds batch norms into convolutions and turns
-    # variables into constants.
-    with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint(
-            "serve", tf.function(serve, input_signature=signature, autograph=False)
-        )
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if weights != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if weights == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+    graph = tf.function(serve, input_signature=signature, autograph=False)
+    # Frozen first: only constants are folded into convolutions, and saving and loading
+    # hundreds of variables takes longer than the conversion itself.
+    frozen = convert_variables_to_constants_v2(graph.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if weights != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if weights == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()

@@ -1,0 +1,135 @@
+"""Converts, calibrates, exports and runs every model of keras.applications.
+
+    python benchmarks/applications.py --json benchmarks/results/applications.json
+
+Random weights, the smallest input each model takes, batch 1, calibrated on 8 random
+images. Every model runs in a process of its own; models that the JSON file already
+holds are not run again. Exits with 1 if a model failed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Models refuse inputs under their smallest size; the first that works is taken.
+_SIZES = (32, 71, 75, 224, 331)
+
+
+def model_names() -> list[str]:
+    import keras
+
+    return sorted(
+        name
+        for name in dir(keras.applications)
+        if name[0].isupper() and "_" not in name
+    )
+
+
+def measure(name: str) -> dict:
+    import keras
+    import numpy as np
+    from dqa_keras.export import export_tflite
+
+    import dqa_keras as dqa
+    from dqa_keras.layers import quantizer_layers
+
+    keras.utils.set_random_seed(0)
+    for size in _SIZES:
+        try:
+            model = getattr(keras.applications, name)(
+                weights=None, input_shape=(size, size, 3)
+            )
+        except ValueError as error:
+            reason = error
+            continue
+        break
+    else:
+        raise reason
+    seconds = {}
+
+    def timed(step, function):
+        start = time.perf_counter()
+        result = function()
+        seconds[step] = round(time.perf_counter() - start, 1)
+        return result
+
+    images = np.random.default_rng(0).random((8, size, size, 3), np.float32) * 255
+    quantized = timed("convert", lambda: dqa.quantize_model(model, dqa.DQAConfig()))
+    timed(
+        "calibrate", lambda: dqa.calibrate(quantized, images, batch_size=1, verbose=0)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        report = timed(
+            "export", lambda: export_tflite(quantized, path, samples=images[:1])
+        )
+    return {
+        "input": size,
+        "parameters": model.count_params(),
+        "quantizers": len(quantizer_layers(quantized)),
+        "compared": report.quantizers,
+        "skipped": dict(Counter(skip.reason for skip in dqa.skipped(quantized))),
+        "max_difference": report.max_difference,
+        "output_range": report.output_range,
+        "file_mib": round(report.size / 2**20, 2),
+        "seconds": seconds,
+    }
+
+
+def markdown(rows: dict[str, dict]) -> str:
+    lines = [
+        "| model | input | quantizers | skipped | largest difference / output | s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(rows.items()):
+        if "error" in row:
+            lines.append(f"| {name} | failed: {row['error']} | | | | |")
+            continue
+        skipped = "; ".join(f"{n} {why}" for why, n in row["skipped"].items())
+        lines.append(
+            f"| {name} | {row['input']} | {row['quantizers']} | {skipped} "
+            f"| {row['max_difference']:.1e} / {row['output_range']:.1e} "
+            f"| {sum(row['seconds'].values()):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="file for the figures")
+    parser.add_argument("--models", nargs="*", help="only these; default: all")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one)))
+        return
+    rows = json.loads(options.json.read_text()) if options.json.exists() else {}
+    for name in options.models or model_names():
+        if name in rows and "error" not in rows[name]:
+            continue
+        command = [sys.executable, __file__, "--json", options.json, "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            rows[name] = json.loads(done.stdout.splitlines()[-1])
+        else:
+            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            rows[name] = {"error": lines[-1]}
+        print(name, rows[name], flush=True)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(rows, indent=1))
+    options.json.with_suffix(".md").write_text(markdown(rows) + "\n")
+    failed = [name for name, row in rows.items() if "error" in row]
+    print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

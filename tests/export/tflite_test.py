@@ -1,0 +1,229 @@
+"""The exporter, against the real converter and the real interpreter."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from dqa_keras.export import VerificationError, export_tflite, flatbuffer, verification
+from dqa_keras.export.runner import Runner
+
+import dqa_keras as dqa
+from dqa_keras.layers import quantizer_layers
+
+layers = keras.layers
+
+
+def quantized(model, data, **fields):
+    result = dqa.quantize_model(model, dqa.DQAConfig(**fields))
+    dqa.calibrate(result, data, verbose=0)
+    return result
+
+
+def test_only_built_in_ops_and_every_quantizer_compared(
+    quantized_cnn, pictures, tmp_path
+):
+    report = export_tflite(quantized_cnn, tmp_path / "m.tflite", samples=pictures[:2])
+    assert report.quantizers == 2
+    assert report.ops["ROUND"] == 2
+    assert set(report.ops) <= flatbuffer.BUILTIN
+    assert report.size == (tmp_path / "m.tflite").stat().st_size
+
+
+def test_litert_agrees_with_keras(exported, quantized_cnn, pictures):
+    run = Runner(exported.read_bytes())
+    ours = np.concatenate([run(pictures[i : i + 1])[0] for i in range(len(pictures))])
+    theirs = quantized_cnn.predict(pictures, verbose=0)
+    # A flipped code moves the output by far more than float noise; on this shallow
+    # model it must stay rare.
+    close = np.isclose(ours, theirs, atol=1e-5).all(axis=1)
+    assert close.mean() > 0.9
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_weights_can_be_stored_smaller(weights, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 16)),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+    x = np.random.default_rng(0).random((16, 8, 8, 16), np.float32)
+    small = quantized(model, x)
+    full = export_tflite(small, tmp_path / "full.tflite", samples=x[:2])
+    less = export_tflite(small, tmp_path / "l.tflite", weights=weights, samples=x[:2])
+    assert less.size < 0.75 * full.size
+    assert less.quantizers == 1
+    assert less.max_difference < 0.05 * less.output_range
+
+
+@pytest.mark.parametrize("method", ["direct", "noisyquant", "dqa"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_every_method_gives_the_same_codes(method, signed, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(5, 3, activation="tanh" if signed else "relu"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype(np.float32)
+    small = quantized(model, x, method=method, bits=3, important_fraction=0.4)
+    assert bool(np.asarray(quantizer_layers(small)[0].signed)) == signed
+    assert export_tflite(small, tmp_path / "m.tflite", samples=x[:4]).quantizers == 1
+
+
+def test_inputs_keep_their_places(tmp_path):
+    # Alphabetical order differs from the model's.
+    first, second = keras.Input((4,), name="z"), keras.Input((4,), name="a")
+    hidden = layers.Dense(8, activation="relu")(layers.Subtract()([first, second]))
+    model = keras.Model([first, second], [layers.Dense(2)(hidden), hidden])
+    random = np.random.default_rng(0)
+    x = [random.normal(size=(16, 4)).astype(np.float32) for _ in range(2)]
+    small = quantized(model, x)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=[a[:4] for a in x])
+    assert report.max_difference < 1e-5
+
+
+def test_nested_shared_and_repeated_layers(tmp_path):
+    inner_input = keras.Input((8, 8, 4))
+    inner = keras.Model(
+        inner_input,
+        layers.Conv2D(4, 3, padding="same", activation="relu")(inner_input),
+        name="inner",
+    )
+    inputs = keras.Input((8, 8, 4))
+    conv = layers.Conv2D(4, 3, padding="same", activation="relu", name="shared")
+    x = layers.Add()([inner(conv(inputs)), conv(inner(inputs))])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    data = np.random.default_rng(0).random((16, 8, 8, 4), np.float32)
+    small = quantized(model, data)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=data[:2])
+    assert report.quantizers == 4
+
+
+def test_quantizers_behind_linear_layers_are_found(tmp_path):
+    # The converter folds the multiplication by 1 / scale into the convolution.
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(5, 3),
+            dqa.layers.DQA(bits=3),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype(np.float32)
+    dqa.calibrate(model, x, verbose=0)
+    assert export_tflite(model, tmp_path / "m.tflite", samples=x[:4]).quantizers == 1
+
+
+def test_unknown_sizes_export(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    data = np.random.default_rng(0).random((8, 10, 14, 3), np.float32)
+    small = quantized(model, data)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=data[:2])
+    assert report.max_difference < 1e-5
+
+
+def test_a_subclassed_model_says_how_to_export_it(tmp_path):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3, activation="relu")
+            self.codes = dqa.layers.DQA(bits=3)
+
+        def call(self, x):
+            return self.codes(self.dense(x))
+
+    net = Net()
+    x = np.random.default_rng(0).random((8, 4), np.float32)
+    dqa.calibrate(net, x, verbose=0)
+    with pytest.raises(ValueError, match=r"wrap it in keras.Model\(inputs"):
+        export_tflite(net, tmp_path / "m.tflite")
+    inputs = keras.Input((4,))
+    wrapped = keras.Model(inputs, net(inputs))
+    assert export_tflite(wrapped, tmp_path / "m.tflite", samples=x).quantizers == 1
+
+
+def test_wrong_codes_are_an_error(exported, quantized_cnn, pictures):
+    data = exported.read_bytes()
+    layer = quantizer_layers(quantized_cnn)[0]
+    factor = layer.table().inverse_scale.tobytes()
+    assert factor in data
+    wrong = (1.01 * np.frombuffer(factor, "<f4")).astype("<f4").tobytes()
+    with pytest.raises(VerificationError, match=f"{layer.name}.*codes differ"):
+        verification.check_codes(
+            data.replace(factor, wrong), quantized_cnn, pictures[:1]
+        )
+
+
+def test_a_missing_quantizer_is_an_error(exported, quantized_cnn, pictures):
+    data = exported.read_bytes().replace(b"quantizer.1.", b"something.1.")
+    with pytest.raises(VerificationError, match="not to be found"):
+        verification.check_codes(data, quantized_cnn, pictures[:1])
+
+
+def test_custom_ops_are_an_error(exported):
+    model = flatbuffer.unpack(exported.read_bytes())
+    code = model.operatorCodes[0]
+    code.builtinCode, code.deprecatedBuiltinCode = 32, 32
+    code.customCode = b"FlexErf"
+    with pytest.raises(VerificationError, match=r"built-in.*FlexErf"):
+        verification.check_ops(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "fast"}, "mode must be one of 'builtin'. Received: mode='fast'"),
+        ({"weights": "int4"}, "weights must be one of .* Received: weights='int4'"),
+    ],
+)
+def test_unknown_options(quantized_cnn, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(quantized_cnn, tmp_path / "m.tflite", **options)
+
+
+def test_an_unwritable_path_leaves_nothing(quantized_cnn, tmp_path):
+    with pytest.raises(ValueError, match=r"cannot write .*No such file"):
+        export_tflite(quantized_cnn, tmp_path / "nowhere" / "m.tflite")
+    with pytest.raises(ValueError, match="is a folder"):
+        export_tflite(quantized_cnn, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_keeps_the_old_file(quantized_cnn, pictures, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="shape"):
+        export_tflite(quantized_cnn, path, samples=pictures[:2, :, :, 0])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_buffers_are_aligned(exported):
+    # XNNPACK reads weights in place with aligned loads.
+    data = exported.read_bytes()
+    model = flatbuffer.schema.Model.GetRootAs(data, 0)
+    for index in range(model.BuffersLength()):
+        values = model.Buffers(index).DataAsNumpy()
+        if isinstance(values, np.ndarray) and values.size:
+            start = values.__array_interface__["data"][0]
+            origin = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+            assert (start - origin) % 16 == 0
+
+
+def test_tensorflow_reads_the_file_too(exported, pictures):
+    interpreter = tf.lite.Interpreter(str(exported))
+    interpreter.allocate_tensors()
+    details = interpreter.get_input_details()[0]
+    interpreter.set_tensor(details["index"], pictures[:1])
+    interpreter.invoke()
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    expected = Runner(exported.read_bytes())(pictures[:1])[0]
+    np.testing.assert_allclose(output, expected, atol=1e-6)
