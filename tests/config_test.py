@@ -82,7 +82,7 @@ def test_dict_round_trip_through_json_keeps_every_field():
 
 
 def test_from_dict_names_an_unknown_field():
-    with pytest.raises(ValueError, match="no field 'bit'.*Known:.*'bits'"):
+    with pytest.raises(ValueError, match=r"no field 'bit'.*Known:.*'bits'"):
         DQAConfig.from_dict({"bit": 4})
 
 

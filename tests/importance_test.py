@@ -72,7 +72,7 @@ def test_greedy_finds_the_channel_that_matters_for_the_output():
     dqa.calibrate(model, x.astype(np.float32), verbose=0)
     assert layer.mask.numpy().tolist() == [False, False, True, False]
     scores = layer.importance.numpy()
-    assert scores[2] > scores[3] > 0
+    assert scores[2] > scores[3] != 0
     assert scores[:2].tolist() == [0, 0]
 
 
