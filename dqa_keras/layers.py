@@ -94,7 +94,8 @@ class Quantizer(keras.layers.Layer):
         self.config = config
         self.bits = config.bits
         self.extra_bits = config.extra_bits if config.method == "dqa" else 0
-        self.tap: Callable[[Quantizer, Any], None] | None = None
+        # Takes over `call` while a model is observed or exported.
+        self.hook: Callable[[Quantizer, Any], Any] | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the state for the channels of `input_shape`."""
@@ -131,8 +132,12 @@ class Quantizer(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Quantized values, or the inputs themselves before calibration."""
-        if self.tap is not None:
-            self.tap(self, inputs)
+        if self.hook is not None:
+            return self.hook(self, inputs)
+        return self.forward(inputs, training)
+
+    def forward(self, inputs: Any, training: bool | None = None) -> Any:
+        """What `call` computes while no hook is set."""
         x = ops.cast(inputs, "float32")
         outputs = ops.cond(
             ops.equal(self.calibrated, True), self._quantizing(x, training), lambda: x
@@ -147,18 +152,19 @@ class Quantizer(keras.layers.Layer):
         """A branch of `cond`; state is read here, for a branch must not do that."""
         scale = ops.convert_to_tensor(self.scale)
         inverse_scale = ops.convert_to_tensor(self.inverse_scale)
-        q_min, q_max = self._code_range()
+        q_min, q_max = self.code_range()
         encode = quantizers.encode_straight_through if training else quantizers.encode
         return lambda: quantizers.decode(encode(x, inverse_scale, q_min, q_max), scale)
 
     def codes(self, inputs: Any) -> Any:
         """The codes that `inputs` are stored as: int32, same shape."""
         q = quantizers.encode(
-            ops.cast(inputs, "float32"), self.inverse_scale, *self._code_range()
+            ops.cast(inputs, "float32"), self.inverse_scale, *self.code_range()
         )
         return ops.cast(q, "int32")
 
-    def _code_range(self) -> tuple[Any, Any]:
+    def code_range(self) -> tuple[Any, Any]:
+        """Smallest and largest code of each channel: two float32 tensors (C,)."""
         return quantizers.code_range(self.bits, self.extra_bits, self.mask, self.signed)
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:

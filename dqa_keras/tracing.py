@@ -37,14 +37,17 @@ def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def _tapped(layers: list[Quantizer], tap: Callable[[Quantizer, Any], None]) -> Iterator:
+def hooked(
+    layers: list[Quantizer], hook: Callable[[Quantizer, Any], Any]
+) -> Iterator[None]:
+    """Within the context, `hook(layer, inputs)` stands in for each layer's call."""
     for layer in layers:
-        layer.tap = tap
+        layer.hook = hook
     try:
         yield
     finally:
         for layer in layers:
-            layer.tap = None
+            layer.hook = None
 
 
 def observing(
@@ -68,9 +71,12 @@ def observing(
 
     def forward(x: Any) -> list[Any]:
         seen: list[tuple[Quantizer, Any]] = []
-        with _tapped(
-            layers, lambda layer, value: seen.append((layer, tap(layer, value)))
-        ):
+
+        def hook(layer: Quantizer, inputs: Any) -> Any:
+            seen.append((layer, tap(layer, inputs)))
+            return layer.forward(inputs)
+
+        with hooked(layers, hook):
             model(x, training=False)
         order[:] = [layer for layer, _ in seen]
         return [result for _, result in seen]

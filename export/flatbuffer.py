@@ -1,0 +1,149 @@
+"""Reads, edits and writes the FlatBuffer that a `.tflite` file is."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from dqa_keras.export.residual_table import MetadataError
+
+IDENTIFIER = b"TFL3"
+
+# XNNPACK reads weights with aligned loads.
+_ALIGNMENT = 16
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Aligns byte vectors as the schema asks; the generated Python code forgets to."""
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        self.Prep(_ALIGNMENT, x.nbytes)
+        return super().CreateNumpyVector(x)
+
+
+def unpack(data: bytes) -> Any:
+    """The model as a tree of objects (`ModelT`)."""
+    return schema.ModelT.InitFromPackedBuf(data, 0)
+
+
+def pack(model: Any) -> bytes:
+    """The inverse of `unpack`."""
+    builder = _AlignedBuilder(1024)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def attach(model: Any, entries: Mapping[str, bytes]) -> None:
+    """Adds named metadata buffers to an unpacked model."""
+    for name, data in entries.items():
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        entry = schema.MetadataT()
+        entry.name = name
+        entry.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+
+
+def metadata(data: bytes) -> dict[str, bytes]:
+    """The named metadata buffers of a `.tflite` file.
+
+    Raises:
+        MetadataError: If `data` is not a `.tflite` file, or is damaged.
+    """
+    if len(data) < 8 or data[4:8] != IDENTIFIER:
+        raise MetadataError(
+            f"not a .tflite file: bytes 4..7 must be {IDENTIFIER!r}. "
+            f"Received: {bytes(data[4:8])!r}"
+        )
+    try:
+        model = schema.Model.GetRootAs(data, 0)
+        count, buffers = model.MetadataLength(), model.BuffersLength()
+        # Lengths come from the file: an absurd one must not keep us busy.
+        if max(count, buffers) * 4 > len(data):
+            raise MetadataError("the .tflite file is damaged: a list exceeds the file")
+        found = {}
+        for index in range(count):
+            entry = model.Metadata(index)
+            if not entry.Buffer() < buffers:
+                raise MetadataError(
+                    "the .tflite file is damaged: metadata points to buffer "
+                    f"{entry.Buffer()} of {buffers}"
+                )
+            content = model.Buffers(entry.Buffer()).DataAsNumpy()
+            name = (entry.Name() or b"").decode(errors="replace")
+            found[name] = bytes(content) if isinstance(content, np.ndarray) else b""
+    except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, MetadataError):
+            raise
+        raise MetadataError(
+            f"the .tflite file is truncated or damaged: {error}"
+        ) from error
+    return found
+
+
+_NAMES = {
+    code: name
+    for name, code in vars(schema.BuiltinOperator).items()
+    if not name.startswith("_")
+}
+
+BUILTIN = set(_NAMES.values()) - {"CUSTOM"}
+
+
+class Graph:
+    """The main subgraph of an unpacked model, for walking along its tensors.
+
+    Args:
+        model: `ModelT`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._graph = model.subgraphs[0]
+        self.ops: list[Any] = self._graph.operators
+        self._producers = {
+            tensor: op for op in self.ops for tensor in op.outputs if tensor >= 0
+        }
+
+    def kind(self, op: Any) -> str:
+        """Name of an op, such as `"CONV_2D"`; `""` for no op at all."""
+        return "" if op is None else _op_name(self._model.operatorCodes[op.opcodeIndex])
+
+    def name(self, tensor: int) -> str:
+        """Name of a tensor."""
+        return (self._graph.tensors[tensor].name or b"").decode()
+
+    def producer(self, tensor: int) -> Any:
+        """The op that writes a tensor, or None."""
+        return self._producers.get(tensor)
+
+    def variable_input(self, op: Any) -> int:
+        """The first input of an op that is not a constant."""
+        for tensor in op.inputs:
+            buffer = self._model.buffers[self._graph.tensors[tensor].buffer]
+            if buffer.data is None or len(buffer.data) == 0:
+                return int(tensor)
+        raise ValueError(f"op {self.kind(op)} has constant inputs only")
+
+    def add_outputs(self, tensors: list[int]) -> None:
+        """Makes inner tensors outputs of the model, behind the ones it has."""
+        self._graph.outputs = [*self._graph.outputs, *tensors]
+
+
+def _op_name(code: Any) -> str:
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if _NAMES.get(builtin) == "CUSTOM":
+        return (code.customCode or b"CUSTOM").decode(errors="replace")
+    return _NAMES.get(builtin, f"builtin {builtin}")
+
+
+def op_names(model: Any) -> list[str]:
+    """Names of all ops of an unpacked model, in order; custom ops by their own name."""
+    return [
+        _op_name(model.operatorCodes[op.opcodeIndex])
+        for graph in model.subgraphs
+        for op in graph.operators
+    ]
