@@ -282,7 +282,8 @@ def calibrate(
     """
     layers = quantizer_layers(model)
     if any(not layer.built for layer in layers) or not layers:
-        layers = _built_quantizers(model, next(feeding.batches(data, batch_size)))
+        x, data = feeding.first_batch(data, batch_size)
+        layers = _built_quantizers(model, x)
     with _passing_through(layers):
         observers, images = _collect(model, data, batch_size, verbose)
         unused = [layer.name for layer in layers if layer.name not in observers]

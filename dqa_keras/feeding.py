@@ -4,6 +4,7 @@ Arrays, `tf.data.Dataset`, `keras.utils.PyDataset` and generators are read the w
 `model.fit` reads them: a tuple is `(x, y)` or `(x, y, sample_weight)`; only x is used.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -76,6 +77,14 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0]
     if empty:
         raise ValueError("the dataset is empty: at least one batch is needed")
+
+
+def first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
+    """The x of the first batch, and data that still holds that batch."""
+    if not isinstance(data, Iterator):
+        return next(batches(data, batch_size)), data
+    head = list(itertools.islice(data, 1))
+    return next(batches(iter(head), batch_size)), itertools.chain(head, data)
 
 
 def check_fit(model: keras.Model, x: Any) -> None:
