@@ -35,11 +35,13 @@ _ACTIVATION_LAYERS = (
 )
 _MERGE_LAYERS = (keras_layers.Add, keras_layers.Concatenate)
 
-# `keras.ops.relu(x)` and its like, called on a symbolic tensor.
+# `keras.ops.relu(x)` and its like, called on a symbolic tensor; `ReLU` is what
+# `keras.activations.relu(x)` makes.
 _ACTIVATION_OPS = {
-    "Celu", "Elu", "Gelu", "Glu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu",
-    "LogSigmoid", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax", "Softplus",
-    "Softsign", "Tanh",
+    "Celu", "Elu", "Gelu", "Glu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh",
+    "LeakyRelu", "LogSigmoid", "LogSoftmax", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid",
+    "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus",
+    "SparseSigmoid", "Squareplus", "Tanh", "TanhShrink", "Threshold",
 }  # fmt: skip
 
 
@@ -53,7 +55,7 @@ class Skipped(NamedTuple):
 def _is_activation(operation: Any) -> bool:
     if isinstance(operation, _ACTIVATION_LAYERS) or hasattr(operation, "activation"):
         activation = getattr(operation, "activation", None)
-        return activation is not keras.activations.linear
+        return activation not in (None, keras.activations.linear)
     return (
         not isinstance(operation, keras.Layer)
         and type(operation).__name__ in _ACTIVATION_OPS
