@@ -159,21 +159,23 @@ class _Converter:
                 pairs.append((operation, copy))
             return copy
 
+        def quantize(tensor: Any, config: DQAConfig | None, stem: str) -> Any:
+            if config is None:
+                return tensor
+            # Not the global policy's dtype: what follows must see the same type.
+            return make_quantizer(config, self._name(stem, config), tensor.dtype)(
+                tensor
+            )
+
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             outputs = operation(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
             configs = self._configs(operation, flat)
-            return keras.tree.pack_sequence_as(
-                outputs,
-                [
-                    tensor
-                    if config is None
-                    else make_quantizer(
-                        config, self._name(prefix + operation.name, config)
-                    )(tensor)
-                    for tensor, config in zip(flat, configs, strict=True)
-                ],
-            )
+            quantized = [
+                quantize(tensor, config, prefix + operation.name)
+                for tensor, config in zip(flat, configs, strict=True)
+            ]
+            return keras.tree.pack_sequence_as(outputs, quantized)
 
         rebuilt = keras.models.clone_model(
             source, clone_function=clone, call_function=call

@@ -366,11 +366,14 @@ _METHODS: dict[str, type[Quantizer]] = {
 }
 
 
-def make_quantizer(config: DQAConfig, name: str | None = None) -> Quantizer:
+def make_quantizer(
+    config: DQAConfig, name: str | None = None, dtype: Any = None
+) -> Quantizer:
     """The layer that `config` describes."""
     layer = _METHODS[config.method]
     fields = config.to_dict()
-    return layer(**{field: fields[field] for field in layer._own_fields()}, name=name)
+    own = {field: fields[field] for field in layer._own_fields()}
+    return layer(**own, name=name, dtype=dtype)
 
 
 def quantizer_layers(model: keras.Model) -> list[Quantizer]:
