@@ -230,7 +230,8 @@ class _Converter:
             name=original.name,
         )
         if original.compiled:
-            model.compile_from_config(original.get_compile_config())
+            arguments = original._compile_config.config
+            model.compile(**keras.tree.map_structure(_copied, arguments))
         self._pending[id(model)] = pending
         self.held_back = [
             Skipped(tensor._keras_history.operation.name, "an output of the model")
@@ -238,6 +239,13 @@ class _Converter:
             if config is not None
         ]
         return model
+
+
+def _copied(argument: Any) -> Any:
+    """An optimizer, loss or metric of its own; functions and names as they are."""
+    if hasattr(argument, "get_config"):
+        return type(argument).from_config(argument.get_config())
+    return argument
 
 
 def _copy_state(original: keras.Layer, copy: keras.Layer) -> None:
