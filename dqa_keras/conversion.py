@@ -82,16 +82,28 @@ class _Plan:
     def __init__(
         self,
         config: DQAConfig,
-        filters: Sequence[str] | None,
+        filters: Sequence[str] | str | None,
         overrides: Mapping[str, DQAConfig | None],
     ) -> None:
+        if isinstance(filters, str):
+            filters = [filters]
+        for value in (config, *overrides.values()):
+            if not isinstance(value, DQAConfig | None) or config is None:
+                raise ValueError(
+                    "config must be a DQAConfig; an override may also be None. "
+                    f"Received: {value!r}"
+                )
         self._config = config
         self._filters = filters
         self._overrides = overrides
         self._unmatched = {*(filters or ()), *overrides}
 
     def _matches(self, pattern: str, name: str) -> bool:
-        if pattern != name and not re.fullmatch(pattern, name):
+        try:
+            matches = pattern == name or re.fullmatch(pattern, name)
+        except re.error:  # a name, then, with characters special to patterns
+            return False
+        if not matches:
             return False
         self._unmatched.discard(pattern)
         return True
@@ -265,7 +277,7 @@ def quantize_model(
     model: keras.Model,
     config: DQAConfig,
     *,
-    filters: Sequence[str] | None = None,
+    filters: Sequence[str] | str | None = None,
     overrides: Mapping[str, DQAConfig | None] | None = None,
 ) -> keras.Model:
     """A copy of a model with a quantizer behind every nonlinear activation.
@@ -279,8 +291,8 @@ def quantize_model(
         model: Functional or Sequential Keras model, built. Nested and shared models
             are converted inside.
         config: `DQAConfig`.
-        filters: Names or regular expressions (matched in full) of layers. If given,
-            only these get a quantizer. Defaults to `None`.
+        filters: Names or regular expressions (matched in full) of layers, or a single
+            one. If given, only these get a quantizer. Defaults to `None`.
         overrides: For names or regular expressions of layers, another `DQAConfig`, or
             `None` to leave them alone. The first match counts. Defaults to `None`.
 
