@@ -143,11 +143,11 @@ class _Plan:
 class _Converter:
     """Rebuilds one model after another, nested ones first."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, taken: set[str]) -> None:
         self._plan = plan
         self.skipped: list[Skipped] = []
         self.held_back: list[Skipped] = []
-        self._names: set[str] = set()
+        self._names = taken
         # Of a converted nested model: which outputs want a quantizer behind them.
         self._pending: dict[int, list[DQAConfig | None]] = {}
 
@@ -332,7 +332,7 @@ def quantize_model(
             f"{model.name!r}, which holds {present[0].name!r}"
         )
     plan = _Plan(config, filters, overrides or {})
-    converter = _Converter(plan)
+    converter = _Converter(plan, {layer.name for layer in model._flatten_layers()})
     quantized = converter.convert(model)
     plan.check_all_matched()
     quantized._dqa_skipped = tuple(
