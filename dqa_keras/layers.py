@@ -167,6 +167,12 @@ class Quantizer(keras.layers.Layer):
         """Smallest and largest code of each channel: two float32 tensors (C,)."""
         return quantizers.code_range(self.bits, self.extra_bits, self.mask, self.signed)
 
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Same as the input's; wrappers such as TimeDistributed ask for it."""
+        return input_shape
+
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Same shape as the inputs, in the layer's compute dtype."""
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
