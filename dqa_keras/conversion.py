@@ -53,10 +53,9 @@ class Skipped(NamedTuple):
 
 
 def _is_activation(operation: Any) -> bool:
-    if isinstance(operation, _ACTIVATION_LAYERS) or hasattr(operation, "activation"):
-        activation = getattr(operation, "activation", None)
-        return activation not in (None, keras.activations.linear)
-    return (
+    if hasattr(operation, "activation"):
+        return operation.activation not in (None, keras.activations.linear)
+    return isinstance(operation, _ACTIVATION_LAYERS) or (
         not isinstance(operation, keras.Layer)
         and type(operation).__name__ in _ACTIVATION_OPS
     )
