@@ -15,6 +15,7 @@
 ['head']
 """
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -165,7 +166,7 @@ class _Converter:
         def clone(operation: Any) -> Any:
             if _is_graph(operation):
                 return self.convert(operation, f"{prefix}{operation.name}_")
-            copy = operation.__class__.from_config(operation.get_config())
+            copy = _copied_operation(operation)
             if isinstance(operation, keras.Layer):
                 pairs.append((operation, copy))
             return copy
@@ -250,6 +251,25 @@ class _Converter:
             if config is not None
         ]
         return model
+
+
+def _copied_operation(operation: Any) -> Any:
+    """A copy without weights; functions are handed over instead of serialised.
+
+    Keras cannot serialise a user's function that is not registered, nor a lambda.
+    """
+    config = operation.get_config()
+    functions = {
+        name: vars(operation)[name]  # a recurrent layer's are its cell's properties
+        for name in ("activation", "function")
+        if name in config and inspect.isfunction(vars(operation).get(name))
+    }
+    for name in functions:
+        config[name] = keras.saving.serialize_keras_object(keras.activations.linear)
+    copy = type(operation).from_config(config)
+    for name, function in functions.items():
+        setattr(copy, name, function)
+    return copy
 
 
 def _copied(argument: Any) -> Any:
