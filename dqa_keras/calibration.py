@@ -333,6 +333,11 @@ class CalibrationCallback(keras.callbacks.Callback):
         self._verbose = verbose
         self._training = False
 
+    def set_model(self, model: keras.Model) -> None:
+        """Called when `fit`, `evaluate` or `predict` starts, not for validation."""
+        super().set_model(model)
+        self._training = False
+
     def _calibrate(self) -> None:
         calibrate(
             self.model,
@@ -354,7 +359,3 @@ class CalibrationCallback(keras.callbacks.Callback):
         """Calibrates once, before the first step."""
         self._training = True
         self._calibrate()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """The next `evaluate` calibrates again."""
-        self._training = False
