@@ -163,7 +163,7 @@ def _ranker(
         total=importance.trial_count(greedy),
         desc="rank channels",
         unit="trial",
-        disable=not (verbose and greedy),
+        disable=None if verbose and greedy else True,
     )
     output_error = _output_error(model, images) if greedy else None
 

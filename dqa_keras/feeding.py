@@ -123,7 +123,7 @@ def observed(
         desc=title,
         total=batch_count(data, batch_size),
         unit="batch",
-        disable=not verbose,
+        disable=None if verbose else True,
     )
     for x in source:
         check_fit(model, x)

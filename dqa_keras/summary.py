@@ -11,6 +11,7 @@ from dqa_keras import huffman
 from dqa_keras.conversion import skipped
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.storage import Storage
+from dqa_keras.text import table
 
 _COLUMNS = (
     "layer", "shape", "bits", "extra", "important", "scale", "stored bits", "KiB",
@@ -20,14 +21,14 @@ _COLUMNS = (
 
 def expected_bits(layer: Quantizer) -> float:
     """Stored bits per activation as calibration saw them."""
-    table = layer.table()
     if not layer.extra_bits:
         return float(layer.bits)
+    entry = layer.table()
     counts = keras.ops.convert_to_numpy(layer.residual_counts)
-    share = float(np.mean(table.mask))
-    bits = layer.bits + share * huffman.mean_length(counts, table.residual_lengths)
+    share = float(np.mean(entry.mask))
+    bits = layer.bits + share * huffman.mean_length(counts, entry.residual_lengths)
     activations = int(np.prod(layer.activation_shape))
-    return bits + (table.storage_bits / activations if activations else 0.0)
+    return bits + (entry.storage_bits / activations if activations else 0.0)
 
 
 def _row(layer: Quantizer, storage: Storage | None) -> tuple[str, ...]:
@@ -40,15 +41,15 @@ def _row(layer: Quantizer, storage: Storage | None) -> tuple[str, ...]:
     )
     if not layer.is_calibrated:
         return (*start, "-", "-", "not calibrated: passes values through", "-", "-")
-    table = layer.table()
+    entry = layer.table()
     measured = storage.layers[layer.name] if storage else None
     activations = measured.activations if measured else int(np.prod(shape))
     bits = measured.bits if measured else expected_bits(layer)
     sqnr = measured.sqnr if measured else float(keras.ops.convert_to_numpy(layer.sqnr))
-    low, high = float(table.scale.min()), float(table.scale.max())
+    low, high = float(entry.scale.min()), float(entry.scale.max())
     return (
         *start,
-        f"{int(table.mask.sum())}/{table.mask.size}",
+        f"{int(entry.mask.sum())}/{entry.mask.size}",
         f"{low:.3g}" if low == high else f"{low:.3g}..{high:.3g}",
         f"{bits:.3f}",
         f"{bits * activations / 8192:.2f}" if activations else "?",
@@ -94,21 +95,17 @@ def summary(model: keras.Model, storage: Storage | None = None) -> str:
     >>> model = keras.Sequential([keras.Input((4,)), dqa.layers.DQA(name="codes")])
     >>> text = dqa.summary(model)
     layer  shape  bits  extra ...
+    ...
     codes  4      4     2      -          -      not calibrated: passes values ...
     Totals follow once every layer is calibrated.
     """
     layers = quantizer_layers(model)
     rows = [_COLUMNS, *(_row(layer, storage) for layer in layers)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    lines[1:1] = ["-" * len(lines[0])]
+    lines = [table(rows)]
     lines += _totals(layers, storage) if layers else ["This model has no quantizers."]
     left_out = skipped(model)
     if left_out:
         lines += ["Not quantized:", *(f"  {s.name}: {s.reason}" for s in left_out)]
-    text = "\n".join(line.rstrip() for line in lines)
+    text = "\n".join(lines)
     print(text)
     return text

@@ -1,9 +1,9 @@
 """Exports a calibrated Keras model as a `.tflite` of built-in ops.
 
 The quantizers become a few element-wise ops with constant operands, in the order that
-`dqa_keras.quantizers` prescribes, except that codes are clipped before they are rounded.
-The bounds are whole numbers, so the codes are the same, and where codes are unsigned the
-lower bound becomes a fused ReLU.
+`dqa_keras.quantizers` prescribes, except that codes are clipped before they are
+rounded. The bounds are whole numbers, so the codes are the same, and where codes are
+unsigned the lower bound becomes a fused ReLU.
 
 The result runs on every LiteRT interpreter. It simulates low-bit storage: activations
 are rounded to few values but still stored as float32.
@@ -28,10 +28,9 @@ Weights = Literal["float32", "float16", "int8"]
 # Stands for an unknown input size when the exported file is tried out.
 _TRIAL_SIZE = 64
 
-# Element-wise kernels run along the last axes that both operands share, and a run of few
-# channels is mostly overhead: up to this many channels, constants are repeated along the
-# width. On ResNet-32 (16 to 64 channels) the export's latency over the float model's
-# falls from 1.19 to 1.08; with more channels the file would grow for nothing.
+# Element-wise kernels run along the last axes that both operands share, and a run of
+# few channels is mostly overhead: up to this many, constants are repeated along the
+# width. With more, the file would grow for nothing. `benchmarks/cost.py` measures.
 _FEW_CHANNELS = 64
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from dqa_keras.export import flatbuffer
+from dqa_keras.export.runner import Runner
 from numpy.typing import NDArray
 
 from dqa_keras.layers import Quantizer, quantizer_layers
@@ -91,52 +91,6 @@ def _images(samples: Any) -> Iterator[Any]:
         )
 
 
-class Runner:
-    """A `.tflite` in LiteRT, called like a Keras model with batches of one.
-
-    Args:
-        data: Bytes of the file.
-        names: Names of the inputs, in the order that `call` gets the arrays.
-        threads: Integer. Threads to run on. Defaults to `1`.
-    """
-
-    def __init__(self, data: bytes, names: list[str], threads: int = 1) -> None:
-        self._interpreter = Interpreter(model_content=data, num_threads=threads)
-        details = {
-            detail["name"]: detail for detail in self._interpreter.get_input_details()
-        }
-        signature = self._interpreter.get_signature_runner().get_input_details()
-        self._inputs = [
-            details[(signature.get(name) or next(iter(signature.values())))["name"]]
-            for name in names
-        ]
-        self._ready: list[tuple[int, ...]] | None = None
-
-    def __call__(self, x: Any) -> list[NDArray]:
-        """Outputs of the model, flat."""
-        arrays = keras.tree.flatten(x)
-        shapes = [np.shape(array) for array in arrays]
-        if shapes != self._ready:
-            for detail, shape in zip(self._inputs, shapes, strict=True):
-                if tuple(detail["shape"]) != shape:
-                    self._interpreter.resize_tensor_input(detail["index"], shape)
-            self._interpreter.allocate_tensors()
-            self._ready = shapes
-        for detail, array in zip(self._inputs, arrays, strict=True):
-            value = np.asarray(array, detail["dtype"])
-            self._interpreter.set_tensor(detail["index"], value)
-        self._interpreter.invoke()
-        return [
-            self._interpreter.get_tensor(detail["index"])
-            for detail in self._interpreter.get_output_details()
-        ]
-
-
-def input_names(model: keras.Model) -> list[str]:
-    """Names of a Keras model's inputs, in the order it is called with them."""
-    return [tensor.name for tensor in model.inputs]
-
-
 def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     """Compares the codes of every quantizer in LiteRT with Keras', on the same inputs.
 
@@ -155,7 +109,7 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     graph.add_outputs(
         [tensor for site in sites for tensor in (site.inputs, site.codes)]
     )
-    run = Runner(flatbuffer.pack(unpacked), input_names(model))
+    run = Runner(flatbuffer.pack(unpacked), model)
     for image in _images(samples):
         probes = run(image)[-2 * len(sites) :]
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
@@ -174,7 +128,7 @@ def compare_outputs(
     data: bytes, model: keras.Model, samples: Any
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
-    run = Runner(data, input_names(model))
+    run = Runner(data, model)
     difference = output_range = 0.0
     for image in _images(samples):
         expected = keras.tree.flatten(model(image, training=False))

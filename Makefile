@@ -1,0 +1,39 @@
+# Every target sets up what it needs; a second run finds it done.
+# PYTHON_BIN picks the interpreter (3.10 to 3.13), VENV where its environment goes.
+PYTHON_BIN ?= python3
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help install demo test lint types clean
+
+help:
+	@echo "make demo     train, quantize, export and compare on real digits (offline)"
+	@echo "make test     style, types, doctests, unit and end-to-end tests, notebook"
+	@echo "make lint     style and types only"
+	@echo "make clean    remove everything that was built"
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON_BIN) -m venv $(VENV)
+	$(PYTHON) -m pip install -q --upgrade pip
+	$(PYTHON) -m pip install -q -e '.[test]'
+	touch $@
+
+install: $(VENV)/installed
+
+demo: install
+	$(VENV)/bin/dqa demo --output build/demo
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	rm -rf build/typed
+	$(PYTHON) -m pip install -q --no-deps --target build/typed .
+	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file $(CURDIR)/setup.cfg -p dqa_keras
+
+test: lint
+	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests \
+	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
+
+clean:
+	rm -rf build dist .venv *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,35 @@
+"""Runs one of the benchmarks that the README's figures come from.
+
+Example:
+  dqa bench cost --help
+  dqa bench cost --json cost.json
+
+The benchmarks lie in benchmarks/ of the repository; further flags are theirs.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from absl import flags
+
+_FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command has no flags of its own; it hands on what it gets."""
+    values.set_gnu_getopt(False)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    names = sorted(path.stem for path in _FOLDER.glob("*.py"))
+    if not names:
+        raise ValueError("dqa bench needs a checkout of the repository, not a wheel")
+    if not arguments or arguments[0] not in names:
+        raise ValueError(
+            f"bench takes the name of a benchmark: {', '.join(names)}. "
+            f"Received: {arguments[0] if arguments else 'nothing'}"
+        )
+    sys.argv = arguments
+    runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")

@@ -1,0 +1,209 @@
+"""What several commands share: flags, models, accuracy."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from dqa_keras import datasets, files, models
+from dqa_keras.config import DQAConfig, Method
+from dqa_keras.export import ExportReport
+from dqa_keras.export.runner import Runner
+
+
+class ShortfallError(Exception):
+    """A figure or check fell short: exit code 1."""
+
+
+METHODS: tuple[Method, ...] = ("direct", "noisyquant", "dqa")
+PRESETS = ("default", "paper")
+
+_BUILT_IN: dict[str, Callable[..., keras.Model]] = {"resnet32": models.resnet32}
+
+BATCH = 128
+
+
+def define_model_flags(values: flags.FlagValues) -> None:
+    """Flags that name a model and a data set."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        f"A .keras file with a trained model, or one of: {', '.join(_BUILT_IN)}.",
+        flag_values=values,
+        required=True,
+    )
+    flags.DEFINE_string(
+        "weights", None, "Weights of a built-in model (.npz).", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "A TFDS name, a folder of images by class, or an .npz.",
+        flag_values=values,
+        required=True,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where TFDS keeps prepared datasets.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "calibration_images",
+        1000,
+        "Training images to calibrate with.",
+        flag_values=values,
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "limit",
+        0,
+        "Test images to measure with; 0 takes all.",
+        flag_values=values,
+        lower_bound=0,
+    )
+
+
+def define_config_flags(values: flags.FlagValues) -> None:
+    """Flags that make up a `DQAConfig`; unset ones keep the preset's value."""
+    flags.DEFINE_enum(
+        "preset",
+        "default",
+        PRESETS,
+        "default: the best we have without training. paper: as in the DQA paper.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("method", "dqa", METHODS, "Quantizer.", flag_values=values)
+    for name, text in (
+        ("bits", "Stored bits of each activation, 1..8."),
+        ("extra_bits", "Extra bits of important channels, 0..4."),
+    ):
+        flags.DEFINE_integer(name, None, text, flag_values=values)
+    flags.DEFINE_float(
+        "important_fraction",
+        None,
+        "Share of channels that get extra bits, 0..1.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "ranking",
+        None,
+        ("mse", "greedy"),
+        "How channels are ranked.",
+        flag_values=values,
+    )
+
+
+def config_from(values: flags.FlagValues) -> DQAConfig:
+    """The config that the flags describe."""
+    names = ("method", "bits", "extra_bits", "important_fraction", "ranking")
+    given = {name: values[name].value for name in names}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return preset(values.preset, **changes)
+
+
+def preset(name: str, **changes: Any) -> DQAConfig:
+    """The config of one of `PRESETS`, with some fields changed."""
+    return DQAConfig.paper(**changes) if name == "paper" else DQAConfig(**changes)
+
+
+def load_model(values: flags.FlagValues) -> keras.Model:
+    """The model that --model and --weights name."""
+    if values.model in _BUILT_IN:
+        if values.weights is None:
+            raise ValueError(f"--model {values.model} needs --weights FILE.npz")
+        return _BUILT_IN[values.model](values.weights)
+    if not Path(values.model).is_file():
+        raise ValueError(
+            f"no such model: --model {values.model} is neither a file nor one of "
+            f"{', '.join(_BUILT_IN)}"
+        )
+    return keras.models.load_model(values.model)
+
+
+def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:
+    """The data set that the flags name, cut to the numbers they ask for."""
+    shape = model.input_shape
+    if not isinstance(shape, tuple):
+        raise ValueError("the dqa command handles models with one input; use Python")
+    size = (shape[1], shape[2]) if len(shape) == 4 and shape[1] and shape[2] else None
+    splits = datasets.load(values.data, data_dir=values.data_dir, image_size=size)
+    test = splits.test.take(values.limit) if values.limit else splits.test
+    return datasets.Splits(
+        splits.train.take(values.calibration_images), test, splits.labels
+    )
+
+
+def _progress(data: Any, title: str) -> Any:
+    return tqdm(data, desc=title, unit="batch", leave=False, disable=None)
+
+
+def accuracy(model: keras.Model, data: Any) -> float:
+    """Top-1 accuracy of a Keras model on unbatched (image, label) data, in percent."""
+    correct = total = 0
+    for x, y in tqdm(
+        data.batch(BATCH), desc="accuracy", unit="batch", leave=False, disable=None
+    ):
+        predicted = np.argmax(model.predict_on_batch(x), -1)
+        correct += int(np.sum(predicted == y.numpy()))
+        total += len(predicted)
+    return 100 * correct / max(total, 1)
+
+
+def tflite_accuracy(path: str | Path, data: Any) -> float:
+    """Top-1 accuracy of a `.tflite` in LiteRT on unbatched data, in percent."""
+    run = Runner(Path(path).read_bytes())
+    hits = [
+        np.argmax(run(x)[0]) == y.numpy()[0]
+        for x, y in tqdm(
+            data.batch(1), desc="LiteRT", unit="image", leave=False, disable=None
+        )
+    ]
+    return 100 * float(np.mean(hits))
+
+
+def no_arguments(arguments: list[str]) -> None:
+    """Raises ValueError if there are arguments that are no flags."""
+    if arguments:
+        raise ValueError(f"everything is a --flag here. Received: {arguments[0]!r}")
+
+
+def check_writable(path: Path) -> None:
+    """Raises ValueError at once, not after an hour, if a file cannot be written."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: no such folder {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: permission denied or a folder")
+
+
+def save_keras(model: keras.Model, path: Path) -> None:
+    """Writes a `.keras` file whole or not at all."""
+    with files.replacing(path) as temporary:
+        # Keras goes by the suffix; the temporary file has none.
+        named = temporary.with_name(temporary.name + ".keras")
+        try:
+            model.save(named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_file(suffix: str) -> Iterator[Path]:
+    """A file name that is gone with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / f"scratch{suffix}"
+
+
+def describe_export(report: ExportReport) -> str:
+    """What was written and checked, for the screen."""
+    return (
+        f"wrote {report.path}: {report.size / 1024:.0f} KiB, {report.quantizers} "
+        "quantizers agree with Keras to the bit on the same input\n"
+        f"largest difference at the output: {report.max_difference:.3g} "
+        f"(outputs reach {report.output_range:.3g})"
+    )

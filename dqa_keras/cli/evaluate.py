@@ -1,0 +1,152 @@
+r"""Accuracy and measured stored bits of methods, bits and presets on a data set.
+
+Example:
+  dqa evaluate --model resnet32 --weights resnet32_cifar10.npz \
+      --data cifar10 --data_dir ../shared/data/tfds --json resnet32.json
+
+Calibrates on training images, measures on the test images. With --json, rows that the
+file already holds are not computed again.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+import dqa_keras as dqa
+from dqa_keras import files
+from dqa_keras.cli import common
+from dqa_keras.export import export_tflite
+from dqa_keras.text import table
+
+
+def define(values: flags.FlagValues) -> None:
+    """Flags of the command."""
+    common.define_model_flags(values)
+    flags.DEFINE_list(
+        "presets", list(common.PRESETS), "Presets to measure.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "methods", list(common.METHODS), "Methods to measure.", flag_values=values
+    )
+    flags.DEFINE_list("bits", ["3", "4", "5"], "Bits n to measure.", flag_values=values)
+    flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
+    flags.DEFINE_bool(
+        "tflite",
+        False,
+        "Also export each model and measure it in LiteRT.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(arguments)
+    configs = _configs(values)
+    output = Path(values.json) if values.json else None
+    if output:
+        common.check_writable(output)
+    model = common.load_model(values)
+    data = common.load_data(values, model)
+    result: dict[str, Any] = {
+        "model": values.model,
+        "data": values.data,
+        "calibration_images": values.calibration_images,
+        "limit": values.limit,
+    }
+    rows: dict[str, Any] = _finished(output, result)
+    if "float" not in rows:
+        rows["float"] = {"accuracy": common.accuracy(model, data.test)}
+    print(f"float: {rows['float']['accuracy']:.2f} %", flush=True)
+    for name, config in configs.items():
+        if name not in rows or (values.tflite and "tflite_accuracy" not in rows[name]):
+            rows[name] = _measured(values, model, config, data)
+            if output:
+                with files.replacing(output) as temporary:
+                    text = json.dumps({**result, "rows": rows}, indent=1)
+                    temporary.write_text(text)
+        row = rows[name]
+        print(
+            f"{name}: {row['accuracy']:.2f} %, {row['stored_bits']:.3f} stored bits",
+            flush=True,
+        )
+    print("\n" + _text(rows, list(configs)))
+
+
+def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
+    configs = {}
+    for preset in values.presets:
+        if preset not in common.PRESETS:
+            raise ValueError(
+                f"--presets must be of {', '.join(common.PRESETS)}. Received: {preset}"
+            )
+        for method in values.methods:
+            for bits in values.bits:
+                if not bits.isdigit():
+                    raise ValueError(f"--bits must be whole numbers. Received: {bits}")
+                config = common.preset(preset, bits=int(bits), method=method)
+                configs[f"{preset} {method} {bits}"] = config
+    return configs
+
+
+def _finished(output: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Rows of an earlier run with the same settings."""
+    if output is None or not output.exists():
+        return {}
+    try:
+        found = json.loads(output.read_text())
+        rows = found.pop("rows")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{output} is not a file of dqa evaluate: move it away"
+        ) from error
+    if found != settings:
+        raise ValueError(f"{output} holds figures of other settings: move it away")
+    return rows
+
+
+def _measured(
+    values: flags.FlagValues, model: Any, config: dqa.DQAConfig, data: Any
+) -> dict[str, Any]:
+    quantized = dqa.quantize_model(model, config)
+    start = time.perf_counter()
+    dqa.calibrate(quantized, data.train.batch(common.BATCH))
+    seconds = time.perf_counter() - start
+    storage = dqa.storage_bits(quantized, data.test.batch(common.BATCH))
+    row = {
+        "accuracy": common.accuracy(quantized, data.test),
+        "stored_bits": storage.total,
+        "kib": storage.kib,
+        "calibration_seconds": seconds,
+        "config": config.to_dict(),
+    }
+    if values.tflite:
+        with common.scratch_file(".tflite") as path:
+            samples = next(iter(data.test.batch(4)))[0].numpy()
+            report = export_tflite(quantized, path, samples=samples)
+            row["tflite_accuracy"] = common.tflite_accuracy(path, data.test)
+            row["tflite_bytes"] = report.size
+    return row
+
+
+def _text(rows: dict[str, Any], names: list[str]) -> str:
+    header = "preset,method,bits,stored bits,accuracy,below float,.tflite"
+    lines = [tuple(header.split(","))]
+    reference = rows["float"]["accuracy"]
+    for name in names:
+        row = rows[name]
+        preset, method, bits = name.split()
+        lines.append(
+            (
+                preset,
+                method,
+                bits,
+                f"{row['stored_bits']:.3f}",
+                f"{row['accuracy']:.2f}",
+                f"{reference - row['accuracy']:.2f}",
+                f"{row['tflite_accuracy']:.2f}" if "tflite_accuracy" in row else "-",
+            )
+        )
+    return table(lines)

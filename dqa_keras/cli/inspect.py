@@ -1,0 +1,70 @@
+"""Says what a file holds: the tables of a .tflite, the quantizers of a .keras.
+
+Example:
+  dqa inspect m.tflite
+  dqa inspect m.tflite --json > tables.json
+"""
+
+import json
+
+import keras
+import numpy as np
+from absl import flags
+
+import dqa_keras as dqa
+from dqa_keras.export import Metadata, read_metadata
+from dqa_keras.text import table
+
+
+def define(values: flags.FlagValues) -> None:
+    """Flags of the command."""
+    flags.DEFINE_bool(
+        "json", False, "Print a .tflite's DQA_CONFIG as JSON.", flag_values=values
+    )
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    if len(arguments) != 1:
+        raise ValueError(f"inspect takes one file. Received: {len(arguments)}")
+    path = arguments[0]
+    if path.endswith(".keras"):
+        dqa.summary(keras.models.load_model(path))
+        return
+    metadata = read_metadata(path)
+    if values.json:
+        print(json.dumps(metadata.config, indent=1))
+    else:
+        print(_text(metadata))
+
+
+def _text(metadata: Metadata) -> str:
+    config = metadata.config
+    header = "layer,shape,bits,extra,signed,important,scale,codes"
+    rows = [tuple(header.split(","))]
+    for name, entry in metadata.tables.items():
+        low, high = float(np.min(entry.scale)), float(np.max(entry.scale))
+        rows.append(
+            (
+                name,
+                " x ".join(str(size or "?") for size in entry.shape),
+                str(entry.bits),
+                str(entry.extra_bits),
+                "yes" if entry.signed else "no",
+                f"{int(entry.mask.sum())}/{entry.mask.size}",
+                f"{low:.3g}" if low == high else f"{low:.3g}..{high:.3g}",
+                " ".join(map(str, entry.residual_lengths)),
+            )
+        )
+    labels, normalization = config.get("labels"), config.get("input")
+    return "\n".join(
+        [
+            f"{config['model']}, {config['weights']} weights, by {config['tool']}",
+            f"input: {normalization or 'raw values, the model normalises them'}",
+            f"labels: {', '.join(labels) if labels else 'none'}",
+            "codes: bits of the Huffman codeword of residual 0, 1, ...",
+            "",
+            table(rows),
+            *(f"not quantized: {s['name']}: {s['reason']}" for s in config["skipped"]),
+        ]
+    )

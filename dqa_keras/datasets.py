@@ -1,0 +1,160 @@
+"""Images and labels from wherever they lie, as `tf.data`.
+
+A source is the name of a TFDS dataset (`cifar10`), a folder of images by class (with
+`train/` and `test/` inside, or without), or an `.npz` file with `x` and `y` or
+`x_train`, `y_train`, `x_test` and `y_test`.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set of images with labels.
+
+    Args:
+        train: `tf.data.Dataset` of (image, label), unbatched; images are float32
+            (H, W, C), labels int64. For calibration.
+        test: The same, for measuring accuracy.
+        labels: Class labels, or `None` if the source does not name them.
+    """
+
+    train: Any
+    test: Any
+    labels: list[str] | None
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Splits:
+    """Opens a data set; images are read as they are needed.
+
+    Args:
+        source: Name of a TFDS dataset, a folder of images by class, or an `.npz`.
+        data_dir: Where TFDS keeps its prepared datasets. Nothing is downloaded.
+        image_size: Height and width to resize a folder's images to.
+
+    Returns:
+        A `Splits`. A source without a test part uses all of it for both.
+
+    Raises:
+        ValueError: If the source cannot be found or holds no images with labels.
+
+    Example:
+    >>> import numpy as np, tempfile
+    >>> from dqa_keras import datasets
+    >>> path = tempfile.mkdtemp() + "/digits.npz"
+    >>> np.savez(path, x=np.zeros((10, 8, 8, 1)), y=np.arange(10))
+    >>> splits = datasets.load(path)
+    >>> int(splits.test.cardinality()), splits.test.element_spec[0].shape
+    (10, TensorShape([8, 8, 1]))
+    """
+    path = Path(source)
+    if path.suffix == ".npz":
+        return _npz(path)
+    if path.is_dir():
+        return _folder(path, image_size)
+    if path.suffix or len(path.parts) > 1:
+        raise ValueError(f"no such data set: {source} is neither a folder nor an .npz")
+    return _tfds(str(source), data_dir)
+
+
+def _npz(path: Path) -> Splits:
+    import tensorflow as tf
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not an .npz of plain arrays: {error}") from error
+
+    def split(part: str) -> Any:
+        names = [f"x_{part}", f"y_{part}"]
+        names = names if set(names) <= set(arrays) else ["x", "y"]
+        if not set(names) <= set(arrays):
+            raise ValueError(
+                f"{path} must hold x and y, or x_train, y_train, x_test and y_test. "
+                f"Received: {sorted(arrays)}"
+            )
+        x, y = (arrays[name] for name in names)
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(
+                f"{path}: {names[0]} and {names[1]} must have the same length, at "
+                f"least 1. Received: {len(x)} and {len(y)}"
+            )
+        return tf.data.Dataset.from_tensor_slices(
+            (x.astype(np.float32), y.reshape(len(y)).astype(np.int64))
+        )
+
+    return Splits(split("train"), split("test"), None)
+
+
+def _folder(path: Path, image_size: tuple[int, int] | None) -> Splits:
+    import keras
+    import tensorflow as tf
+
+    if image_size is None:
+        raise ValueError(
+            f"{path} is a folder of images: say image_size=(height, width)"
+        )
+
+    def split(part: str) -> Any:
+        folder = path / part if (path / part).is_dir() else path
+        images = keras.utils.image_dataset_from_directory(
+            folder,
+            image_size=image_size,
+            batch_size=None,
+            shuffle=part == "train",
+            seed=0,
+            verbose=False,
+        )
+        names.append(images.class_names)
+        return images.map(lambda x, y: (tf.cast(x, tf.float32), tf.cast(y, tf.int64)))
+
+    names: list[list[str]] = []
+    try:
+        train, test = split("train"), split("test")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must hold one folder of images for each class: {error}"
+        ) from error
+    return Splits(train, test, names[1])
+
+
+def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        parts = set(builder.info.splits)
+        train, test = (
+            builder.as_dataset(
+                split=part if part in parts else "all", as_supervised=True
+            )
+            for part in ("train", "test")
+        )
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"cannot open the TFDS dataset {name!r} under "
+            f"{data_dir or '~/tensorflow_datasets'}: {first_line}. Prepare it with "
+            f"tensorflow_datasets.load({name!r}), or name another --data_dir."
+        ) from error
+
+    def typed(x: Any, y: Any) -> tuple[Any, Any]:
+        return tf.cast(x, tf.float32), tf.cast(y, tf.int64)
+
+    features = builder.info.features
+    labels = features["label"].names if "label" in features else None
+    return Splits(train.map(typed), test.map(typed), labels)

@@ -1,0 +1,52 @@
+"""Runs a `.tflite` file in LiteRT, called like the Keras model it came from."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+
+class Runner:
+    """A `.tflite` in LiteRT, called with batches of one.
+
+    Args:
+        data: Bytes of the file.
+        model: The Keras model it was exported from, or `None` if it has one input.
+            Inputs are matched by name: a converter may reorder them.
+        threads: Integer. Threads to run on. Defaults to `1`.
+    """
+
+    def __init__(
+        self, data: bytes, model: keras.Model | None = None, threads: int = 1
+    ) -> None:
+        self._interpreter = Interpreter(model_content=data, num_threads=threads)
+        self._inputs = self._interpreter.get_input_details()
+        if len(self._inputs) > 1 and model is not None:
+            by_name = {detail["name"]: detail for detail in self._inputs}
+            runner = self._interpreter.get_signature_runner()
+            signature = runner.get_input_details()
+            self._inputs = [
+                by_name[signature[tensor.name]["name"]] for tensor in model.inputs
+            ]
+        self._shapes: list[tuple[int, ...]] | None = None
+
+    def __call__(self, x: Any) -> list[NDArray]:
+        """The outputs, flat, for inputs in the structure that the model takes."""
+        arrays = keras.tree.flatten(x)
+        shapes = [np.shape(array) for array in arrays]
+        if shapes != self._shapes:
+            for detail, shape in zip(self._inputs, shapes, strict=True):
+                if tuple(detail["shape"]) != shape:
+                    self._interpreter.resize_tensor_input(detail["index"], shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for detail, array in zip(self._inputs, arrays, strict=True):
+            value = np.asarray(array, detail["dtype"])
+            self._interpreter.set_tensor(detail["index"], value)
+        self._interpreter.invoke()
+        return [
+            self._interpreter.get_tensor(detail["index"])
+            for detail in self._interpreter.get_output_details()
+        ]
