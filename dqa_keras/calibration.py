@@ -282,7 +282,8 @@ def calibrate(
     """
     layers = quantizer_layers(model)
     if any(not layer.built for layer in layers) or not layers:
-        layers = _built_quantizers(model, next(feeding.batches(data, batch_size)))
+        x, data = feeding.first_batch(data, batch_size)
+        layers = _built_quantizers(model, x)
     with _passing_through(layers):
         observers, images = _collect(model, data, batch_size, verbose)
         unused = [layer.name for layer in layers if layer.name not in observers]
@@ -332,6 +333,11 @@ class CalibrationCallback(keras.callbacks.Callback):
         self._verbose = verbose
         self._training = False
 
+    def set_model(self, model: keras.Model) -> None:
+        """Called when `fit`, `evaluate` or `predict` starts, not for validation."""
+        super().set_model(model)
+        self._training = False
+
     def _calibrate(self) -> None:
         calibrate(
             self.model,
@@ -353,7 +359,3 @@ class CalibrationCallback(keras.callbacks.Callback):
         """Calibrates once, before the first step."""
         self._training = True
         self._calibrate()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """The next `evaluate` calibrates again."""
-        self._training = False

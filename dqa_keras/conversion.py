@@ -15,6 +15,7 @@
 ['head']
 """
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,11 +36,13 @@ _ACTIVATION_LAYERS = (
 )
 _MERGE_LAYERS = (keras_layers.Add, keras_layers.Concatenate)
 
-# `keras.ops.relu(x)` and its like, called on a symbolic tensor.
+# `keras.ops.relu(x)` and its like, called on a symbolic tensor; `ReLU` is what
+# `keras.activations.relu(x)` makes.
 _ACTIVATION_OPS = {
-    "Celu", "Elu", "Gelu", "Glu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu",
-    "LogSigmoid", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax", "Softplus",
-    "Softsign", "Tanh",
+    "Celu", "Elu", "Gelu", "Glu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh",
+    "LeakyRelu", "LogSigmoid", "LogSoftmax", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid",
+    "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus",
+    "SparseSigmoid", "Squareplus", "Tanh", "TanhShrink", "Threshold",
 }  # fmt: skip
 
 
@@ -51,10 +54,9 @@ class Skipped(NamedTuple):
 
 
 def _is_activation(operation: Any) -> bool:
-    if isinstance(operation, _ACTIVATION_LAYERS) or hasattr(operation, "activation"):
-        activation = getattr(operation, "activation", None)
-        return activation is not keras.activations.linear
-    return (
+    if hasattr(operation, "activation"):
+        return operation.activation not in (None, keras.activations.linear)
+    return isinstance(operation, _ACTIVATION_LAYERS) or (
         not isinstance(operation, keras.Layer)
         and type(operation).__name__ in _ACTIVATION_OPS
     )
@@ -80,16 +82,28 @@ class _Plan:
     def __init__(
         self,
         config: DQAConfig,
-        filters: Sequence[str] | None,
+        filters: Sequence[str] | str | None,
         overrides: Mapping[str, DQAConfig | None],
     ) -> None:
+        if isinstance(filters, str):
+            filters = [filters]
+        for value in (config, *overrides.values()):
+            if not isinstance(value, DQAConfig | None) or config is None:
+                raise ValueError(
+                    "config must be a DQAConfig; an override may also be None. "
+                    f"Received: {value!r}"
+                )
         self._config = config
         self._filters = filters
         self._overrides = overrides
         self._unmatched = {*(filters or ()), *overrides}
 
     def _matches(self, pattern: str, name: str) -> bool:
-        if pattern != name and not re.fullmatch(pattern, name):
+        try:
+            matches = pattern == name or re.fullmatch(pattern, name)
+        except re.error:  # a name, then, with characters special to patterns
+            return False
+        if not matches:
             return False
         self._unmatched.discard(pattern)
         return True
@@ -129,11 +143,11 @@ class _Plan:
 class _Converter:
     """Rebuilds one model after another, nested ones first."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, taken: set[str]) -> None:
         self._plan = plan
         self.skipped: list[Skipped] = []
         self.held_back: list[Skipped] = []
-        self._names: set[str] = set()
+        self._names = taken
         # Of a converted nested model: which outputs want a quantizer behind them.
         self._pending: dict[int, list[DQAConfig | None]] = {}
 
@@ -152,26 +166,28 @@ class _Converter:
         def clone(operation: Any) -> Any:
             if _is_graph(operation):
                 return self.convert(operation, f"{prefix}{operation.name}_")
-            copy = operation.__class__.from_config(operation.get_config())
+            copy = _copied_operation(operation)
             if isinstance(operation, keras.Layer):
                 pairs.append((operation, copy))
             return copy
+
+        def quantize(tensor: Any, config: DQAConfig | None, stem: str) -> Any:
+            if config is None:
+                return tensor
+            # Not the global policy's dtype: what follows must see the same type.
+            return make_quantizer(config, self._name(stem, config), tensor.dtype)(
+                tensor
+            )
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             outputs = operation(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
             configs = self._configs(operation, flat)
-            return keras.tree.pack_sequence_as(
-                outputs,
-                [
-                    tensor
-                    if config is None
-                    else make_quantizer(
-                        config, self._name(prefix + operation.name, config)
-                    )(tensor)
-                    for tensor, config in zip(flat, configs, strict=True)
-                ],
-            )
+            quantized = [
+                quantize(tensor, config, prefix + operation.name)
+                for tensor, config in zip(flat, configs, strict=True)
+            ]
+            return keras.tree.pack_sequence_as(outputs, quantized)
 
         rebuilt = keras.models.clone_model(
             source, clone_function=clone, call_function=call
@@ -226,7 +242,8 @@ class _Converter:
             name=original.name,
         )
         if original.compiled:
-            model.compile_from_config(original.get_compile_config())
+            arguments = original._compile_config.config
+            model.compile(**keras.tree.map_structure(_copied, arguments))
         self._pending[id(model)] = pending
         self.held_back = [
             Skipped(tensor._keras_history.operation.name, "an output of the model")
@@ -234,6 +251,32 @@ class _Converter:
             if config is not None
         ]
         return model
+
+
+def _copied_operation(operation: Any) -> Any:
+    """A copy without weights; functions are handed over instead of serialised.
+
+    Keras cannot serialise a user's function that is not registered, nor a lambda.
+    """
+    config = operation.get_config()
+    functions = {
+        name: vars(operation)[name]  # a recurrent layer's are its cell's properties
+        for name in ("activation", "function")
+        if name in config and inspect.isfunction(vars(operation).get(name))
+    }
+    for name in functions:
+        config[name] = keras.saving.serialize_keras_object(keras.activations.linear)
+    copy = type(operation).from_config(config)
+    for name, function in functions.items():
+        setattr(copy, name, function)
+    return copy
+
+
+def _copied(argument: Any) -> Any:
+    """An optimizer, loss or metric of its own; functions and names as they are."""
+    if hasattr(argument, "get_config"):
+        return type(argument).from_config(argument.get_config())
+    return argument
 
 
 def _copy_state(original: keras.Layer, copy: keras.Layer) -> None:
@@ -253,7 +296,7 @@ def quantize_model(
     model: keras.Model,
     config: DQAConfig,
     *,
-    filters: Sequence[str] | None = None,
+    filters: Sequence[str] | str | None = None,
     overrides: Mapping[str, DQAConfig | None] | None = None,
 ) -> keras.Model:
     """A copy of a model with a quantizer behind every nonlinear activation.
@@ -267,8 +310,8 @@ def quantize_model(
         model: Functional or Sequential Keras model, built. Nested and shared models
             are converted inside.
         config: `DQAConfig`.
-        filters: Names or regular expressions (matched in full) of layers. If given,
-            only these get a quantizer. Defaults to `None`.
+        filters: Names or regular expressions (matched in full) of layers, or a single
+            one. If given, only these get a quantizer. Defaults to `None`.
         overrides: For names or regular expressions of layers, another `DQAConfig`, or
             `None` to leave them alone. The first match counts. Defaults to `None`.
 
@@ -308,7 +351,7 @@ def quantize_model(
             f"{model.name!r}, which holds {present[0].name!r}"
         )
     plan = _Plan(config, filters, overrides or {})
-    converter = _Converter(plan)
+    converter = _Converter(plan, {layer.name for layer in model._flatten_layers()})
     quantized = converter.convert(model)
     plan.check_all_matched()
     quantized._dqa_skipped = tuple(

@@ -4,6 +4,7 @@ Arrays, `tf.data.Dataset`, `keras.utils.PyDataset` and generators are read the w
 `model.fit` reads them: a tuple is `(x, y)` or `(x, y, sample_weight)`; only x is used.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,9 +18,13 @@ def _is_array(data: Any) -> bool:
 
 
 def _slices(data: Any, batch_size: int) -> Iterator[Any]:
-    arrays = keras.tree.flatten(data)
-    count = len(arrays[0]) if arrays else 0
-    for start in range(0, count, batch_size):
+    # As in `fit`: a tuple is (x, y) or (x, y, sample_weight), a list is several inputs.
+    if isinstance(data, tuple):
+        data = keras.utils.unpack_x_y_sample_weight(data)[0]
+    sizes = [len(array) for array in keras.tree.flatten(data)]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"all inputs must have the same length. Received: {sizes}")
+    for start in range(0, sizes[0], batch_size):
         yield keras.tree.map_structure(
             lambda array, start=start: array[start : start + batch_size], data
         )
@@ -52,7 +57,8 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
     leaves = keras.tree.flatten(data)
     source: Iterable[Any]
     if leaves and all(_is_array(leaf) for leaf in leaves):
-        source = _slices(data, batch_size)
+        # A tuple of one: a list of inputs must not be taken for (x, y) below.
+        source = ((x,) for x in _slices(data, batch_size))
     elif isinstance(data, keras.utils.PyDataset):
         count = data.num_batches
         if count is None:
@@ -71,6 +77,14 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0]
     if empty:
         raise ValueError("the dataset is empty: at least one batch is needed")
+
+
+def first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
+    """The x of the first batch, and data that still holds that batch."""
+    if not isinstance(data, Iterator):
+        return next(batches(data, batch_size)), data
+    head = list(itertools.islice(data, 1))
+    return next(batches(iter(head), batch_size)), itertools.chain(head, data)
 
 
 def check_fit(model: keras.Model, x: Any) -> None:

@@ -167,6 +167,12 @@ class Quantizer(keras.layers.Layer):
         """Smallest and largest code of each channel: two float32 tensors (C,)."""
         return quantizers.code_range(self.bits, self.extra_bits, self.mask, self.signed)
 
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Same as the input's; wrappers such as TimeDistributed ask for it."""
+        return input_shape
+
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Same shape as the inputs, in the layer's compute dtype."""
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
@@ -366,11 +372,14 @@ _METHODS: dict[str, type[Quantizer]] = {
 }
 
 
-def make_quantizer(config: DQAConfig, name: str | None = None) -> Quantizer:
+def make_quantizer(
+    config: DQAConfig, name: str | None = None, dtype: Any = None
+) -> Quantizer:
     """The layer that `config` describes."""
     layer = _METHODS[config.method]
     fields = config.to_dict()
-    return layer(**{field: fields[field] for field in layer._own_fields()}, name=name)
+    own = {field: fields[field] for field in layer._own_fields()}
+    return layer(**own, name=name, dtype=dtype)
 
 
 def quantizer_layers(model: keras.Model) -> list[Quantizer]:

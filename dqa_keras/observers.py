@@ -85,7 +85,7 @@ class Observer:
         self.minimum = np.minimum(self.minimum, minimum)
         self.maximum = np.maximum(self.maximum, maximum)
         exponent = np.frexp(self.magnitude)[1]
-        self._widen(np.where(self.magnitude > 2.0**_SMALLEST, exponent, _SMALLEST))
+        self._widen(np.where(self.magnitude >= 2.0**_SMALLEST, exponent, _SMALLEST))
         if self.negative is None and minimum.min() < 0:
             self.negative = np.zeros_like(self.positive)
         channels = samples.shape[1]

@@ -114,7 +114,8 @@ def storage_bits(
         A `Storage`: `.total` (float) and `.layers` (by name).
 
     Raises:
-        ValueError: If a layer is not calibrated or the data does not fit the model.
+        ValueError: If the model has no quantizing layer, one of them is not calibrated
+            or the data does not fit the model.
 
     Example:
     >>> import keras, numpy as np
@@ -131,6 +132,11 @@ def storage_bits(
     (4.0, ['hidden_direct'])
     """
     layers = {layer.name: layer for layer in quantizer_layers(model)}
+    if not layers:
+        raise ValueError(
+            f"model {model.name!r} has no quantizing layer, so nothing is stored in "
+            "fewer bits. Use dqa_keras.quantize_model(model, config) first."
+        )
     tables = {name: layer.table() for name, layer in layers.items()}
     tallies = {name: _Tally(2**layer.extra_bits) for name, layer in layers.items()}
     observe = tracing.observing(model, _measured)

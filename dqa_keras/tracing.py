@@ -16,20 +16,31 @@ Tap = Callable[[Quantizer, Any], tuple[Any, Any]]
 def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of one batch, as one graph where the backend has graphs to offer.
 
-    The graph takes batches of any size, so that it is traced once.
+    The graph takes batches of any size, so that it is traced once; once more, with that
+    size left open, if images of another size arrive.
     """
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
 
     graph: Any = None
+    signature: Any = None
+
+    def fits(x: Any) -> bool:
+        pairs = zip(keras.tree.flatten(signature), keras.tree.flatten(x), strict=True)
+        return all(spec.is_compatible_with(tensor) for spec, tensor in pairs)
 
     def run(x: Any) -> Any:
-        nonlocal graph
+        nonlocal graph, signature
         x = keras.tree.map_structure(tf.convert_to_tensor, x)
-        if graph is None:
-            signature = keras.tree.map_structure(
+        if graph is None or not fits(x):
+            wanted = keras.tree.map_structure(
                 lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), x
+            )
+            signature = keras.tree.map_structure(
+                lambda old, new: old.most_specific_common_supertype([new]) or new,
+                signature or wanted,
+                wanted,
             )
             graph = tf.function(function, input_signature=[signature], autograph=False)
         return graph(x)
