@@ -47,6 +47,26 @@ def attach(model: Any, entries: Mapping[str, bytes]) -> None:
         model.metadata = [*(model.metadata or []), entry]
 
 
+def name_inputs(model: Any, names: Mapping[str, str]) -> None:
+    """Renames the inputs of an unpacked model's signature and restores their order.
+
+    Args:
+        model: `ModelT` with one signature, whose outputs are called `output_0` and on.
+        names: From what the signature calls each input to its new name, in the order
+            that the inputs shall have.
+    """
+    (signature,) = model.signatureDefs
+    inputs = {entry.name.decode(): entry for entry in signature.inputs}
+    signature.inputs = [inputs[old] for old in names]
+    for entry, new in zip(signature.inputs, names.values(), strict=True):
+        entry.name = new
+    # The converter sorts outputs by name: output_10 comes before output_2.
+    signature.outputs.sort(key=lambda entry: int(entry.name.decode().split("_")[1]))
+    graph = model.subgraphs[0]
+    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
+    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
+
+
 def metadata(data: bytes) -> dict[str, bytes]:
     """The named metadata buffers of a `.tflite` file.
 
@@ -120,11 +140,15 @@ class Graph:
         """The op that writes a tensor, or None."""
         return self._producers.get(tensor)
 
+    def is_constant(self, tensor: int) -> bool:
+        """Whether a tensor's values are in the file."""
+        data = self._model.buffers[self._graph.tensors[tensor].buffer].data
+        return data is not None and len(data) > 0
+
     def variable_input(self, op: Any) -> int:
         """The first input of an op that is not a constant."""
         for tensor in op.inputs:
-            buffer = self._model.buffers[self._graph.tensors[tensor].buffer]
-            if buffer.data is None or len(buffer.data) == 0:
+            if not self.is_constant(tensor):
                 return int(tensor)
         raise ValueError(f"op {self.kind(op)} has constant inputs only")
 

@@ -13,23 +13,12 @@ class Runner:
 
     Args:
         data: Bytes of the file.
-        model: The Keras model it was exported from, or `None` if it has one input.
-            Inputs are matched by name: a converter may reorder them.
         threads: Integer. Threads to run on. Defaults to `1`.
     """
 
-    def __init__(
-        self, data: bytes, model: keras.Model | None = None, threads: int = 1
-    ) -> None:
+    def __init__(self, data: bytes, threads: int = 1) -> None:
         self._interpreter = Interpreter(model_content=data, num_threads=threads)
         self._inputs = self._interpreter.get_input_details()
-        if len(self._inputs) > 1 and model is not None:
-            by_name = {detail["name"]: detail for detail in self._inputs}
-            runner = self._interpreter.get_signature_runner()
-            signature = runner.get_input_details()
-            self._inputs = [
-                by_name[signature[tensor.name]["name"]] for tensor in model.inputs
-            ]
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, x: Any) -> list[NDArray]:

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from dqa_keras.export import flatbuffer, metadata, verification
+from dqa_keras.export import flatbuffer, float16, metadata, verification
 
-from dqa_keras import files, tracing
+from dqa_keras import feeding, files, tracing
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
 Weights = Literal["float32", "float16", "int8"]
@@ -121,10 +121,17 @@ def export_tflite(
     entries = metadata.describe(model, weights, normalization, labels)
     if samples is None:
         samples = _random_samples(model)
+    feeding.check_fit(model, samples)
     with files.replacing(path) as temporary:
         converted = _converted(model, weights)
         unpacked = flatbuffer.unpack(converted)
+        if weights == "float16":
+            float16.halve_weights(unpacked)
         verification.check_ops(unpacked)
+        names = [tensor.name for tensor in keras.tree.flatten(_inputs(model))]
+        flatbuffer.name_inputs(
+            unpacked, {_input_name(i): name for i, name in enumerate(names)}
+        )
         flatbuffer.attach(unpacked, entries)
         data = flatbuffer.pack(unpacked)
         temporary.write_bytes(data)
@@ -195,6 +202,11 @@ def _constant_quantizer(layer: Quantizer, scope: str) -> Any:
     return quantize
 
 
+def _input_name(index: int) -> str:
+    """Name of an input's tensor: TensorFlow refuses some names that Keras allows."""
+    return f"quantized_model_input_{index}"
+
+
 def _converted(model: keras.Model, weights: Weights) -> bytes:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (
@@ -208,8 +220,8 @@ def _converted(model: keras.Model, weights: Weights) -> bytes:
     }
     inputs = _inputs(model)
     signature = [
-        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
-        for tensor in keras.tree.flatten(inputs)
+        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=_input_name(index))
+        for index, tensor in enumerate(keras.tree.flatten(inputs))
     ]
 
     def serve(*arrays: Any) -> Any:
@@ -219,12 +231,10 @@ def _converted(model: keras.Model, weights: Weights) -> bytes:
         return {f"output_{index}": tensor for index, tensor in enumerate(outputs)}
 
     graph = tf.function(serve, input_signature=signature, autograph=False)
-    # Frozen first: only constants are folded into convolutions, and saving and loading
-    # hundreds of variables takes longer than the conversion itself.
+    # Frozen first: the converter folds constants only, and saving and loading hundreds
+    # of variables takes longer than the conversion itself.
     frozen = convert_variables_to_constants_v2(graph.get_concrete_function())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if weights != "float32":
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
+    if weights == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if weights == "float16":
-        converter.target_spec.supported_types = [tf.float16]
     return converter.convert()

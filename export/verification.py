@@ -109,7 +109,7 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     graph.add_outputs(
         [tensor for site in sites for tensor in (site.inputs, site.codes)]
     )
-    run = Runner(flatbuffer.pack(unpacked), model)
+    run = Runner(flatbuffer.pack(unpacked))
     for image in _images(samples):
         probes = run(image)[-2 * len(sites) :]
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
@@ -128,7 +128,7 @@ def compare_outputs(
     data: bytes, model: keras.Model, samples: Any
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
-    run = Runner(data, model)
+    run = Runner(data)
     difference = output_range = 0.0
     for image in _images(samples):
         expected = keras.tree.flatten(model(image, training=False))

@@ -1,0 +1,56 @@
+"""Stores the weights of an unpacked model in half precision.
+
+The converter's own float16 mode rounds every constant, the quantizers' scales included,
+and codes change. Here only kernels are rounded; a DEQUANTIZE op, which LiteRT folds when
+it loads the file, widens them again.
+"""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from dqa_keras.export.flatbuffer import Graph
+
+# Ops whose second input is a kernel.
+_KERNEL_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+
+
+def halve_weights(model: Any) -> None:
+    """Rounds the kernels of a `ModelT` to float16, in place."""
+    graph = Graph(model)
+    tensors = model.subgraphs[0].tensors
+    kernels = {
+        int(op.inputs[1])
+        for op in graph.ops
+        if graph.kind(op) in _KERNEL_OPS and graph.is_constant(op.inputs[1])
+    }
+    kernels = {k for k in kernels if tensors[k].type == schema.TensorType.FLOAT32}
+    if not kernels:
+        return
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    model.operatorCodes.append(code)
+    widening = []
+    for index in sorted(kernels):
+        wide = tensors[index]
+        values = np.frombuffer(model.buffers[wide.buffer].data.tobytes(), "<f4")
+        buffer = schema.BufferT()
+        buffer.data = values.astype("<f2").view(np.uint8)
+        narrow = schema.TensorT()
+        narrow.name = wide.name + b"_float16"
+        narrow.shape, narrow.type = wide.shape, schema.TensorType.FLOAT16
+        narrow.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+        op = schema.OperatorT()
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        op.inputs, op.outputs = [len(tensors)], [index]
+        tensors.append(narrow)
+        widening.append(op)
+        wide.buffer = 0  # by convention empty: the tensor is computed now
+    used = {tensor.buffer for part in model.subgraphs for tensor in part.tensors}
+    used |= {entry.buffer for entry in model.metadata or []}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+    model.subgraphs[0].operators = widening + graph.ops
