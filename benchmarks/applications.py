@@ -36,9 +36,9 @@ def model_names() -> list[str]:
 def measure(name: str) -> dict:
     import keras
     import numpy as np
-    from dqa_keras.export import export_tflite
 
     import dqa_keras as dqa
+    from dqa_keras.export import export_tflite
     from dqa_keras.layers import quantizer_layers
 
     keras.utils.set_random_seed(0)

@@ -7,6 +7,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
 from dqa_keras.export.residual_table import MetadataError
 
 IDENTIFIER = b"TFL3"

@@ -1,8 +1,8 @@
 """Stores the weights of an unpacked model in half precision.
 
-The converter's own float16 mode rounds every constant, the quantizers' scales included,
-and codes change. Here only kernels are rounded; a DEQUANTIZE op, which LiteRT folds when
-it loads the file, widens them again.
+The converter's own float16 mode rounds every constant, scales of quantizers included,
+and codes change. Here only kernels are rounded; a DEQUANTIZE op, which LiteRT folds
+when it loads the file, widens them again.
 """
 
 from typing import Any

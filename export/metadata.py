@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from dqa_keras.export import flatbuffer, residual_table
-from dqa_keras.export.residual_table import MetadataError
 
 from dqa_keras.conversion import skipped
+from dqa_keras.export import flatbuffer, residual_table
+from dqa_keras.export.residual_table import MetadataError
 from dqa_keras.layers import quantizer_layers
 from dqa_keras.tables import LayerTable
 from dqa_keras.version import __version__
@@ -55,9 +55,14 @@ def describe(
         Dictionary from buffer name to bytes.
 
     Raises:
-        ValueError: If a layer is not calibrated.
+        ValueError: If there is no quantizing layer, or one is not calibrated.
     """
     layers = quantizer_layers(model)
+    if not layers:
+        raise ValueError(
+            f"model {model.name!r} has no quantizing layer. Use "
+            "dqa_keras.quantize_model(model, config) first."
+        )
     tables = [layer.table() for layer in layers]
     config = {
         "format": CONFIG_VERSION,

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from dqa_keras.export import flatbuffer, float16, metadata, verification
 
 from dqa_keras import feeding, files, tracing
+from dqa_keras.export import flatbuffer, float16, metadata, verification
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
 Weights = Literal["float32", "float16", "int8"]
@@ -123,7 +123,7 @@ def export_tflite(
         samples = _random_samples(model)
     feeding.check_fit(model, samples)
     with files.replacing(path) as temporary:
-        converted = _converted(model, weights)
+        converted = convert(model, weights)
         unpacked = flatbuffer.unpack(converted)
         if weights == "float16":
             float16.halve_weights(unpacked)
@@ -207,7 +207,8 @@ def _input_name(index: int) -> str:
     return f"quantized_model_input_{index}"
 
 
-def _converted(model: keras.Model, weights: Weights) -> bytes:
+def convert(model: keras.Model, weights: Weights) -> bytes:
+    """A model, quantized or not, as the converter writes it: no metadata, no checks."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from dqa_keras.export import flatbuffer
-from dqa_keras.export.runner import Runner
 from numpy.typing import NDArray
 
+from dqa_keras.export import flatbuffer
+from dqa_keras.export.runner import Runner
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 

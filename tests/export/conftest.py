@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from dqa_keras.export import export_tflite
 
 import dqa_keras as dqa
+from dqa_keras.export import export_tflite
 
 
 @pytest.fixture(scope="session")

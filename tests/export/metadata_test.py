@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from dqa_keras.export import MetadataError, export_tflite, flatbuffer, read_metadata
 
 import dqa_keras as dqa
+from dqa_keras.export import MetadataError, export_tflite, flatbuffer, read_metadata
 from dqa_keras.layers import quantizer_layers
 
 

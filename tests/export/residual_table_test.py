@@ -5,12 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
-from dqa_keras.export import MetadataError
-from dqa_keras.export.residual_table import decode, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqa_keras import LayerTable, huffman
+from dqa_keras.export import MetadataError
+from dqa_keras.export.residual_table import decode, encode
 
 
 def make_table(name="relu", bits=4, extra_bits=2, channels=5, seed=0):

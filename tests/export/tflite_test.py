@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from dqa_keras.export import VerificationError, export_tflite, flatbuffer, verification
-from dqa_keras.export.runner import Runner
 
 import dqa_keras as dqa
+from dqa_keras.export import VerificationError, export_tflite, flatbuffer, verification
+from dqa_keras.export.runner import Runner
 from dqa_keras.layers import quantizer_layers
 
 layers = keras.layers

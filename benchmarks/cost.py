@@ -1,0 +1,160 @@
+"""What quantization costs, as ratios measured side by side in one run.
+
+    python benchmarks/cost.py --json benchmarks/results/cost.json [--weights FILE.npz]
+
+ResNet-32 on random images; weights do not change the time. Prints, as medians of
+several rounds:
+
+- predict of the quantized model over predict of the float model, batch 256
+- mse calibration over one predict of the same images
+- latency of the built-in export over the float .tflite, one image, one thread, XNNPACK
+- peak memory of a calibrating process at 50,000 images over 1,000 images
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+BATCH = 256
+
+
+def images(count: int, seed: int = 0):
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (count, 32, 32, 3)).astype(np.float32)
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def predict_and_calibrate(rounds: int) -> dict:
+    import dqa_keras as dqa
+    from dqa_keras.models import resnet32
+
+    x = images(8 * BATCH)
+    model = resnet32()
+    quantized = dqa.quantize_model(model, dqa.DQAConfig())
+    dqa.calibrate(quantized, x[:BATCH], verbose=0)
+
+    def predict(network):
+        return lambda: network.predict(x, batch_size=BATCH, verbose=0)
+
+    def calibrate():
+        dqa.calibrate(quantized, x, batch_size=BATCH, verbose=0)
+
+    for network in (model, quantized):
+        predict(network)()  # traces the graph
+    predicting, calibrating = [], []
+    for _ in range(rounds):
+        plain = seconds(predict(model))
+        predicting.append(seconds(predict(quantized)) / plain)
+        calibrating.append(seconds(calibrate) / plain)
+    return {
+        "images": len(x),
+        "predict_ratio": statistics.median(predicting),
+        "calibrate_ratio": statistics.median(calibrating),
+        "predict_ratios": predicting,
+        "calibrate_ratios": calibrating,
+    }
+
+
+def latency(rounds: int) -> dict:
+    import keras
+
+    import dqa_keras as dqa
+    from dqa_keras.export import export_tflite
+    from dqa_keras.export.runner import Runner
+    from dqa_keras.export.tflite import convert
+    from dqa_keras.models import resnet32
+
+    keras.utils.set_random_seed(0)
+    x = images(256)
+    model = resnet32()
+    quantized = dqa.quantize_model(model, dqa.DQAConfig())
+    dqa.calibrate(quantized, x, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        export_tflite(quantized, path, samples=x[:1])
+        files = {"builtin": path.read_bytes(), "float": convert(model, "float32")}
+    runners = {name: Runner(data, threads=1) for name, data in files.items()}
+    times = {name: [] for name in runners}
+    for run in runners.values():
+        run(x[:1])
+    for _ in range(rounds):
+        for name, run in runners.items():
+            times[name].append(seconds(lambda run=run: [run(x[:1]) for _ in range(10)]))
+    ratios = [q / f for q, f in zip(times["builtin"], times["float"], strict=True)]
+    return {
+        "latency_ratio": statistics.median(ratios),
+        "float_ms": 100 * statistics.median(times["float"]),
+        "bytes": {name: len(data) for name, data in files.items()},
+    }
+
+
+def peak_memory(count: int) -> float:
+    """MiB at the high-water mark of this process after calibrating on a stream."""
+    import tensorflow as tf
+
+    import dqa_keras as dqa
+    from dqa_keras.models import resnet32
+
+    part = images(1000)
+    stream = tf.data.Dataset.from_tensor_slices(part).repeat(count // 1000).batch(100)
+    quantized = dqa.quantize_model(resnet32(), dqa.DQAConfig())
+    dqa.calibrate(quantized, stream, verbose=0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory() -> dict:
+    peaks = {}
+    for count in (1000, 50000):
+        command = [sys.executable, __file__, "--peak", str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[count] = float(done.stdout.splitlines()[-1])
+    return {
+        "peak_mib": {str(count): peak for count, peak in peaks.items()},
+        "memory_ratio": peaks[50000] / peaks[1000],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(peak_memory(options.peak))
+        return
+    result = {
+        **predict_and_calibrate(options.rounds),
+        **latency(10 * options.rounds),
+        **memory(),
+    }
+    for name, limit in (
+        ("predict_ratio", 1.15),
+        ("calibrate_ratio", 2.0),
+        ("latency_ratio", 1.1),
+        ("memory_ratio", 1.05),
+    ):
+        print(f"{name:16} {result[name]:.3f}  (at most {limit})")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
