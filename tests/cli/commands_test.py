@@ -1,0 +1,198 @@
+"""The `dqa` command: real processes for the way through, in-process for mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dqa_keras.cli import main
+from dqa_keras.export import read_metadata
+
+DQA = Path(sys.executable).with_name("dqa")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A trained model and its data, as a user has them."""
+    folder = tmp_path_factory.mktemp("user")
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 300)
+    # Three kinds of stripes under noise.
+    x = random.normal(0, 0.3, (300, 9, 9, 1)).astype(np.float32)
+    for image, kind in zip(x, y, strict=True):
+        image[kind::3, :, 0] += 1
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 1)),
+            keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.fit(x[:200], y[:200], epochs=10, verbose=0)
+    model.save(folder / "model.keras")
+    np.savez(
+        folder / "data.npz",
+        x_train=x[:200],
+        y_train=y[:200],
+        x_test=x[200:],
+        y_test=y[200:],
+    )
+    return folder
+
+
+def dqa(*arguments):
+    return subprocess.run(
+        [DQA, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_from_a_keras_model_to_a_verified_tflite(files, tmp_path):
+    output = tmp_path / "model.tflite"
+    done = dqa(
+        "quantize",
+        *("--model", files / "model.keras", "--data", files / "data.npz"),
+        *("--bits", 4, "--output", output),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 quantizers agree with Keras to the bit" in done.stdout
+    figures = [
+        float(line.split()[-2])
+        for line in done.stdout.splitlines()
+        if line.startswith("accuracy")
+    ]
+    assert len(figures) == 3
+    assert min(figures) > 90
+    # Nothing of TensorFlow's start-up reaches the user.
+    assert "cuda" not in (done.stdout + done.stderr).lower()
+    assert list(tmp_path.iterdir()) == [output]
+
+    shown = dqa("inspect", output)
+    assert shown.returncode == 0
+    assert "conv_dqa" in shown.stdout
+    printed = dqa("inspect", "--json", output)
+    assert json.loads(printed.stdout) == read_metadata(output).config
+
+
+def test_by_way_of_a_keras_file(files, tmp_path):
+    middle, output = tmp_path / "quantized.keras", tmp_path / "model.tflite"
+    quantize = dqa(
+        "quantize",
+        *("--model", files / "model.keras", "--data", files / "data.npz"),
+        *("--preset", "paper", "--method", "direct", "--output", middle),
+    )
+    assert quantize.returncode == 0, quantize.stderr
+    export = dqa(
+        "export", "--model", middle, "--output", output, "--labels", "top,middle,bottom"
+    )
+    assert export.returncode == 0, export.stderr
+    metadata = read_metadata(output)
+    assert metadata.config["labels"] == ["top", "middle", "bottom"]
+    assert metadata.tables["conv_direct"].bits == 4
+
+
+def test_evaluate_goes_on_where_it_stopped(files, tmp_path):
+    figures = tmp_path / "figures.json"
+    arguments = (
+        "evaluate",
+        *("--model", files / "model.keras", "--data", files / "data.npz"),
+        *("--presets", "default", "--methods", "direct,dqa", "--json", figures),
+    )
+    first = dqa(*arguments, "--bits", "3")
+    assert first.returncode == 0, first.stderr
+    rows = json.loads(figures.read_text())["rows"]
+    assert set(rows) == {"float", "default direct 3", "default dqa 3"}
+    assert rows["default direct 3"]["stored_bits"] == 3.0
+    assert 3.0 < rows["default dqa 3"]["stored_bits"] < 3.7
+    # A finished row is taken from the file: a figure planted there comes back.
+    content = json.loads(figures.read_text())
+    content["rows"]["default dqa 3"]["accuracy"] = 12.34
+    figures.write_text(json.dumps(content))
+    second = dqa(*arguments, "--bits", "3")
+    assert "12.34" in second.stdout
+
+
+def fails(capsys, *arguments):
+    """Runs a command that must fail and gives exit code and standard error."""
+    with pytest.raises(SystemExit) as stop:
+        main.run([str(argument) for argument in arguments])
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--bits": 0}, "bits must be in 1..8. Received: bits=0"),
+        ({"--bits": 7, "--extra_bits": 2}, "bits + extra_bits must be at most 8"),
+        ({"--model": "nowhere.keras"}, "no such model"),
+        ({"--data": "nowhere.npz"}, "cannot read nowhere.npz"),
+        ({"--data": "no/such/folder"}, "neither a folder nor an .npz"),
+        ({"--data": "no_such_dataset"}, "cannot open the TFDS dataset"),
+        ({"--output": "model.onnx"}, "--output must end in .tflite or .keras"),
+        ({"--output": "/nowhere/m.tflite"}, "no such folder /nowhere"),
+        ({"--method": "guess"}, "--method"),
+        ({"--no_such_flag": 1}, "no_such_flag"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_no_file(
+    files, tmp_path, monkeypatch, capsys, changes, message
+):
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "--model": files / "model.keras",
+        "--data": files / "data.npz",
+        "--output": "model.tflite",
+        **changes,
+    }
+    code, text = fails(capsys, "quantize", *(f"{k}={v}" for k, v in options.items()))
+    assert code == 2
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("dqa: ")
+    assert message in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_refuses_foreign_files(tmp_path, capsys):
+    path = tmp_path / "picture.tflite"
+    path.write_bytes(b"not a model")
+    code, text = fails(capsys, "inspect", path)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "not a .tflite file" in text
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_teaches_itself(capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        main.run([name, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "Example:" in text
+    assert f"dqa {name}" in text
+
+
+def test_an_unknown_command_names_the_known_ones(capsys):
+    code, text = fails(capsys, "quantise")
+    assert code == 2
+    assert "unknown command 'quantise'. Commands: quantize" in text
+
+
+def test_a_run_that_falls_short_exits_with_one(monkeypatch, capsys, tmp_path):
+    from dqa_keras.cli import demo
+
+    monkeypatch.setattr(demo, "_EPOCHS", 0)
+    monkeypatch.setattr(demo, "_BITS", (4,))
+    monkeypatch.setattr(demo.common, "METHODS", ("dqa",))
+    code, text = fails(capsys, "demo", "--output", tmp_path)
+    assert code == 1
+    assert "the float model reached" in text
