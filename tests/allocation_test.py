@@ -35,7 +35,9 @@ def test_a_share_that_rounds_to_nothing_marks_nothing():
     assert not allocation.top_share(np.arange(3.0), 0.1).any()
 
 
-def test_many_equal_scores_keep_their_order():
-    # Unstable sorts keep the order of short arrays by accident.
-    mask = allocation.top_share(np.zeros(500), 0.25)
-    assert np.flatnonzero(mask).tolist() == list(range(125))
+def test_ties_go_to_the_lower_channel_in_large_layers_too():
+    # Unstable sorts keep the order of short or all-equal arrays by accident.
+    scores = np.random.default_rng(0).integers(0, 3, 400).astype(float)
+    mask = allocation.top_share(scores, 0.5)
+    ranked = sorted(range(400), key=lambda channel: (-scores[channel], channel))
+    assert np.flatnonzero(mask).tolist() == sorted(ranked[:200])
