@@ -33,3 +33,11 @@ def test_the_ends_mark_none_and_all(fraction, marked):
 
 def test_a_share_that_rounds_to_nothing_marks_nothing():
     assert not allocation.top_share(np.arange(3.0), 0.1).any()
+
+
+def test_ties_go_to_the_lower_channel_in_large_layers_too():
+    # Unstable sorts keep the order of short or all-equal arrays by accident.
+    scores = np.random.default_rng(0).integers(0, 3, 400).astype(float)
+    mask = allocation.top_share(scores, 0.5)
+    ranked = sorted(range(400), key=lambda channel: (-scores[channel], channel))
+    assert np.flatnonzero(mask).tolist() == sorted(ranked[:200])

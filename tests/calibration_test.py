@@ -1,3 +1,6 @@
+import io
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -552,11 +555,23 @@ def test_a_layer_that_is_never_called_is_named():
 # ---- progress
 
 
-def test_progress_is_shown_and_can_be_hidden(network, data, capsys):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_and_can_be_hidden(network, data, monkeypatch):
     model = dqa.quantize_model(network, CONFIG.replace(ranking="greedy"))
+    monkeypatch.setattr("sys.stderr", Terminal())
     dqa.calibrate(model, data, verbose=0)
-    assert capsys.readouterr() == ("", "")
+    assert sys.stderr.getvalue() == ""
     dqa.calibrate(model, data)
-    shown = capsys.readouterr().err
+    shown = sys.stderr.getvalue()
     assert "2/2" in shown  # batches
     assert "18/18" in shown  # trials: two layers of 8 channels and one without
+
+
+def test_no_progress_bar_ends_up_in_a_log_file(network, data, capsys):
+    model = dqa.quantize_model(network, CONFIG)
+    dqa.calibrate(model, data)
+    assert capsys.readouterr() == ("", "")

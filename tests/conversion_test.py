@@ -643,6 +643,7 @@ def test_the_dtype_policy_at_conversion_changes_nothing(model_policy, policy_now
     assert cast.tobytes() == tf.cast(theirs, tf.float32).numpy().tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*includes a `lambda`")
 def test_functions_of_the_user_are_kept():
     model = keras.Sequential(
         [

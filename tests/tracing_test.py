@@ -42,12 +42,12 @@ def test_structures_of_inputs_are_kept():
         np.testing.assert_array_equal(run({"a": a, "b": a})["sum"], 2 * a)
 
 
-def test_observing_gives_what_reaches_each_call_in_order():
+def test_observing_gives_the_report_of_each_call_and_passes_the_outputs_on():
     first, second = keras.Input((2,)), keras.Input((2,))
     shared = dqa.layers.DQA(name="shared")
     total = keras.layers.Add()([shared(first), shared(second)])
     model = keras.Model([first, second], dqa.layers.Direct(name="end")(total))
-    observe = tracing.observing(model, lambda layer, x: (x, 2 * x))
+    observe = tracing.observing(model, lambda layer, x: ((x, 2 * x), x + 1))
     a, b = np.float32([[1, 2]]), np.float32([[3, 5]])
     seen = [
         (layer.name, x.tolist(), doubled.tolist())
@@ -56,7 +56,7 @@ def test_observing_gives_what_reaches_each_call_in_order():
     assert seen == [
         ("shared", [[1, 2]], [[2, 4]]),
         ("shared", [[3, 5]], [[6, 10]]),
-        ("end", [[4, 7]], [[8, 14]]),
+        ("end", [[6, 9]], [[12, 18]]),
     ]
 
 
