@@ -39,15 +39,12 @@ def accuracy_against_bits(
         The axes.
     """
     axes = axes or new_axes()
-    axes.axhline(float_accuracy, color="#555555", linestyle="--", linewidth=1)
-    axes.annotate(
-        f"float32 {float_accuracy:.2f} %",
-        (1, float_accuracy),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 4),
-        textcoords="offset points",
-        ha="right",
+    axes.axhline(
+        float_accuracy,
         color="#555555",
+        linestyle="--",
+        linewidth=1,
+        label=f"float32: {float_accuracy:.2f} %",
     )
     for method, values in points.items():
         color, marker = _STYLES.get(method, ("#000000", "x"))
@@ -107,6 +104,6 @@ def channel_importance(layers: Sequence[Quantizer], axes: Axes | None = None) ->
                 columns[chosen], np.full(chosen.sum(), row), area[chosen], color
             )
     axes.set_yticks(range(len(layers)), [layer.name for layer in layers])
-    axes.invert_yaxis()
+    axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_xlabel("channel (area: score; coloured: gets the extra bits)")
     return axes

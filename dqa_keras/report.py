@@ -21,7 +21,8 @@ figcaption { font-size: .9rem; opacity: .8; }
 """
 
 
-def _svg(axes: Axes) -> str:
+def svg(axes: Axes) -> str:
+    """The figure that `axes` are on, as an SVG element."""
     buffer = io.StringIO()
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes without a figure cannot be drawn"
@@ -55,7 +56,7 @@ def page(
         for row in body
     )
     pictures = "".join(
-        f"<figure>{_svg(axes)}<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure>{svg(axes)}<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, axes in figures
     )
     text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs)
