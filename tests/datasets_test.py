@@ -1,0 +1,102 @@
+"""Data from .npz files, folders of images and TFDS, all real files."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from dqa_keras import datasets
+
+
+class Stripes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes a prepared dataset; TFDS must read it back from its files alone."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(4, 4, 3)),
+            "label": tfds.features.ClassLabel(names=["across", "down"]),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(6), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for index in range(count):
+            image = np.zeros((4, 4, 3), np.uint8)
+            image[index % 4] = 200
+            yield index, {"image": image, "label": index % 2}
+
+
+def test_tfds(tmp_path):
+    Stripes(data_dir=tmp_path).download_and_prepare()
+    splits = datasets.load("stripes", data_dir=tmp_path)
+    assert (int(splits.train.cardinality()), int(splits.test.cardinality())) == (6, 4)
+    assert splits.labels == ["across", "down"]
+    image, label = next(iter(splits.test))
+    assert image.dtype == "float32"
+    assert float(np.max(image)) == 200.0
+    assert label.dtype == "int64"
+
+
+def test_an_unknown_tfds_name_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot open .*'stripez'.*--data_dir"):
+        datasets.load("stripez", data_dir=tmp_path)
+
+
+def test_a_folder_of_images_by_class(tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        for name, value in (("dark", 10), ("light", 240)):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                picture = np.full((6, 8, 3), value, np.uint8)
+                keras.utils.save_img(folder / f"{index}.png", picture, scale=False)
+    splits = datasets.load(tmp_path, image_size=(6, 8))
+    assert splits.labels == ["dark", "light"]
+    assert int(splits.train.cardinality()) == 6
+    for image, label in splits.test:
+        assert image.shape == (6, 8, 3)
+        assert float(np.max(image)) == (10, 240)[int(label)]
+
+
+def test_a_folder_needs_a_size_and_classes(tmp_path):
+    with pytest.raises(ValueError, match="say image_size"):
+        datasets.load(tmp_path)
+    with pytest.raises(ValueError, match="one folder of images for each class"):
+        datasets.load(tmp_path, image_size=(8, 8))
+
+
+def test_npz_with_and_without_parts(tmp_path):
+    x, y = np.zeros((5, 2, 2, 1)), np.arange(5)
+    np.savez(tmp_path / "one.npz", x=x, y=y)
+    np.savez(tmp_path / "two.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    one, two = (datasets.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert int(one.train.cardinality()) == int(one.test.cardinality()) == 5
+    assert int(two.test.cardinality()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros(3)}, r"must hold x and y.*\['images'\]"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "same length.*3 and 2"),
+        ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "at least 1"),
+    ],
+)
+def test_npz_of_another_form_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(tmp_path / "bad.npz")
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    np.savez(tmp_path / "p.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
+    with pytest.raises(ValueError, match=r"not an \.npz of plain arrays"):
+        datasets.load(tmp_path / "p.npz")

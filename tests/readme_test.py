@@ -1,0 +1,53 @@
+"""The README does what it says: its code runs, its figures are the measured ones."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_example_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "model.tflite").stat().st_size > 0
+
+
+def test_resnet_figures_are_the_measured_ones():
+    rows = json.loads((RESULTS / "resnet32.json").read_text())["rows"]
+    shown = re.findall(
+        r"^\| (default|paper) \| (\w+) \| (.*) \|$", README, re.MULTILINE
+    )
+    assert len(shown) == 6
+    for preset, method, cells in shown:
+        for bits, cell in zip((3, 4, 5), cells.split(" | "), strict=True):
+            row = rows[f"{preset} {method} {bits}"]
+            assert cell == f"{row['accuracy']:.2f} at {row['stored_bits']:.2f}"
+    assert f"{rows['float']['accuracy']:.2f} %" in README
+
+
+def test_cost_figures_are_the_measured_ones():
+    result = json.loads((RESULTS / "cost.json").read_text())
+    for name in ("predict", "calibrate", "latency", "memory"):
+        assert f"{result[f'{name}_ratio']:.2f}x" in README
+
+
+def test_every_application_is_in_the_table():
+    rows = json.loads((RESULTS / "applications.json").read_text())
+    assert f"all {len(rows)}" in README
+    assert not [name for name, row in rows.items() if "error" in row]
+
+
+def test_files_that_are_linked_exist():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
