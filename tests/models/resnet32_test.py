@@ -91,10 +91,7 @@ def test_the_shortcut_takes_every_second_pixel_between_zeros():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda a: a.pop("layer1.2.bn1.bias"),
-            r"lacks the tensor 'layer1\.2\.bn1\.bias'",
-        ),
+        (lambda a: a.pop("layer1.2.bn1.bias"), r"lacks .* 'layer1\.2\.bn1\.bias'"),
         (lambda a: a.update({"linear.bias": np.zeros(9, "f4")}), "shape"),
     ],
 )
