@@ -197,11 +197,7 @@ def check_geometry(
     Raises:
         ValueError: If an argument is out of range.
     """
-    if storage not in STORAGES:
-        raise ValueError(
-            f"storage must be one of {', '.join(map(repr, STORAGES))}. "
-            f"Received: storage={storage!r}"
-        )
+    _check_storage(storage)
     values = row_values(table, shape)
     rows = int(np.prod(shape, dtype=np.int64)) // values
     if strip_rows is None:
@@ -213,42 +209,72 @@ def check_geometry(
     return values, rows, strip_rows
 
 
+def check_dtype(table: LayerTable, dtype: Any) -> None:
+    """Raises ValueError unless the dtype is float32 or that of the table's codes."""
+    if np.dtype(dtype) not in (np.dtype(np.float32), code_dtype(table)):
+        raise ValueError(
+            f"dtype must be float32 for values or {code_dtype(table)} for codes. "
+            f"Received: dtype={np.dtype(dtype)}"
+        )
+
+
+def check_strip(table: LayerTable, shape: tuple[int, ...], storage: Storage) -> int:
+    """Checks what `pack_strip` is asked for.
+
+    Returns:
+        Integer: the pixels of rows of this shape.
+
+    Raises:
+        ValueError: If the storage class is unknown or the shape does not fit the table.
+    """
+    _check_storage(storage)
+    channels = table.mask.size
+    if len(shape) < 1 or shape[-1] != channels or min(shape) < 1:
+        raise ValueError(
+            f"shape must end in {channels} channels with no empty axis. "
+            f"Received: shape={tuple(shape)}"
+        )
+    return int(np.prod(shape[:-1], dtype=np.int64))
+
+
+def _check_storage(storage: Storage) -> None:
+    if storage not in STORAGES:
+        raise ValueError(
+            f"storage must be one of {', '.join(map(repr, STORAGES))}. "
+            f"Received: storage={storage!r}"
+        )
+
+
 def to_codes(x: NDArray[Any], table: LayerTable) -> NDArray[np.integer]:
     """Float32 values quantized, codes as they are.
 
     Raises:
         ValueError: If `x` is of another dtype.
     """
-    dtype = code_dtype(table)
-    if x.dtype == np.float32:
-        return quantize(x, table)
-    if x.dtype == dtype:
-        return x
-    raise ValueError(
-        f"x must be float32 values or {dtype} codes. Received: dtype={x.dtype}"
-    )
+    check_dtype(table, x.dtype)
+    return quantize(x, table) if x.dtype == np.float32 else x
 
 
-def _symbols(
+def split_symbols(
     codes: NDArray[np.integer], table: LayerTable
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Base symbols of all values and residual symbols of the important ones."""
     pixels = codes.reshape(-1, table.mask.size)
-    base = np.where(table.mask, pixels >> table.extra_bits, pixels) & (
-        2**table.bits - 1
-    )
-    residual = pixels[:, table.mask] & (2**table.extra_bits - 1)
-    return base.astype(np.uint8).ravel(), residual.astype(np.uint8).ravel()
+    base = np.where(table.mask, pixels >> table.extra_bits, pixels).astype(np.uint8)
+    residual = pixels[:, table.mask].astype(np.uint8)
+    base &= 2**table.bits - 1
+    residual &= 2**table.extra_bits - 1
+    return base.ravel(), residual.ravel()
 
 
 def _codes(
     base: NDArray[np.uint8], residual: NDArray[np.uint8], table: LayerTable
 ) -> NDArray[np.integer]:
-    """The inverse of `_symbols`: codes (pixels, C)."""
+    """The inverse of `split_symbols`: codes (pixels, C)."""
     mask = table.mask
     codes = base.reshape(-1, mask.size).astype(np.int16)
     codes[:, mask] <<= table.extra_bits
-    codes[:, mask] |= residual.reshape(-1, int(mask.sum()))
+    codes[:, mask] |= residual.reshape(len(codes), int(mask.sum()))
     if table.signed:
         _, high = code_limits(table)
         codes -= np.where(codes > high, 2 * high + 2, 0).astype(np.int16)
@@ -267,9 +293,11 @@ def pack_strip(x: NDArray[Any], table: LayerTable, storage: Storage) -> bytes:
         At most `strip_bound(...)` bytes.
 
     Raises:
-        ValueError: If `x` has another dtype.
+        ValueError: If an argument is out of range or does not fit the table.
     """
-    base, residual = _symbols(to_codes(x, table), table)
+    x = np.asarray(x)
+    check_strip(table, x.shape, storage)
+    base, residual = split_symbols(to_codes(x, table), table)
     if storage == "all":
         first = blocks.write_blocks(base, table.bits, table.base_lengths)
     else:
@@ -302,8 +330,8 @@ def pack(
         ValueError: If an argument is out of range or does not fit the table.
     """
     x = np.asarray(x)
-    values, rows, strip_rows = check_geometry(table, x.shape, storage, strip_rows)
-    lines = to_codes(x, table).reshape(rows, values)
+    _, rows, strip_rows = check_geometry(table, x.shape, storage, strip_rows)
+    lines = to_codes(x, table).reshape(rows, -1, table.mask.size)
     strips = [
         pack_strip(lines[first : first + strip_rows], table, storage)
         for first in range(0, rows, strip_rows)
@@ -338,7 +366,7 @@ def packed_size(
     lines = to_codes(x, table).reshape(rows, values)
     total = HEADER.size + 4 * -(-rows // strip_rows)
     for first in range(0, rows, strip_rows):
-        base, residual = _symbols(lines[first : first + strip_rows], table)
+        base, residual = split_symbols(lines[first : first + strip_rows], table)
         if storage == "all":
             total += blocks.blocks_size(base, table.bits, table.base_lengths)
         else:
@@ -454,13 +482,10 @@ def _finish(
     shape: tuple[int, ...],
     dtype: Any,
 ) -> NDArray[Any]:
+    check_dtype(table, dtype)
     if np.dtype(dtype) == np.float32:
         return dequantize(codes, table).reshape(shape)
-    if np.dtype(dtype) == code_dtype(table):
-        return codes.reshape(shape)
-    raise ValueError(
-        f"dtype must be float32 or {code_dtype(table)}. Received: dtype={dtype}"
-    )
+    return codes.reshape(shape)
 
 
 def unpack_strip(
@@ -485,7 +510,7 @@ def unpack_strip(
     Raises:
         ValueError: If the strip breaks a rule of the format.
     """
-    pixels = int(np.prod(shape, dtype=np.int64)) // table.mask.size
+    pixels = check_strip(table, shape, storage)
     codes = _read_strips(bytes(strip), [(0, len(strip), pixels)], table, storage)
     return _finish(codes, table, shape, dtype)
 

@@ -1,0 +1,59 @@
+// Sections of blocks: canonical Huffman code over planes, several symbols a look-up.
+#ifndef DQA_HUFFMAN_H_
+#define DQA_HUFFMAN_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dqa/codec.h"
+
+namespace dqa {
+
+constexpr unsigned kMaxCodeLength = 12;
+constexpr size_t kBlockSymbols = 16384;
+constexpr size_t kFourStreamsFrom = 256;
+// Planes that are encoded from or decoded into have this many spare bytes behind them.
+constexpr size_t kPlaneSlack = 8;
+// What encoding one block may write before it turns out not to shrink.
+constexpr size_t kEncodeScratch = kBlockSymbols * kMaxCodeLength / 8 + 64;
+
+constexpr unsigned kWindow = 1u << kMaxCodeLength;
+
+// One layer's code for symbols of `width` bits.
+struct HuffmanCode {
+  unsigned width;
+  uint8_t lengths[256];
+  uint16_t words[256];  // bit-reversed: written low bit first
+  // By the next 12 bits of a stream: bits 0-5 say how many of them the whole codewords
+  // in it take, bits 6-11 how many bits of a plane their symbols are, bits 12-31 are
+  // those symbols.
+  uint32_t windows[kWindow];
+  // By as many symbols as fit 12 bits of a plane: bits 0-55 are their codewords,
+  // bits 56-63 how many bits that is.
+  uint64_t chunks[kWindow];
+};
+
+// Builds the tables from 2^width lengths; `what` names them in the message.
+DqaStatus build_huffman(const uint8_t* lengths, unsigned width, const char* what,
+                        HuffmanCode* code, DqaError* error);
+
+constexpr size_t blocks_bound(size_t count, unsigned width) {
+  return count == 0 || width == 0
+             ? 0
+             : (count * width + 7) / 8 +
+                   2 * ((count + kBlockSymbols - 1) / kBlockSymbols);
+}
+
+// Writes a section; returns its bytes, at most blocks_bound. `plane` has kPlaneSlack
+// readable bytes behind it, `scratch` kEncodeScratch bytes.
+size_t encode_blocks(const HuffmanCode& code, const uint8_t* plane, size_t count,
+                     uint8_t* out, uint8_t* scratch);
+
+// Reads a section that begins at `section`; `size` is what is left of its strip.
+// `plane` has kPlaneSlack writable bytes behind it.
+DqaStatus decode_blocks(const HuffmanCode& code, const uint8_t* section, size_t size,
+                        size_t count, uint8_t* plane, size_t* used, DqaError* error);
+
+}  // namespace dqa
+
+#endif  // DQA_HUFFMAN_H_
