@@ -55,7 +55,7 @@ Phase phase_of(const DqaTable& table, size_t first) {
     }
     phase.important |= uint64_t{0xff} << at;
     phase.residual_mask |= ((uint64_t{1} << m) - 1) << at;
-    phase.residual_bits += m;
+    phase.residual_bits[0] = static_cast<uint8_t>(phase.residual_bits[0] + m);
     // A byte moves down by the unimportant ones below it; after step s it has made the
     // moves of the lower bits of that number.
     for (unsigned step = 0; step < 3; ++step) {
@@ -85,6 +85,19 @@ bool allocate(std::unique_ptr<T[]>* array, size_t count) {
   return *array != nullptr;
 }
 
+// Adds up the residual bits of groups that follow each other.
+void add_up(size_t channels, DqaCodec* codec) {
+  codec->narrow = true;
+  for (size_t at = 0; at < channels + kWrap; ++at) {
+    uint8_t* const bits = codec->phases[at].residual_bits;
+    for (size_t g = 1; g < 4; ++g) {
+      const Phase& next = codec->phases[(at + 8 * g) % channels];
+      bits[g] = static_cast<uint8_t>(bits[g - 1] + next.residual_bits[0]);
+    }
+    codec->narrow = codec->narrow && bits[3] <= 56;
+  }
+}
+
 bool fill_channels(const DqaTable& table, DqaCodec* codec) {
   const size_t entries = table.channels + kWrap;
   if (!allocate(&codec->phases, entries) || !allocate(&codec->scale, entries) ||
@@ -102,6 +115,7 @@ bool fill_channels(const DqaTable& table, DqaCodec* codec) {
     codec->low[at] = static_cast<float>(low);
     codec->high[at] = static_cast<float>(low + levels - 1);
   }
+  add_up(table.channels, codec);
   return true;
 }
 

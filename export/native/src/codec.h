@@ -22,7 +22,7 @@ struct Phase {
   uint64_t sign;           // the sign bit of each code; 0 if codes are unsigned
   uint64_t move[3];        // bytes that move down 1, 2, 4 places when the residuals of
                            // important channels are brought together
-  uint64_t residual_bits;  // m for each important channel
+  uint8_t residual_bits[8];  // of this group; of it and the next; ... of four. Then 0
 };
 
 // Groups reach this many channels past C, so that four of them can be taken in a row.
@@ -33,9 +33,20 @@ struct Kernels {
                         uint8_t* base, uint8_t* residual);
   using Unpack = void (*)(const DqaCodec&, const uint8_t* base, const uint8_t* residual,
                           size_t count, void* values);
+  // Writes a section of blocks; returns its bytes, at most blocks_bound. The plane has
+  // kPlaneSlack readable bytes behind it, the scratch kEncodeScratch bytes.
+  using Encode = size_t (*)(const HuffmanCode&, const uint8_t* plane, size_t count,
+                            uint8_t* out, uint8_t* scratch);
+  // Reads a section; `size` is what is left of its strip. The plane has kPlaneSlack
+  // writable bytes behind it.
+  using Decode = DqaStatus (*)(const HuffmanCode&, const uint8_t* section, size_t size,
+                               size_t count, uint8_t* plane, size_t* used,
+                               DqaError* error);
   DqaIsa isa;
   Pack pack[2];      // by DqaType
   Unpack unpack[2];  // by DqaType
+  Encode encode;
+  Decode decode;
 };
 
 const Kernels& scalar_kernels();
@@ -49,6 +60,7 @@ struct DqaCodec {
   unsigned bits = 0, extra_bits = 0;
   bool is_signed = false;
   size_t channels = 0, important = 0;
+  bool narrow = false;  // any four groups in a row have at most 56 residual bits
   const dqa::Kernels* kernels = nullptr;
   // Each of channels + kWrap entries, repeated with a period of C.
   std::unique_ptr<dqa::Phase[]> phases;

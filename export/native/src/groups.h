@@ -133,7 +133,7 @@ void pack_groups(const DqaCodec& codec, const void* values, size_t count,
     store_bytes(base, take_base(codec, phase, codes), base_bytes);
     base += base_bytes;
     state.waiting |= take_residual(codec, phase, codes) << state.fill;
-    state.fill += static_cast<unsigned>(phase.residual_bits);
+    state.fill += phase.residual_bits[0];
     for (; state.fill >= 8 && residual_left > 0; state.fill -= 8, --residual_left) {
       *residual++ = static_cast<uint8_t>(state.waiting);
       state.waiting >>= 8;
@@ -173,7 +173,7 @@ void unpack_groups(const DqaCodec& codec, const uint8_t* base, const uint8_t* re
       bits = (left >= 8 ? load8(residual + byte) : load_bytes(residual + byte, left)) >>
              (state.residual_bit & 7);
     }
-    state.residual_bit += phase.residual_bits;
+    state.residual_bit += phase.residual_bits[0];
     return give_codes(codec, phase, load_bytes(base, base_bytes), bits);
   };
   for (; count - state.done >= 8; state.done += 8) {

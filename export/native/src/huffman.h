@@ -1,4 +1,4 @@
-// Sections of blocks: canonical Huffman code over planes, several symbols a look-up.
+// Canonical Huffman code, prepared for several symbols a look-up.
 #ifndef DQA_HUFFMAN_H_
 #define DQA_HUFFMAN_H_
 
@@ -43,16 +43,6 @@ constexpr size_t blocks_bound(size_t count, unsigned width) {
              : (count * width + 7) / 8 +
                    2 * ((count + kBlockSymbols - 1) / kBlockSymbols);
 }
-
-// Writes a section; returns its bytes, at most blocks_bound. `plane` has kPlaneSlack
-// readable bytes behind it, `scratch` kEncodeScratch bytes.
-size_t encode_blocks(const HuffmanCode& code, const uint8_t* plane, size_t count,
-                     uint8_t* out, uint8_t* scratch);
-
-// Reads a section that begins at `section`; `size` is what is left of its strip.
-// `plane` has kPlaneSlack writable bytes behind it.
-DqaStatus decode_blocks(const HuffmanCode& code, const uint8_t* section, size_t size,
-                        size_t count, uint8_t* plane, size_t* used, DqaError* error);
 
 }  // namespace dqa
 

@@ -42,9 +42,12 @@ struct Neon {
 }  // namespace
 
 const Kernels* neon_kernels() {
-  static constexpr Kernels kKernels = {DQA_NEON,
-                                       {pack_all<Neon, true>, pack_all<Neon, false>},
-                                       {unpack_all<Neon, true>, unpack_all<Neon, false>}};
+  // Streams of bits are 64-bit integer work: the scalar functions are already right.
+  static const Kernels kKernels = {DQA_NEON,
+                                   {pack_all<Neon, true>, pack_all<Neon, false>},
+                                   {unpack_all<Neon, true>, unpack_all<Neon, false>},
+                                   scalar_kernels().encode,
+                                   scalar_kernels().decode};
   return &kKernels;
 }
 

@@ -80,13 +80,13 @@ DqaStatus dqa_pack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type
                              residual_plane);
   uint8_t* end = out + sections.base_plane;
   if (storage == DQA_ALL) {
-    end = out + dqa::encode_blocks(codec->base_code, base_plane, sections.values, out,
+    end = out + codec->kernels->encode(codec->base_code, base_plane, sections.values, out,
                                    scratch);
   }
   if (storage == DQA_RAW) {
     end += sections.residual_plane;
   } else if (sections.residuals > 0) {
-    end += dqa::encode_blocks(codec->residual_code, residual_plane, sections.residuals,
+    end += codec->kernels->encode(codec->residual_code, residual_plane, sections.residuals,
                               end, scratch);
   }
   *size = static_cast<size_t>(end - out);
@@ -103,7 +103,7 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
   if (storage == DQA_ALL) {
     uint8_t* const plane =
         scratch + dqa::kEncodeScratch + sections.residual_plane + kPlaneSlack;
-    if (const DqaStatus status = dqa::decode_blocks(
+    if (const DqaStatus status = codec->kernels->decode(
             codec->base_code, strip, size, sections.values, plane, &used, error)) {
       return status;
     }
@@ -122,7 +122,7 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
     uint8_t* const plane = scratch + dqa::kEncodeScratch;
     size_t section = 0;
     if (const DqaStatus status =
-            dqa::decode_blocks(codec->residual_code, strip + used, size - used,
+            codec->kernels->decode(codec->residual_code, strip + used, size - used,
                                sections.residuals, plane, &section, error)) {
       return status;
     }
@@ -154,7 +154,7 @@ DqaStatus dqa_decode_blocks(const DqaCodec* codec, DqaStorage which,
   }
   size_t used = 0;
   if (const DqaStatus status =
-          dqa::decode_blocks(code, section, size, count, plane, &used, error)) {
+          codec->kernels->decode(code, section, size, count, plane, &used, error)) {
     return status;
   }
   if (used == size) return DQA_OK;
