@@ -1,4 +1,5 @@
 import builtins
+import dataclasses
 import importlib
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqa_keras import codec, packing
+from dqa_keras import codec, huffman, packing
 from tests.packing_cases import (
     GOLDEN,
     code_pairs,
@@ -103,6 +104,25 @@ def test_several_blocks_a_strip(runtime, kind):
             blob = packing.pack(codes, table, storage, 3)
             assert fast.pack(codes, storage, 3).tobytes() == blob
             np.testing.assert_array_equal(fast.unpack(blob, shape, np.uint8), codes)
+
+
+@pytest.mark.parametrize("runtime", COMPILED)
+@pytest.mark.parametrize("extra_bits", [2, 3, 4])
+def test_every_length_of_a_block(runtime, extra_bits):
+    rng = np.random.default_rng(extra_bits)
+    steep = huffman.code_lengths(4 ** np.arange(2**extra_bits)[::-1])
+    table = dataclasses.replace(
+        random_table(rng, 4, extra_bits, False, 1),
+        mask=np.array([True]),
+        residual_lengths=steep,
+    )
+    fast = codec.Codec(table, runtime)
+    for count in range(240, 700):
+        codes = np.minimum(rng.geometric(0.7, (count, 1)) - 1, 15).astype(np.uint8)
+        strip = packing.pack_strip(codes, table, "residual")
+        assert fast.pack_strip(codes, "residual").tobytes() == strip
+        back = fast.unpack_strip(strip, codes.shape, "residual", np.uint8)
+        np.testing.assert_array_equal(back, codes)
 
 
 @pytest.mark.parametrize("runtime", COMPILED)

@@ -134,47 +134,76 @@ struct Reader {
   size_t stored = 0;  // bits of `out`; those above it in its byte are 0
 };
 
-constexpr size_t kRoundInput = 8;    // most bytes a round of four look-ups loads
-constexpr size_t kRoundOutput = 10;  // most bytes it stores for good
-constexpr size_t kRoundReach = 16;   // how far its stores reach
+// What a round of four look-ups may do, in bytes, by the table it uses.
+constexpr size_t kRoundLoad = 8;   // loaded from the next bit on
+constexpr size_t kRoundInput = 7;  // how far it may move that bit
+template <typename Entry>
+constexpr size_t kRoundOutput = 10;  // stored for good
+template <>
+constexpr size_t kRoundOutput<uint16_t> = 4;
+template <typename Entry>
+constexpr size_t kRoundReach = 16;  // how far its stores reach
+template <>
+constexpr size_t kRoundReach<uint16_t> = 5;  // not the last byte: it may be partly used
 
 // Rounds that cannot leave the stream's part of the plane nor the strip.
-inline size_t safe_rounds(const Reader& reader, const uint8_t* in_end) {
+template <typename Entry>
+DQA_INLINE size_t safe_rounds(const Reader& reader, const uint8_t* in_end) {
   const size_t out_left = reader.out_bytes - (reader.stored >> 3);
   const size_t in_left = static_cast<size_t>(in_end - reader.in) - (reader.used >> 3);
-  if (out_left < kRoundReach || in_left < kRoundInput) return 0;
-  return std::min((out_left - kRoundReach) / kRoundOutput + 1, in_left / kRoundInput);
+  if (out_left < kRoundReach<Entry> || in_left < kRoundLoad) return 0;
+  return std::min((out_left - kRoundReach<Entry>) / kRoundOutput<Entry>,
+                  (in_left - kRoundLoad) / kRoundInput) +
+         1;
 }
 
-DQA_INLINE uint32_t look_up(const uint32_t* windows, uint64_t* bits, size_t* used) {
-  const uint32_t entry = windows[*bits & (kWindow - 1)];
+// The next entry; `used` gathers how many bits entries took, in its low 6 bits.
+template <typename Entry>
+DQA_INLINE uint32_t look_up(const Entry* table, uint64_t* bits, uint32_t* used) {
+  const uint32_t entry = table[*bits & (kWindow - 1)];
   *bits >>= entry & 63;
-  *used += entry & 63;
+  *used += entry;
   return entry;
 }
 
 // Appends the symbols of two entries: at most 40 bits behind at most 7.
 DQA_INLINE void append(uint32_t first, uint32_t second, uint8_t* out, size_t* stored) {
-  const size_t length = first >> 6 & 63;
-  const uint64_t symbols = uint64_t{second >> 12} << length | first >> 12;
+  const uint64_t symbols = uint64_t{second >> 12} << (first >> 6 & 63) | first >> 12;
   uint8_t* const to = out + (*stored >> 3);
   store8(to, symbols << (*stored & 7) | *to);
-  *stored += length + (second >> 6 & 63);
+  *stored += ((first >> 6) + (second >> 6)) & 63;
 }
 
+// Four look-ups: at most 48 of the 57 bits that a load is sure to give.
 DQA_INLINE void decode_round(const uint32_t* windows, const uint8_t* in, size_t* used,
                              uint8_t* out, size_t* stored) {
-  uint64_t bits = load8(in + (*used >> 3)) >> (*used & 7);  // 57 of them count
-  const uint32_t a = look_up(windows, &bits, used);
-  const uint32_t b = look_up(windows, &bits, used);
+  uint64_t bits = load8(in + (*used >> 3)) >> (*used & 7);
+  uint32_t taken = 0;
+  const uint32_t a = look_up(windows, &bits, &taken);
+  const uint32_t b = look_up(windows, &bits, &taken);
   append(a, b, out, stored);
-  const uint32_t c = look_up(windows, &bits, used);
-  const uint32_t d = look_up(windows, &bits, used);
+  const uint32_t c = look_up(windows, &bits, &taken);
+  const uint32_t d = look_up(windows, &bits, &taken);
   append(c, d, out, stored);
+  *used += taken & 63;
+}
+
+// The same where every look-up gives one byte of the plane.
+DQA_INLINE void decode_round(const uint16_t* fours, const uint8_t* in, size_t* used,
+                             uint8_t* out, size_t* stored) {
+  uint64_t bits = load8(in + (*used >> 3)) >> (*used & 7);
+  uint32_t taken = 0;
+  uint8_t* const to = out + (*stored >> 3);
+  for (unsigned i = 0; i < 4; ++i) {
+    to[i] = static_cast<uint8_t>(look_up(fours, &bits, &taken) >> 8);
+  }
+  *used += taken & 63;
+  *stored += 32;
 }
 
 // Four independent chains of look-ups hide each other's latency.
-DQA_INLINE void decode_rounds(const uint32_t* windows, Reader* readers,
+template <typename Entry>
+DQA_INLINE void decode_rounds(const Entry* table, Reader* readers,
                               const uint8_t* in_end) {
   size_t used[4], stored[4];
   for (unsigned s = 0; s < 4; ++s) used[s] = stored[s] = 0;
@@ -187,14 +216,14 @@ DQA_INLINE void decode_rounds(const uint32_t* windows, Reader* readers,
     for (unsigned s = 0; s < 4; ++s) {
       readers[s].used = used[s];
       readers[s].stored = stored[s];
-      rounds = std::min(rounds, safe_rounds(readers[s], in_end));
+      rounds = std::min(rounds, safe_rounds<Entry>(readers[s], in_end));
     }
     if (rounds == 0) return;
     for (size_t round = 0; round < rounds; ++round) {
-      decode_round(windows, in0, &used[0], out0, &stored[0]);
-      decode_round(windows, in1, &used[1], out1, &stored[1]);
-      decode_round(windows, in2, &used[2], out2, &stored[2]);
-      decode_round(windows, in3, &used[3], out3, &stored[3]);
+      decode_round(table, in0, &used[0], out0, &stored[0]);
+      decode_round(table, in1, &used[1], out1, &stored[1]);
+      decode_round(table, in2, &used[2], out2, &stored[2]);
+      decode_round(table, in3, &used[3], out3, &stored[3]);
     }
   }
 }
@@ -243,7 +272,13 @@ DQA_INLINE bool decode_streams(const HuffmanCode& code, const Streams& streams,
     in += sizes[s];
     plane += bytes;
   }
-  if (streams.count == 4) decode_rounds(code.windows, readers, in_end);
+  if (streams.count == 4) {
+    if (W == 2) {
+      decode_rounds(code.fours, readers, in_end);
+    } else {
+      decode_rounds(code.windows, readers, in_end);
+    }
+  }
   for (unsigned s = 0; s < streams.count; ++s) {
     if (!finish_stream<W>(code, readers[s], streams.symbols[s])) return false;
   }

@@ -31,6 +31,19 @@ void fill_windows(HuffmanCode* code) {
   }
 }
 
+void fill_fours(HuffmanCode* code) {
+  for (unsigned window = 0; window < kWindow; ++window) {
+    unsigned taken = 0, plane = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+      // One codeword at a time: the entry's first symbol.
+      const unsigned symbol = code->windows[window >> taken] >> 12 & 3;
+      plane |= symbol << (2 * i);
+      taken += code->lengths[symbol];
+    }
+    code->fours[window] = static_cast<uint16_t>(taken | plane << 8);
+  }
+}
+
 void fill_chunks(HuffmanCode* code) {
   const unsigned width = code->width, count = chunk_symbols(width);
   for (unsigned chunk = 0; chunk < 1u << (count * width); ++chunk) {
@@ -89,6 +102,7 @@ DqaStatus build_huffman(const uint8_t* lengths, unsigned width, const char* what
     code->words[symbol] = static_cast<uint16_t>(reversed);
   }
   fill_windows(code);
+  if (width == 2) fill_fours(code);
   fill_chunks(code);
   return DQA_OK;
 }

@@ -28,6 +28,9 @@ struct HuffmanCode {
   // in it take, bits 6-11 how many bits of a plane their symbols are, bits 12-31 are
   // those symbols.
   uint32_t windows[kWindow];
+  // By the next 12 bits of a stream, for width 2 alone: four symbols of a code of four
+  // always fit. Bits 0-7 say how many bits they take, bits 8-15 are a byte of a plane.
+  uint16_t fours[kWindow];
   // By as many symbols as fit 12 bits of a plane: bits 0-55 are their codewords,
   // bits 56-63 how many bits that is.
   uint64_t chunks[kWindow];
