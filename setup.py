@@ -20,6 +20,7 @@ def extensions() -> list[Extension]:
                 str(SOURCES / "python" / "codec_module.cc"),
                 str(nanobind_sources / "nb_combined.cpp"),
             ],
+            depends=sorted(str(path) for path in SOURCES.rglob("*.h")),
             include_dirs=[
                 str(SOURCES / "include"),
                 str(SOURCES / "src"),
