@@ -1,5 +1,5 @@
-// dqa_keras._codec: the C codec for Python. Arrays are used in place and the interpreter
-// lock is released while bytes move; dqa_keras/codec.py is what users call.
+// dqa_keras._codec: the C codec for Python. Arrays are used in place and the
+// interpreter lock is released while bytes move; dqa_keras/codec.py is what users call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -57,7 +57,8 @@ class Codec {
       : channels_(mask.size()) {
     require_size("scale", scale.size(), channels_);
     if (bits <= 8 && extra_bits <= 8) {  // otherwise refused below, with its rule
-      require_size("residual_lengths", residual_lengths.size(), size_t{1} << extra_bits);
+      require_size("residual_lengths", residual_lengths.size(),
+                   size_t{1} << extra_bits);
       require_size("base_lengths", base_lengths.size(), size_t{1} << bits);
     }
     const DqaTable table = {bits,

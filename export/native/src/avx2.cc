@@ -71,9 +71,11 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
   uint8_t* next = residual_bytes > 0 ? residual : nowhere;
   const uint8_t* const next_end = next + (residual_bytes > 0 ? residual_bytes : kStep);
   PackState state;
-  // A round stores 8 bytes at a time: at most 3 n + 8 of base codes and 24 of residuals.
+  // A round stores 8 bytes at a time: at most 3 n + 8 of base codes and 24 of
+  // residuals.
   while (count - state.done >= kStep &&
-         static_cast<size_t>(base_end - base) >= 3 * width + 8 && next_end - next >= 24) {
+         static_cast<size_t>(base_end - base) >= 3 * width + 8 &&
+         next_end - next >= 24) {
     uint64_t codes[4];
     if (kFloat) {
       const float* x = static_cast<const float*>(values) + state.done;
@@ -145,9 +147,9 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
             static_cast<float*>(values) + state.done + 8 * g,
             _mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_loadu_ps(scale + 8 * g)));
       } else {
-        _mm_storel_epi64(
-            reinterpret_cast<__m128i*>(static_cast<uint8_t*>(values) + state.done + 8 * g),
-            bytes);
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<uint8_t*>(values) +
+                                                    state.done + 8 * g),
+                         bytes);
       }
     }
     state.residual_bit += phase->residual_bits[3];
@@ -184,8 +186,8 @@ DQA_TARGET size_t encode(const HuffmanCode& code, const uint8_t* plane, size_t c
   return encode_section(code, plane, count, out, scratch);
 }
 
-DQA_TARGET DqaStatus decode(const HuffmanCode& code, const uint8_t* section, size_t size,
-                            size_t count, uint8_t* plane, size_t* used,
+DQA_TARGET DqaStatus decode(const HuffmanCode& code, const uint8_t* section,
+                            size_t size, size_t count, uint8_t* plane, size_t* used,
                             DqaError* error) {
   return decode_section(code, section, size, count, plane, used, error);
 }
@@ -199,7 +201,7 @@ const Kernels* avx2_kernels() {
                                        encode,
                                        decode};
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") ? &kKernels
-                                                                           : nullptr;
+                                                                          : nullptr;
 }
 
 }  // namespace dqa

@@ -1,4 +1,5 @@
-// Eight small fields in one 64-bit word: the group that every path of the codec works on.
+// Eight small fields in one 64-bit word: the group that every path of the codec works
+// on.
 #ifndef DQA_BITS_H_
 #define DQA_BITS_H_
 

@@ -73,7 +73,8 @@ struct Outcome {
 
 DqaStatus check_threads(uint32_t threads, DqaError* error) {
   if (threads >= 1) return DQA_OK;
-  return fail(error, DQA_BAD_ARGUMENT, "threads must be at least 1. Received: threads=0");
+  return fail(error, DQA_BAD_ARGUMENT,
+              "threads must be at least 1. Received: threads=0");
 }
 
 DqaStatus no_memory(DqaError* error, size_t bytes) {
@@ -184,8 +185,8 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
   }
   const Cut cut(*codec, storage, type, *geometry, threads);
   const size_t scratch_bytes = cut.scratch();
-  const std::unique_ptr<uint8_t[]> scratch(
-      new (std::nothrow) uint8_t[cut.parts * scratch_bytes]);
+  const std::unique_ptr<uint8_t[]> scratch(new (std::nothrow)
+                                               uint8_t[cut.parts * scratch_bytes]);
   if (scratch == nullptr) return no_memory(error, cut.parts * scratch_bytes);
   uint8_t* const directory = out + kHeader;
   uint8_t* const strips = directory + 4 * cut.strips;
@@ -199,11 +200,11 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
     for (size_t strip = cut.first_strip(part); strip < last; ++strip) {
       const size_t room = dqa_strip_bound(codec, storage, cut.pixels(strip));
       size_t bytes = 0;
-      outcome.status = dqa_pack_strip(
-          codec, storage, type,
-          static_cast<const uint8_t*>(values) + cut.value_offset(strip),
-          cut.pixels(strip), begin + outcome.bytes, room, &bytes,
-          scratch.get() + part * scratch_bytes, &outcome.error);
+      outcome.status =
+          dqa_pack_strip(codec, storage, type,
+                         static_cast<const uint8_t*>(values) + cut.value_offset(strip),
+                         cut.pixels(strip), begin + outcome.bytes, room, &bytes,
+                         scratch.get() + part * scratch_bytes, &outcome.error);
       if (outcome.status != DQA_OK) return;
       outcome.bytes += bytes;
       store_bytes(directory + 4 * strip, outcome.bytes, 4);
@@ -241,20 +242,21 @@ DqaStatus dqa_unpack(const DqaCodec* codec, DqaType type, const uint8_t* blob,
   if (const DqaStatus status = read_header(blob, size, &header, error)) return status;
   if (header.rows != rows) {
     return fail(error, DQA_BAD_ARGUMENT,
-                "a tensor of %zu rows was asked for. Received: a blob of %zu rows", rows,
-                header.rows);
+                "a tensor of %zu rows was asked for. Received: a blob of %zu rows",
+                rows, header.rows);
   }
   const DqaGeometry geometry = {rows, row_pixels, header.strip_rows};
   if (!fits(*codec, geometry)) {
-    return fail(error, DQA_BAD_ARGUMENT,
-                "rows and row_pixels must give at most 2^40 values. Received: rows=%zu, "
-                "row_pixels=%zu",
-                rows, row_pixels);
+    return fail(
+        error, DQA_BAD_ARGUMENT,
+        "rows and row_pixels must give at most 2^40 values. Received: rows=%zu, "
+        "row_pixels=%zu",
+        rows, row_pixels);
   }
   const Cut cut(*codec, header.storage, type, geometry, threads);
   const size_t scratch_bytes = cut.scratch();
-  const std::unique_ptr<uint8_t[]> scratch(
-      new (std::nothrow) uint8_t[cut.parts * scratch_bytes]);
+  const std::unique_ptr<uint8_t[]> scratch(new (std::nothrow)
+                                               uint8_t[cut.parts * scratch_bytes]);
   if (scratch == nullptr) return no_memory(error, cut.parts * scratch_bytes);
   const uint8_t* const directory = blob + kHeader;
   const uint8_t* const strips = directory + 4 * cut.strips;
@@ -264,7 +266,8 @@ DqaStatus dqa_unpack(const DqaCodec* codec, DqaType type, const uint8_t* blob,
     const size_t last = cut.first_strip(part + 1);
     for (size_t strip = cut.first_strip(part); strip < last; ++strip) {
       const size_t begin =
-          strip == 0 ? 0 : static_cast<size_t>(load_bytes(directory + 4 * strip - 4, 4));
+          strip == 0 ? 0
+                     : static_cast<size_t>(load_bytes(directory + 4 * strip - 4, 4));
       const size_t end = static_cast<size_t>(load_bytes(directory + 4 * strip, 4));
       outcome.status = dqa_unpack_strip(
           codec, header.storage, type, strips + begin, end - begin, cut.pixels(strip),

@@ -14,8 +14,8 @@
 
 namespace dqa {
 
-// Symbols looked up at once when encoding, and look-ups on one 8-byte load of the plane;
-// together they take whole bytes, at most 7.
+// Symbols looked up at once when encoding, and look-ups on one 8-byte load of the
+// plane; together they take whole bytes, at most 7.
 constexpr unsigned chunk_symbols(unsigned width) { return width < 7 ? 12 / width : 1; }
 constexpr unsigned chunks_per_load(unsigned width) { return width == 7 ? 8 : 4; }
 // Look-ups before the bits are written out: 7 left over and 56 more fill a word.
@@ -33,7 +33,8 @@ struct BitWriter {
     bits |= value << fill;
     fill += length;
   }
-  DQA_INLINE void flush() {  // writes 8 bytes, of which the last may be overwritten later
+  DQA_INLINE void
+  flush() {  // writes 8 bytes, of which the last may be overwritten later
     store8(out, bits);
     out += fill >> 3;
     bits >>= fill & 56;
@@ -42,8 +43,8 @@ struct BitWriter {
 };
 
 template <unsigned W>
-DQA_INLINE uint8_t* encode_stream(const HuffmanCode& code, const uint8_t* plane, size_t count,
-                       uint8_t* out) {
+DQA_INLINE uint8_t* encode_stream(const HuffmanCode& code, const uint8_t* plane,
+                                  size_t count, uint8_t* out) {
   constexpr unsigned kSymbols = chunk_symbols(W), kLoad = chunks_per_load(W);
   constexpr unsigned kChunkBits = kSymbols * W, kStore = chunks_per_store(W);
   static_assert(kLoad % kStore == 0, "a load ends with a store");
@@ -84,8 +85,8 @@ inline Streams streams_of(size_t symbols) {
 inline void store_size(uint8_t* to, size_t size) { store_bytes(to, size, 2); }
 
 template <unsigned W>
-DQA_INLINE size_t encode_block(const HuffmanCode& code, const uint8_t* plane, size_t count,
-                    uint8_t* out, uint8_t* scratch) {
+DQA_INLINE size_t encode_block(const HuffmanCode& code, const uint8_t* plane,
+                               size_t count, uint8_t* out, uint8_t* scratch) {
   const size_t raw = plane_bytes(count, W);
   if (W > 1) {  // two symbols have one bit each, so they never shrink
     const Streams streams = streams_of(count);
@@ -111,8 +112,8 @@ DQA_INLINE size_t encode_block(const HuffmanCode& code, const uint8_t* plane, si
 }
 
 template <unsigned W>
-DQA_INLINE size_t encode_section(const HuffmanCode& code, const uint8_t* plane, size_t count,
-                      uint8_t* out, uint8_t* scratch) {
+DQA_INLINE size_t encode_section(const HuffmanCode& code, const uint8_t* plane,
+                                 size_t count, uint8_t* out, uint8_t* scratch) {
   uint8_t* const begin = out;
   while (count > 0) {
     const size_t symbols = std::min(count, kBlockSymbols);
@@ -208,9 +209,9 @@ DQA_INLINE void decode_rounds(const Entry* table, Reader* readers,
   size_t used[4], stored[4];
   for (unsigned s = 0; s < 4; ++s) used[s] = stored[s] = 0;
   const uint8_t *const in0 = readers[0].in, *const in1 = readers[1].in,
-                *const in2 = readers[2].in, *const in3 = readers[3].in;
+                       *const in2 = readers[2].in, *const in3 = readers[3].in;
   uint8_t *const out0 = readers[0].out, *const out1 = readers[1].out,
-          *const out2 = readers[2].out, *const out3 = readers[3].out;
+                 *const out2 = readers[2].out, *const out3 = readers[3].out;
   for (;;) {
     size_t rounds = ~size_t{0};
     for (unsigned s = 0; s < 4; ++s) {
@@ -228,7 +229,8 @@ DQA_INLINE void decode_rounds(const Entry* table, Reader* readers,
   }
 }
 
-// Reads the rest of a stream with every access checked; true if it ends in its last byte.
+// Reads the rest of a stream with every access checked; true if it ends in its last
+// byte.
 template <unsigned W>
 DQA_INLINE bool finish_stream(const HuffmanCode& code, const Reader& reader,
                               size_t symbols) {
@@ -290,8 +292,9 @@ inline size_t bytes_between(const uint8_t* begin, const uint8_t* end) {
 }
 
 template <unsigned W>
-DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* section, size_t size,
-                         size_t count, uint8_t* plane, size_t* used, DqaError* error) {
+DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* section,
+                                    size_t size, size_t count, uint8_t* plane,
+                                    size_t* used, DqaError* error) {
   const uint8_t* in = section;
   const uint8_t* const in_end = section + size;
   while (count > 0) {
@@ -357,7 +360,8 @@ DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* sect
   return DQA_OK;
 }
 
-// Symbol widths are compiled in: they decide shifts and table shapes in the inner loops.
+// Symbol widths are compiled in: they decide shifts and table shapes in the inner
+// loops.
 DQA_INLINE size_t encode_section(const HuffmanCode& code, const uint8_t* plane,
                                  size_t count, uint8_t* out, uint8_t* scratch) {
   switch (code.width) {

@@ -27,7 +27,8 @@ DqaStatus check(const DqaTable& table, DqaError* error) {
   }
   for (uint32_t c = 0; c < table.channels; ++c) {
     if (table.mask[c] > 1) {
-      return fail(error, DQA_BAD_TABLE, "mask must be 0 or 1. Received: %u in channel %u",
+      return fail(error, DQA_BAD_TABLE,
+                  "mask must be 0 or 1. Received: %u in channel %u",
                   unsigned{table.mask[c]}, c);
     }
     if (!std::isfinite(table.scale[c]) || !(table.scale[c] > 0)) {
@@ -60,7 +61,8 @@ Phase phase_of(const DqaTable& table, size_t first) {
     // moves of the lower bits of that number.
     for (unsigned step = 0; step < 3; ++step) {
       const unsigned moved = unimportant & ((1u << step) - 1);
-      if (unimportant >> step & 1) phase.move[step] |= uint64_t{0xff} << 8 * (i - moved);
+      if (unimportant >> step & 1)
+        phase.move[step] |= uint64_t{0xff} << 8 * (i - moved);
     }
   }
   return phase;
@@ -146,9 +148,8 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
   made->kernels = kernels;
   made->join_base = dqa::Joiner(table->bits);
   made->join_residual = dqa::Joiner(table->extra_bits);
-  if (const DqaStatus status =
-          dqa::build_huffman(table->base_lengths, table->bits, "base_lengths",
-                             &made->base_code, error)) {
+  if (const DqaStatus status = dqa::build_huffman(
+          table->base_lengths, table->bits, "base_lengths", &made->base_code, error)) {
     return status;
   }
   if (const DqaStatus status =

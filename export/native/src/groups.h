@@ -124,9 +124,8 @@ void write_codes(const DqaCodec& codec, uint64_t codes, size_t channel, void* va
 // Packs values state.done..count and writes exactly the planes' bytes. `base` and
 // `residual` are where the next bytes go.
 template <class Path, bool kFloat>
-void pack_groups(const DqaCodec& codec, const void* values, size_t count,
-                 uint8_t* base, uint8_t* residual, size_t residual_left,
-                 PackState state) {
+void pack_groups(const DqaCodec& codec, const void* values, size_t count, uint8_t* base,
+                 uint8_t* residual, size_t residual_left, PackState state) {
   const size_t step = 8 % codec.channels, width = codec.bits;
   const auto put = [&](uint64_t codes, size_t base_bytes) {
     const Phase& phase = codec.phases[state.channel];
@@ -157,8 +156,8 @@ void pack_groups(const DqaCodec& codec, const void* values, size_t count,
   if (residual_left > 0) *residual = static_cast<uint8_t>(state.waiting);
 }
 
-// Unpacks values state.done..count; reads exactly the planes' bytes. `base` is where the
-// next byte is, `residual` the whole residual plane.
+// Unpacks values state.done..count; reads exactly the planes' bytes. `base` is where
+// the next byte is, `residual` the whole residual plane.
 template <class Path, bool kFloat>
 void unpack_groups(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
                    size_t residual_bytes, size_t count, void* values,
@@ -203,9 +202,8 @@ template <class Path, bool kFloat>
 void unpack_all(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
                 size_t count, void* values) {
   unpack_groups<Path, kFloat>(
-      codec, base, residual,
-      plane_bytes(codec.residual_count(count), codec.extra_bits), count, values,
-      UnpackState{});
+      codec, base, residual, plane_bytes(codec.residual_count(count), codec.extra_bits),
+      count, values, UnpackState{});
 }
 
 }  // namespace dqa

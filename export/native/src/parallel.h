@@ -10,9 +10,9 @@ namespace dqa {
 
 constexpr size_t kMaxThreads = 64;
 
-// Calls work(0), ..., work(parts - 1), parts <= kMaxThreads, the last one on the calling
-// thread. A thread that the system refuses costs time, nothing else: its part is done
-// here.
+// Calls work(0), ..., work(parts - 1), parts <= kMaxThreads, the last one on the
+// calling thread. A thread that the system refuses costs time, nothing else: its part
+// is done here.
 template <class Work>
 void run_parts(size_t parts, const Work& work) {
   std::thread threads[kMaxThreads];

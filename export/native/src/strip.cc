@@ -27,12 +27,14 @@ struct Sections {
 constexpr size_t kMaxStripPixels = size_t{1} << 40;
 
 DqaStatus check(DqaStorage storage, DqaType type, size_t pixels, DqaError* error) {
-  const int storage_value = static_cast<int>(storage), type_value = static_cast<int>(type);
+  const int storage_value = static_cast<int>(storage),
+            type_value = static_cast<int>(type);
   if (storage_value < DQA_RAW || storage_value > DQA_ALL || type_value < DQA_FLOAT32 ||
       type_value > DQA_CODES) {
-    return fail(error, DQA_BAD_ARGUMENT,
-                "storage must be in 0..2 and type in 0..1. Received: storage=%d, type=%d",
-                storage_value, type_value);
+    return fail(
+        error, DQA_BAD_ARGUMENT,
+        "storage must be in 0..2 and type in 0..1. Received: storage=%d, type=%d",
+        storage_value, type_value);
   }
   if (pixels < 1 || pixels > kMaxStripPixels) {
     return fail(error, DQA_BAD_ARGUMENT,
@@ -73,21 +75,20 @@ DqaStatus dqa_pack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type
   const Sections sections(*codec, pixels);
   uint8_t* const residual_plane =
       storage == DQA_RAW ? out + sections.base_plane : scratch + dqa::kEncodeScratch;
-  uint8_t* const base_plane = storage == DQA_ALL
-                                  ? residual_plane + sections.residual_plane + kPlaneSlack
-                                  : out;
+  uint8_t* const base_plane =
+      storage == DQA_ALL ? residual_plane + sections.residual_plane + kPlaneSlack : out;
   codec->kernels->pack[type](*codec, values, sections.values, base_plane,
                              residual_plane);
   uint8_t* end = out + sections.base_plane;
   if (storage == DQA_ALL) {
-    end = out + codec->kernels->encode(codec->base_code, base_plane, sections.values, out,
-                                   scratch);
+    end = out + codec->kernels->encode(codec->base_code, base_plane, sections.values,
+                                       out, scratch);
   }
   if (storage == DQA_RAW) {
     end += sections.residual_plane;
   } else if (sections.residuals > 0) {
-    end += codec->kernels->encode(codec->residual_code, residual_plane, sections.residuals,
-                              end, scratch);
+    end += codec->kernels->encode(codec->residual_code, residual_plane,
+                                  sections.residuals, end, scratch);
   }
   *size = static_cast<size_t>(end - out);
   return DQA_OK;
@@ -123,7 +124,7 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
     size_t section = 0;
     if (const DqaStatus status =
             codec->kernels->decode(codec->residual_code, strip + used, size - used,
-                               sections.residuals, plane, &section, error)) {
+                                   sections.residuals, plane, &section, error)) {
       return status;
     }
     residual_plane = plane;

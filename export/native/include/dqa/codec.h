@@ -33,7 +33,8 @@ typedef struct {
 
 typedef enum { DQA_RAW = 0, DQA_RESIDUAL = 1, DQA_ALL = 2 } DqaStorage;
 
-/* Float32 values, or codes of one byte each (int8 if the table is signed, uint8 if not). */
+/* Float32 values, or codes of one byte each (int8 if the table is signed, uint8 if
+ * not). */
 typedef enum { DQA_FLOAT32 = 0, DQA_CODES = 1 } DqaType;
 
 /* Instruction sets; all give the same bytes. */
@@ -58,7 +59,8 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
                            DqaError* error);
 void dqa_codec_destroy(DqaCodec* codec);
 
-/* The instruction set that a codec runs on, or that DQA_AUTO would take (codec = NULL). */
+/* The instruction set that a codec runs on, or that DQA_AUTO would take (codec = NULL).
+ */
 DqaIsa dqa_codec_isa(const DqaCodec* codec);
 
 /* Most bytes that a strip of so many pixels takes; exact for DQA_RAW. */
@@ -79,7 +81,8 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
                            const uint8_t* strip, size_t size, size_t pixels,
                            void* values, uint8_t* scratch, DqaError* error);
 
-/* How a tensor is cut: `rows` rows of `row_pixels` pixels, `strip_rows` rows a strip. */
+/* How a tensor is cut: `rows` rows of `row_pixels` pixels, `strip_rows` rows a strip.
+ */
 typedef struct {
   size_t rows;
   size_t row_pixels;
