@@ -33,11 +33,11 @@ native:
 fuzz:
 	@$(call need,clang++,clang)
 	@mkdir -p $(NATIVE_BUILD)/found
-	clang++ $(NATIVE_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all \
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
 		-o $(NATIVE_BUILD)/codec_test_sanitized
 	$(NATIVE_BUILD)/codec_test_sanitized $(GOLDEN)
-	clang++ $(NATIVE_FLAGS) -fsanitize=fuzzer,address,undefined \
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all $(NATIVE_SOURCES) $(NATIVE)/fuzz/codec_fuzz.cc \
 		-o $(NATIVE_BUILD)/codec_fuzz
 	$(PYTHON) $(NATIVE)/fuzz/make_corpus.py $(GOLDEN) $(NATIVE_BUILD)/seeds

@@ -238,7 +238,7 @@ DqaStatus dqa_unpack(const DqaCodec* codec, DqaType type, const uint8_t* blob,
                      size_t size, size_t rows, size_t row_pixels, uint32_t threads,
                      void* values, DqaError* error) {
   if (const DqaStatus status = check_threads(threads, error)) return status;
-  Header header;
+  Header header = {};
   if (const DqaStatus status = read_header(blob, size, &header, error)) return status;
   if (header.rows != rows) {
     return fail(error, DQA_BAD_ARGUMENT,

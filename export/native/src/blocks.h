@@ -139,13 +139,14 @@ struct Reader {
 constexpr size_t kRoundLoad = 8;   // loaded from the next bit on
 constexpr size_t kRoundInput = 7;  // how far it may move that bit
 template <typename Entry>
-constexpr size_t kRoundOutput = 10;  // stored for good
+inline constexpr size_t kRoundOutput = 10;  // stored for good
 template <>
-constexpr size_t kRoundOutput<uint16_t> = 4;
+inline constexpr size_t kRoundOutput<uint16_t> = 4;
 template <typename Entry>
-constexpr size_t kRoundReach = 16;  // how far its stores reach
+inline constexpr size_t kRoundReach = 16;  // how far its stores reach
 template <>
-constexpr size_t kRoundReach<uint16_t> = 5;  // not the last byte: it may be partly used
+inline constexpr size_t kRoundReach<uint16_t> =
+    5;  // not the last byte: it may be partly used
 
 // Rounds that cannot leave the stream's part of the plane nor the strip.
 template <typename Entry>

@@ -10,7 +10,7 @@ constexpr unsigned kMaxPayload = 20;  // plane bits in an entry of `windows`
 
 void fill_windows(HuffmanCode* code) {
   const unsigned width = code->width, symbols = 1u << width;
-  uint16_t symbol_at[kWindow];
+  uint16_t symbol_at[kWindow] = {};
   for (unsigned symbol = 0; symbol < symbols; ++symbol) {
     for (unsigned at = code->words[symbol]; at < kWindow;
          at += 1u << code->lengths[symbol]) {
