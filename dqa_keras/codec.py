@@ -92,6 +92,11 @@ class Codec:
         """`"numpy"`, `"scalar"`, `"avx2"` or `"neon"`."""
         return "numpy" if self._native is None else str(self._native.isa)
 
+    @property
+    def native(self) -> Any:
+        """The compiled codec of this table, `None` for the reference."""
+        return self._native
+
     def pack(
         self,
         x: NDArray[Any],

@@ -25,7 +25,7 @@ constexpr unsigned chunks_per_store(unsigned width) {
 
 // Bits written low first; at most 7 wait between two calls of `flush`.
 struct BitWriter {
-  uint8_t* out;
+  uint8_t* out = nullptr;
   uint64_t bits = 0;
   unsigned fill = 0;
 
@@ -42,33 +42,51 @@ struct BitWriter {
   }
 };
 
+// One 8-byte load of the plane: chunk_symbols * chunks_per_load symbols.
 template <unsigned W>
-DQA_INLINE uint8_t* encode_stream(const HuffmanCode& code, const uint8_t* plane,
-                                  size_t count, uint8_t* out) {
-  constexpr unsigned kSymbols = chunk_symbols(W), kLoad = chunks_per_load(W);
-  constexpr unsigned kChunkBits = kSymbols * W, kStore = chunks_per_store(W);
-  static_assert(kLoad % kStore == 0, "a load ends with a store");
-  BitWriter writer{out};
-  size_t left = count;
-  for (; left >= kSymbols * kLoad; left -= kSymbols * kLoad) {
-    uint64_t word = load8(plane);
-    for (unsigned i = 0; i < kLoad; ++i) {
-      const uint64_t chunk = code.chunks[word & ((1u << kChunkBits) - 1)];
-      word >>= kChunkBits;
-      writer.put(chunk & ((uint64_t{1} << 56) - 1), static_cast<unsigned>(chunk >> 56));
-      if ((i + 1) % kStore == 0) writer.flush();
-    }
-    plane += kChunkBits * kLoad / 8;
+DQA_INLINE void encode_load(const HuffmanCode& code, const uint8_t* plane,
+                            BitWriter* writer) {
+  constexpr unsigned kChunkBits = chunk_symbols(W) * W, kStore = chunks_per_store(W);
+  static_assert(chunks_per_load(W) % kStore == 0, "a load ends with a store");
+  uint64_t word = load8(plane);
+  for (unsigned i = 0; i < chunks_per_load(W); ++i) {
+    const uint64_t chunk = code.chunks[word & ((1u << kChunkBits) - 1)];
+    word >>= kChunkBits;
+    writer->put(chunk & ((uint64_t{1} << 56) - 1), static_cast<unsigned>(chunk >> 56));
+    if ((i + 1) % kStore == 0) writer->flush();
   }
-  for (size_t i = 0; i < left; ++i) {
+}
+
+// Symbols first..count of a plane, then what is left in the writer.
+template <unsigned W>
+DQA_INLINE void encode_rest(const HuffmanCode& code, const uint8_t* plane, size_t first,
+                            size_t count, BitWriter* writer) {
+  for (size_t i = first; i < count; ++i) {
     const size_t bit = i * W;
     const unsigned pair = plane[bit >> 3] | unsigned{plane[(bit >> 3) + 1]} << 8;
     const unsigned symbol = pair >> (bit & 7) & ((1u << W) - 1);
-    writer.put(code.words[symbol], code.lengths[symbol]);
-    writer.flush();
+    writer->put(code.words[symbol], code.lengths[symbol]);
+    writer->flush();
   }
-  if (writer.fill > 0) *writer.out++ = static_cast<uint8_t>(writer.bits);
-  return writer.out;
+  if (writer->fill > 0) *writer->out++ = static_cast<uint8_t>(writer->bits);
+}
+
+// Two streams side by side, so that one's look-ups hide the other's chain of shifts.
+// The first has at least as many symbols as the second.
+template <unsigned W>
+DQA_INLINE void encode_two(const HuffmanCode& code, const uint8_t* const* planes,
+                           const size_t* counts, BitWriter* writers) {
+  constexpr size_t kSymbols = chunk_symbols(W) * chunks_per_load(W);
+  BitWriter one = writers[0], two = writers[1];
+  const size_t loads = counts[1] / kSymbols;
+  for (size_t i = 0; i < loads; ++i) {
+    encode_load<W>(code, planes[0] + i * (kSymbols * W / 8), &one);
+    encode_load<W>(code, planes[1] + i * (kSymbols * W / 8), &two);
+  }
+  encode_rest<W>(code, planes[0], loads * kSymbols, counts[0], &one);
+  encode_rest<W>(code, planes[1], loads * kSymbols, counts[1], &two);
+  writers[0] = one;
+  writers[1] = two;
 }
 
 struct Streams {
@@ -90,19 +108,29 @@ DQA_INLINE size_t encode_block(const HuffmanCode& code, const uint8_t* plane,
   const size_t raw = plane_bytes(count, W);
   if (W > 1) {  // two symbols have one bit each, so they never shrink
     const Streams streams = streams_of(count);
-    size_t sizes[4] = {0, 0, 0, 0};
-    uint8_t* end = scratch;
-    const uint8_t* from = plane;
-    for (unsigned s = 0; s < streams.count; ++s) {
-      uint8_t* begin = end;
-      end = encode_stream<W>(code, from, streams.symbols[s], begin);
-      sizes[s] = static_cast<size_t>(end - begin);
-      from += streams.symbols[s] * W / 8;
+    const uint8_t* planes[4];
+    BitWriter writers[4];
+    for (unsigned s = 0; s < 4; ++s) {
+      planes[s] = plane + s * (streams.symbols[0] * W / 8);
+      writers[s].out = scratch + s * kStreamScratch;
     }
-    const size_t coded = static_cast<size_t>(end - scratch);
+    // A block of one stream is a pair whose second has no symbols.
+    encode_two<W>(code, planes, streams.symbols, writers);
+    if (streams.count == 4) {
+      encode_two<W>(code, planes + 2, streams.symbols + 2, writers + 2);
+    }
+    size_t sizes[4], coded = 0;
+    for (unsigned s = 0; s < streams.count; ++s) {
+      sizes[s] = static_cast<size_t>(writers[s].out - (scratch + s * kStreamScratch));
+      coded += sizes[s];
+    }
     if (2 * streams.count + coded < 2 + raw) {
-      for (unsigned s = 0; s < streams.count; ++s) store_size(out + 2 * s, sizes[s]);
-      std::memcpy(out + 2 * streams.count, scratch, coded);
+      uint8_t* to = out + 2 * streams.count;
+      for (unsigned s = 0; s < streams.count; ++s) {
+        store_size(out + 2 * s, sizes[s]);
+        std::memcpy(to, scratch + s * kStreamScratch, sizes[s]);
+        to += sizes[s];
+      }
       return 2 * streams.count + coded;
     }
   }

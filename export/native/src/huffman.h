@@ -15,7 +15,8 @@ constexpr size_t kFourStreamsFrom = 256;
 // Planes that are encoded from or decoded into have this many spare bytes behind them.
 constexpr size_t kPlaneSlack = 8;
 // What encoding one block may write before it turns out not to shrink.
-constexpr size_t kEncodeScratch = kBlockSymbols * kMaxCodeLength / 8 + 64;
+constexpr size_t kStreamScratch = kBlockSymbols / 4 * kMaxCodeLength / 8 + 16;
+constexpr size_t kEncodeScratch = 4 * kStreamScratch;
 
 constexpr unsigned kWindow = 1u << kMaxCodeLength;
 

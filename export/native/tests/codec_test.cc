@@ -3,6 +3,7 @@
 // qemu it is what checks NEON.
 #include "dqa/codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -341,7 +342,7 @@ void check_bad_calls() {
                           uint32_t threads = 1) {
     // A copy of its exact size, so that a sanitizer sees every byte read beyond it.
     const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
-    std::memcpy(exact.get(), bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), exact.get());
     return dqa_unpack(codec.get(), DQA_FLOAT32, exact.get(), bytes.size(), rows, pixels,
                       threads, back.data(), &error);
   };
@@ -399,7 +400,7 @@ void check_bad_blocks() {
   DqaError error;
   const auto decode = [&](const Bytes& bytes) {
     const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
-    std::memcpy(exact.get(), bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), exact.get());
     return dqa_decode_blocks(codec.get(), DQA_RESIDUAL, exact.get(), bytes.size(),
                              count, plane.data(), &error);
   };
