@@ -30,6 +30,7 @@ def extensions() -> list[Extension]:
             extra_compile_args=[
                 "-std=c++17",
                 "-O3",
+                "-g0",
                 "-fvisibility=hidden",
                 "-fno-strict-aliasing",  # nanobind asks for it
                 "-ffp-contract=off",
