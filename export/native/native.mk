@@ -40,9 +40,10 @@ fuzz:
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all $(NATIVE_SOURCES) $(NATIVE)/fuzz/codec_fuzz.cc \
 		-o $(NATIVE_BUILD)/codec_fuzz
+	rm -rf $(NATIVE_BUILD)/seeds
 	$(PYTHON) $(NATIVE)/fuzz/make_corpus.py $(GOLDEN) $(NATIVE_BUILD)/seeds
 	$(NATIVE_BUILD)/codec_fuzz -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_SECONDS) \
-		-seed=$(FUZZ_SEED) -max_len=16384 -print_final_stats=1 \
+		-seed=$(FUZZ_SEED) -max_len=4096 -print_final_stats=1 \
 		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/seeds
 
 # The NEON path against golden vectors and the scalar path, under qemu.

@@ -15,7 +15,8 @@
 namespace dqa {
 namespace {
 
-constexpr size_t kStep = 32;  // values in a round: four groups
+constexpr size_t kStep = 32;     // values in a round: four groups
+constexpr size_t kAhead = 1024;  // values from a round to what it asks memory for
 
 // Eight values as int32 codes.
 template <bool kSigned>
@@ -28,13 +29,18 @@ DQA_TARGET inline __m256i quantize8(const float* x, const float* inverse_scale,
   return _mm256_cvtps_epi32(v);  // rounds half to even
 }
 
+// What quantizing reads, kept out of the codec: stores of bytes might alias it there.
+struct Ranges {
+  const float *inverse_scale, *low, *high;
+};
+
 // 32 values as codes of a byte each, in order.
 template <bool kSigned>
-DQA_TARGET inline __m256i quantize32(const DqaCodec& codec, const float* x,
+DQA_TARGET inline __m256i quantize32(const Ranges& all, const float* x,
                                      size_t channel) {
-  const float* inverse_scale = codec.inverse_scale.get() + channel;
-  const float* low = codec.low.get() + channel;
-  const float* high = codec.high.get() + channel;
+  const float* const inverse_scale = all.inverse_scale + channel;
+  const float* const low = all.low + channel;
+  const float* const high = all.high + channel;
   const __m256i a = quantize8<kSigned>(x, inverse_scale, low, high);
   const __m256i b = quantize8<kSigned>(x + 8, inverse_scale + 8, low + 8, high + 8);
   const __m256i c = quantize8<kSigned>(x + 16, inverse_scale + 16, low + 16, high + 16);
@@ -70,6 +76,8 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
   uint8_t nowhere[kStep];
   uint8_t* next = residual_bytes > 0 ? residual : nowhere;
   const uint8_t* const next_end = next + (residual_bytes > 0 ? residual_bytes : kStep);
+  const Ranges ranges = {codec.inverse_scale.get(), codec.low.get(), codec.high.get()};
+  const Phase* const phases = codec.phases.get();
   PackState state;
   // A round stores 8 bytes at a time: at most 3 n + 8 of base codes and 24 of
   // residuals.
@@ -79,12 +87,15 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
     uint64_t codes[4];
     if (kFloat) {
       const float* x = static_cast<const float*>(values) + state.done;
+      // The hardware stops at the end of a page; a tensor does not.
+      _mm_prefetch(reinterpret_cast<const char*>(x + kAhead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(x + kAhead + 16), _MM_HINT_T0);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes),
-                          quantize32<kSigned>(codec, x, state.channel));
+                          quantize32<kSigned>(ranges, x, state.channel));
     } else {
       std::memcpy(codes, static_cast<const uint8_t*>(values) + state.done, kStep);
     }
-    const Phase* const phase = codec.phases.get() + state.channel;
+    const Phase* const phase = phases + state.channel;
     const uint8_t* const bits = phase->residual_bits;
     uint64_t together = 0;
     for (unsigned g = 0; g < 4; ++g) {
@@ -117,13 +128,15 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
   const uint8_t nothing[kStep] = {};
   const uint8_t* const from = residual_bytes > 0 ? residual : nothing;
   const size_t from_bytes = residual_bytes > 0 ? residual_bytes : kStep;
+  const Phase* const phases = codec.phases.get();
+  const float* const scales = codec.scale.get();
   UnpackState state;
   // A round loads 8 bytes at a time: at most 3 n + 8 of base codes and 24 of residuals.
   while (count - state.done >= kStep &&
          base_bytes - static_cast<size_t>(base - base_begin) >= 3 * width + 8 &&
          from_bytes - (state.residual_bit >> 3) >= 24) {
-    const Phase* const phase = codec.phases.get() + state.channel;
-    const float* const scale = codec.scale.get() + state.channel;
+    const Phase* const phase = phases + state.channel;
+    const float* const scale = scales + state.channel;
     uint64_t bits = load8(from + (state.residual_bit >> 3)) >> (state.residual_bit & 7);
     for (unsigned g = 0; g < 4; ++g) {
       const Phase& here = phase[8 * g];
