@@ -9,7 +9,7 @@ NATIVE_FLAGS := -std=c++17 -O3 -g -ffp-contract=off -I$(NATIVE)/include \
 	-I$(NATIVE)/src -Wall -Wextra -Wconversion -Werror -pthread
 GOLDEN := tests/golden
 FUZZ_RUNS ?= 1000000
-FUZZ_SECONDS ?= 420
+FUZZ_SECONDS ?= 1200
 FUZZ_SEED ?= 1
 
 # $(call need,command,packages)
