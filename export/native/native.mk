@@ -1,0 +1,79 @@
+# Targets for the native code; the Makefile includes this file and gives $(PYTHON).
+# Each installs what it needs; apt-get runs once, and only where a tool is missing.
+
+NATIVE := export/native
+NATIVE_BUILD ?= build/native
+NATIVE_SOURCES := $(wildcard $(NATIVE)/src/*.cc)
+NATIVE_HEADERS := $(wildcard $(NATIVE)/src/*.h $(NATIVE)/include/dqa/*.h)
+NATIVE_FLAGS := -std=c++17 -O3 -g -ffp-contract=off -I$(NATIVE)/include \
+	-I$(NATIVE)/src -Wall -Wextra -Wconversion -Werror -pthread
+GOLDEN := tests/golden
+FUZZ_RUNS ?= 1000000
+FUZZ_SECONDS ?= 1200
+FUZZ_SEED ?= 1
+
+# $(call need,command,packages)
+need = command -v $(1) >/dev/null || (apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null)
+
+.PHONY: native fuzz aarch64 native-coverage lint-native
+
+# The extension module in place, and the native tests under gcc.
+native:
+	@$(call need,g++,g++)
+	$(PYTHON) -m pip install -q "setuptools>=68" "nanobind>=2.4"
+	$(PYTHON) setup.py -q build_ext --inplace
+	@mkdir -p $(NATIVE_BUILD)
+	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+		-o $(NATIVE_BUILD)/codec_test
+	$(NATIVE_BUILD)/codec_test $(GOLDEN)
+
+# A million mutated tables and blobs under AddressSanitizer and UndefinedBehaviorSanitizer,
+# and the native tests under the same; stops early after FUZZ_SECONDS.
+fuzz:
+	@$(call need,clang++,clang)
+	@mkdir -p $(NATIVE_BUILD)/found
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+		-o $(NATIVE_BUILD)/codec_test_sanitized
+	$(NATIVE_BUILD)/codec_test_sanitized $(GOLDEN)
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all $(NATIVE_SOURCES) $(NATIVE)/fuzz/codec_fuzz.cc \
+		-o $(NATIVE_BUILD)/codec_fuzz
+	rm -rf $(NATIVE_BUILD)/seeds
+	$(PYTHON) $(NATIVE)/fuzz/make_corpus.py $(GOLDEN) $(NATIVE_BUILD)/seeds
+	$(NATIVE_BUILD)/codec_fuzz -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_SECONDS) \
+		-seed=$(FUZZ_SEED) -max_len=4096 -print_final_stats=1 \
+		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/seeds
+
+# The NEON path against golden vectors and the scalar path, under qemu.
+aarch64:
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,qemu-aarch64-static,qemu-user-static)
+	@mkdir -p $(NATIVE_BUILD)
+	aarch64-linux-gnu-g++ $(NATIVE_FLAGS) -static $(NATIVE_SOURCES) \
+		$(NATIVE)/tests/codec_test.cc -o $(NATIVE_BUILD)/codec_test_aarch64
+	qemu-aarch64-static $(NATIVE_BUILD)/codec_test_aarch64 $(GOLDEN)
+
+# Lines and branches of the native code that its tests reach.
+native-coverage:
+	@$(call need,clang++,clang)
+	@$(call need,llvm-cov,llvm)
+	@mkdir -p $(NATIVE_BUILD)
+	clang++ $(NATIVE_FLAGS) -O1 -fprofile-instr-generate -fcoverage-mapping \
+		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+		-o $(NATIVE_BUILD)/codec_test_covered
+	LLVM_PROFILE_FILE=$(NATIVE_BUILD)/codec_test.profraw \
+		$(NATIVE_BUILD)/codec_test_covered $(GOLDEN)
+	llvm-profdata merge $(NATIVE_BUILD)/codec_test.profraw \
+		-o $(NATIVE_BUILD)/codec_test.profdata
+	llvm-cov report $(NATIVE_BUILD)/codec_test_covered \
+		-instr-profile=$(NATIVE_BUILD)/codec_test.profdata \
+		$(NATIVE_SOURCES) $(NATIVE_HEADERS)
+
+lint-native:
+	@$(call need,clang-format,clang-format)
+	@$(call need,clang-tidy,clang-tidy)
+	clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
+		$(wildcard $(NATIVE)/*/*_test.cc $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc)
+	clang-tidy --quiet $(NATIVE_SOURCES) -- $(filter-out -Werror,$(NATIVE_FLAGS))

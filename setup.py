@@ -1,0 +1,45 @@
+"""Builds the compiled codec where there is a compiler; setup.cfg holds the rest."""
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+SOURCES = Path("export/native")
+
+
+def extensions() -> list[Extension]:
+    """The codec's extension module; pip goes on without it if it does not compile."""
+    import nanobind
+
+    nanobind_sources = Path(nanobind.source_dir())
+    return [
+        Extension(
+            "dqa_keras._codec",
+            sources=[
+                *sorted(str(path) for path in (SOURCES / "src").glob("*.cc")),
+                str(SOURCES / "python" / "codec_module.cc"),
+                str(nanobind_sources / "nb_combined.cpp"),
+            ],
+            depends=sorted(str(path) for path in SOURCES.rglob("*.h")),
+            include_dirs=[
+                str(SOURCES / "include"),
+                str(SOURCES / "src"),
+                nanobind.include_dir(),
+                str(nanobind_sources.parent / "ext" / "robin_map" / "include"),
+            ],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-g0",
+                "-fvisibility=hidden",
+                "-fno-strict-aliasing",  # nanobind asks for it
+                "-ffp-contract=off",
+            ],
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,
+        )
+    ]
+
+
+setup(ext_modules=extensions())
