@@ -5,13 +5,18 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help install demo test lint types clean
-
 help:
 	@echo "make demo     train, quantize, export and compare on real digits (offline)"
 	@echo "make test     style, types, doctests, unit and end-to-end tests, notebook"
 	@echo "make lint     style and types only"
+	@echo "make native   the compiled codec and its own tests"
+	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
+	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
 	@echo "make clean    remove everything that was built"
+
+include export/native/native.mk
+
+.PHONY: help install demo test lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from dqa_keras import codec, huffman, packing
-from tests.packing_cases import (
+from packing_cases import (
     GOLDEN,
     code_pairs,
     golden,
@@ -16,6 +14,8 @@ from tests.packing_cases import (
     random_table,
     random_values,
 )
+
+from dqa_keras import codec, huffman, packing
 
 BEST = codec.runtime().partition(", ")[2].partition(":")[0]
 NATIVE = codec.runtime().startswith("native")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packing_cases import GOLDEN, code_pairs, golden, random_codes, random_table
 
 from dqa_keras import blocks, huffman, packing
-from tests.packing_cases import GOLDEN, code_pairs, golden, random_codes, random_table
 
 ENTROPY_SHAPE = (1, 64, 64, 64)
 
@@ -259,7 +259,7 @@ def test_hostile_bytes_give_one_kind_of_error(data):
 
 
 def test_golden_vectors_are_what_the_script_writes(tmp_path, monkeypatch):
-    from tests.golden import generate
+    from golden import generate
 
     monkeypatch.setattr(generate, "HERE", tmp_path)
     generate.main()

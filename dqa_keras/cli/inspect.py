@@ -3,6 +3,7 @@
 Example:
   dqa inspect m.tflite
   dqa inspect m.tflite --json > tables.json
+  dqa inspect --runtime
 """
 
 import json
@@ -12,6 +13,8 @@ import numpy as np
 from absl import flags
 
 import dqa_keras as dqa
+from dqa_keras import codec
+from dqa_keras.cli import common
 from dqa_keras.export import Metadata, read_metadata
 from dqa_keras.text import table
 
@@ -21,10 +24,20 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "json", False, "Print a .tflite's DQA_CONFIG as JSON.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "runtime",
+        False,
+        "Say which codec this installation uses, and why.",
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
+    if values.runtime:
+        common.no_arguments(arguments)
+        print(codec.runtime())
+        return
     if len(arguments) != 1:
         raise ValueError(f"inspect takes one file. Received: {len(arguments)}")
     path = arguments[0]
