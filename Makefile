@@ -32,8 +32,9 @@ demo: install
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	rm -rf build/typed
-	$(PYTHON) -m pip install -q --no-deps --target build/typed .
+	@# mypy sees the package as it is installed: export/ inside dqa_keras/.
+	rm -rf build/typed && mkdir -p build/typed
+	cp -r dqa_keras build/typed && cp -r export build/typed/dqa_keras/export
 	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file $(CURDIR)/setup.cfg -p dqa_keras
 
 test: lint

@@ -44,7 +44,7 @@ def predict_and_calibrate(rounds: int) -> dict:
     import dqa_keras as dqa
     from dqa_keras.models import resnet32
 
-    x = images(8 * BATCH)
+    x = images(4 * BATCH)
     model = resnet32()
     quantized = dqa.quantize_model(model, dqa.DQAConfig())
     dqa.calibrate(quantized, x[:BATCH], verbose=0)
@@ -133,7 +133,7 @@ def memory() -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
