@@ -56,9 +56,11 @@ def greedy_scores(
 ) -> NDArray[np.float64]:
     """The paper's ranking: each channel's extra bits tried against the output.
 
-    With this layer alone quantized, the score of a channel is how much the squared
-    difference of the model's output from the unquantized output falls when only that
-    channel gets the extra bits (arXiv 2412.09687, section 3.1).
+    With this layer alone quantized and all its channels at n + m bits, the score of a
+    channel is how much the squared difference of the model's output from the
+    unquantized output grows when that channel loses its extra bits (arXiv 2412.09687,
+    section 3.1). Taken the other way, from all channels at n bits, errors of the
+    unimportant ones hide the gain: at 3 bits the ranking is then worse than none.
 
     Args:
         layer: `Quantizer` of C channels, quantizing; its scale and mask are changed.
@@ -80,8 +82,8 @@ def greedy_scores(
         return error
 
     channels = scales[0].size
-    without = error_with(np.zeros(channels, bool))
-    return np.array([without - error_with(row) for row in np.eye(channels, dtype=bool)])
+    least = error_with(np.ones(channels, bool))
+    return np.array([error_with(~row) - least for row in np.eye(channels, dtype=bool)])
 
 
 def trial_count(layers: list[Quantizer]) -> int:

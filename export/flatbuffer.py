@@ -48,24 +48,42 @@ def attach(model: Any, entries: Mapping[str, bytes]) -> None:
         model.metadata = [*(model.metadata or []), entry]
 
 
-def name_inputs(model: Any, names: Mapping[str, str]) -> None:
-    """Renames the inputs of an unpacked model's signature and restores their order.
+def sign(model: Any, names: Mapping[str, str]) -> None:
+    """Gives an unpacked model one signature, inputs and outputs in the wanted order.
 
     Args:
-        model: `ModelT` with one signature, whose outputs are called `output_0` and on.
-        names: From what the signature calls each input to its new name, in the order
-            that the inputs shall have.
+        model: `ModelT`, converted from a function whose outputs are named so that they
+            sort in their order.
+        names: From what the function calls each input to its name in the signature, in
+            the order that the inputs shall have. Outputs become `output_0` and on.
     """
-    (signature,) = model.signatureDefs
-    inputs = {entry.name.decode(): entry for entry in signature.inputs}
-    signature.inputs = [inputs[old] for old in names]
-    for entry, new in zip(signature.inputs, names.values(), strict=True):
-        entry.name = new
-    # The converter sorts outputs by name: output_10 comes before output_2.
-    signature.outputs.sort(key=lambda entry: int(entry.name.decode().split("_")[1]))
     graph = model.subgraphs[0]
-    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
-    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
+    if model.signatureDefs:
+        (found,) = model.signatureDefs
+        inputs = {entry.name.decode(): entry.tensorIndex for entry in found.inputs}
+        # TensorFlow numbers outputs without leading zeros, then sorts them as text.
+        ordered = sorted(found.outputs, key=lambda entry: int(entry.name[7:]))
+        outputs = [entry.tensorIndex for entry in ordered]
+    else:
+        # Where TensorFlow cannot write a SavedModel of the function, the converter
+        # takes another way, without a word; it ends in the same ops, but unsigned.
+        inputs = {graph.tensors[index].name.decode(): index for index in graph.inputs}
+        outputs = list(graph.outputs)
+    graph.inputs = [inputs[name] for name in names]
+    graph.outputs = outputs
+    signature = schema.SignatureDefT()
+    signature.signatureKey = "serving_default"
+    signature.inputs = [_tensor_map(new, inputs[old]) for old, new in names.items()]
+    signature.outputs = [
+        _tensor_map(f"output_{index}", tensor) for index, tensor in enumerate(outputs)
+    ]
+    model.signatureDefs = [signature]
+
+
+def _tensor_map(name: str, tensor: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(tensor)
+    return entry
 
 
 def metadata(data: bytes) -> dict[str, bytes]:

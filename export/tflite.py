@@ -129,7 +129,7 @@ def export_tflite(
             float16.halve_weights(unpacked)
         verification.check_ops(unpacked)
         names = [tensor.name for tensor in keras.tree.flatten(_inputs(model))]
-        flatbuffer.name_inputs(
+        flatbuffer.sign(
             unpacked, {_input_name(i): name for i, name in enumerate(names)}
         )
         flatbuffer.attach(unpacked, entries)
@@ -229,7 +229,7 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
         x = keras.tree.pack_sequence_as(inputs, list(arrays))
         with tracing.hooked(layers, lambda layer, x: quantize[layer.name](x)):
             outputs = keras.tree.flatten(model(x, training=False))
-        return {f"output_{index}": tensor for index, tensor in enumerate(outputs)}
+        return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
 
     graph = tf.function(serve, input_signature=signature, autograph=False)
     # Frozen first: the converter folds constants only, and saving and loading hundreds

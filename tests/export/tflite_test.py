@@ -227,3 +227,36 @@ def test_tensorflow_reads_the_file_too(exported, pictures):
     output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     expected = Runner(exported.read_bytes())(pictures[:1])[0]
     np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+def test_many_outputs_keep_their_order(tmp_path):
+    # By name, output_10 would come before output_2.
+    inputs = keras.Input((4,), name="in")
+    hidden = layers.Dense(6, activation="relu")(inputs)
+    model = keras.Model(inputs, [layers.Dense(1 + i)(hidden) for i in range(12)])
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    small = quantized(model, x)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=x[:2])
+    assert report.max_difference < 1e-5
+    outputs = Runner((tmp_path / "m.tflite").read_bytes())(x[:1])
+    assert [output.shape[-1] for output in outputs] == list(range(1, 13))
+
+
+def test_files_have_a_signature_with_the_models_names(exported):
+    interpreter = tf.lite.Interpreter(str(exported))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["picture"], "outputs": ["output_0"]}
+    }
+
+
+def test_a_model_that_no_saved_model_can_hold(tmp_path):
+    # TensorFlow cannot save the frozen graph of this one; the converter then falls
+    # back to a way that names nothing.
+    model = keras.applications.EfficientNetB0(
+        weights=None, input_shape=(32, 32, 3), include_top=False
+    )
+    part = keras.Model(model.input, model.get_layer("block1a_activation").output)
+    x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32) * 255
+    small = quantized(part, x)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=x[:1])
+    assert report.quantizers == 1
