@@ -143,7 +143,9 @@ class DQAConfig:
         """
         fields = {
             "bits": bits,
-            "important_fraction": 0.5,
+            # With half of the channels, greedy ranking stays below direct
+            # quantization on ResNet-32 at 3 bits.
+            "important_fraction": 0.75,
             "signed": True,
             "granularity": "tensor",
             "clipping": "max",
