@@ -21,7 +21,8 @@ include export/native/native.mk
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --upgrade pip
-	$(PYTHON) -m pip install -q -e '.[test]'
+	@# setuptools warns of every editable install
+	PYTHONWARNINGS=ignore $(PYTHON) -m pip install -q -e '.[test]'
 	touch $@
 
 install: $(VENV)/installed
