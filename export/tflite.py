@@ -97,7 +97,8 @@ def export_tflite(
     >>> import dqa_keras as dqa
     >>> from dqa_keras.export import export_tflite, read_metadata
     >>> model = keras.Sequential([
-    ...     keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"),
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
     ...     keras.layers.GlobalAveragePooling2D(),
     ... ])
     >>> quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4))
@@ -107,7 +108,7 @@ def export_tflite(
     >>> export_tflite(quantized, path, samples=x[:2]).quantizers
     1
     >>> list(read_metadata(path).tables)
-    ['conv2d_dqa']
+    ['conv_dqa']
     """
     for name, value, allowed in (
         ("mode", mode, ("builtin",)),
