@@ -59,8 +59,7 @@ def greedy_scores(
     With this layer alone quantized and all its channels at n + m bits, the score of a
     channel is how much the squared difference of the model's output from the
     unquantized output grows when that channel loses its extra bits (arXiv 2412.09687,
-    section 3.1). Taken the other way, from all channels at n bits, errors of the
-    unimportant ones hide the gain: at 3 bits the ranking is then worse than none.
+    section 3.1).
 
     Args:
         layer: `Quantizer` of C channels, quantizing; its scale and mask are changed.
