@@ -18,7 +18,7 @@ include export/native/native.mk
 
 .PHONY: help install demo test lint clean
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --upgrade pip
 	@# setuptools warns of every editable install

@@ -1,6 +1,6 @@
 """What quantization costs, as ratios measured side by side in one run.
 
-    python benchmarks/cost.py --json benchmarks/results/cost.json [--weights FILE.npz]
+    python benchmarks/cost.py --rounds 7 --json benchmarks/results/cost.json
 
 ResNet-32 on random images; weights do not change the time. Prints, as medians of
 several rounds:

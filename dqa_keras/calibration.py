@@ -22,9 +22,8 @@ from dqa_keras import allocation, feeding, importance, ranges, tracing
 from dqa_keras.layers import Calibration, Quantizer, quantizer_layers
 from dqa_keras.observers import Observer, decibels
 
-# Positions of each image that enter the histograms: on eight images they estimate a
-# channel's squared error within a few percent, and they cost a fraction of a forward
-# pass. Ranges and the check for NaN see every value.
+# Positions of each image that enter the histograms: counting every value would take
+# longer than the forward pass. Ranges and the check for NaN see every value.
 _POSITIONS = 128
 
 # Images on which `greedy` tries channels.

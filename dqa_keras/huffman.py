@@ -18,7 +18,7 @@ looks its next `MAX_CODE_LENGTH` bits up in one table.
 import numpy as np
 from numpy.typing import NDArray
 
-# One 4096-entry table decodes any codeword; costs under 0.1 % on 256 symbols.
+# One 4096-entry table decodes any codeword.
 MAX_CODE_LENGTH = 12
 
 

@@ -98,6 +98,17 @@ def define_config_flags(values: flags.FlagValues) -> None:
     )
 
 
+def define_tflite_flags(values: flags.FlagValues) -> None:
+    """Flags of commands that write a `.tflite`."""
+    flags.DEFINE_enum(
+        "tflite_weights",
+        "float32",
+        ("float32", "float16", "int8"),
+        "How the .tflite stores weights.",
+        flag_values=values,
+    )
+
+
 def config_from(values: flags.FlagValues) -> DQAConfig:
     """The config that the flags describe."""
     names = ("method", "bits", "extra_bits", "important_fraction", "ranking")

@@ -22,13 +22,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output", None, "The .tflite to write.", flag_values=values, required=True
     )
-    flags.DEFINE_enum(
-        "tflite_weights",
-        "float32",
-        ("float32", "float16", "int8"),
-        "How the .tflite stores weights.",
-        flag_values=values,
-    )
+    common.define_tflite_flags(values)
     flags.DEFINE_list("labels", None, "Class labels.", flag_values=values)
 
 

@@ -27,13 +27,7 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
         required=True,
     )
-    flags.DEFINE_enum(
-        "tflite_weights",
-        "float32",
-        ("float32", "float16", "int8"),
-        "How the .tflite stores weights.",
-        flag_values=values,
-    )
+    common.define_tflite_flags(values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
