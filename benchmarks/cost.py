@@ -44,7 +44,7 @@ def predict_and_calibrate(rounds: int) -> dict:
     import dqa_keras as dqa
     from dqa_keras.models import resnet32
 
-    x = images(4 * BATCH)
+    x = images(16 * BATCH)
     model = resnet32()
     quantized = dqa.quantize_model(model, dqa.DQAConfig())
     dqa.calibrate(quantized, x[:BATCH], verbose=0)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from dqa_keras import huffman, quantizers
 from dqa_keras.config import DQAConfig, Method
+from dqa_keras.fusion import fused
 from dqa_keras.tables import LayerTable
 
 # Counts are kept to about this sum: enough for Huffman lengths, safe in int32.
@@ -72,6 +73,26 @@ def _thinned(counts: NDArray[np.integer]) -> NDArray[np.int32]:
     counts = np.asarray(counts, np.float64)
     scaled = counts * min(1.0, _COUNT_TOTAL / max(counts.sum(), 1.0))
     return np.maximum(np.rint(scaled), 1).astype(np.int32)
+
+
+@fused
+def _store(
+    x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
+) -> Any:
+    """What `x` becomes once stored, or `x` in float32 before calibration."""
+    x = ops.cast(x, "float32")
+    q = quantizers.encode(x, inverse_scale, q_min, q_max)
+    return ops.where(calibrated, quantizers.decode(q, scale), x)
+
+
+@fused
+def _store_straight_through(
+    x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
+) -> Any:
+    """The same values, with a gradient."""
+    x = ops.cast(x, "float32")
+    q = quantizers.encode_straight_through(x, inverse_scale, q_min, q_max)
+    return ops.where(calibrated, quantizers.decode(q, scale), x)
 
 
 class Quantizer(keras.layers.Layer):
@@ -138,23 +159,18 @@ class Quantizer(keras.layers.Layer):
 
     def forward(self, inputs: Any, training: bool | None = None) -> Any:
         """What `call` computes while no hook is set."""
-        x = ops.cast(inputs, "float32")
-        outputs = ops.cond(
-            ops.equal(self.calibrated, True), self._quantizing(x, training), lambda: x
-        )
+        outputs = self._stored(inputs, self.calibrated, bool(training))
         return ops.cast(outputs, self.compute_dtype)
 
     def quantized(self, inputs: Any) -> Any:
         """What `inputs` become once stored: float32, same shape."""
-        return self._quantizing(ops.cast(inputs, "float32"), training=False)()
+        return self._stored(inputs, True, training=False)
 
-    def _quantizing(self, x: Any, training: bool | None) -> Callable[[], Any]:
-        """A branch of `cond`; state is read here, for a branch must not do that."""
-        scale = ops.convert_to_tensor(self.scale)
-        inverse_scale = ops.convert_to_tensor(self.inverse_scale)
-        q_min, q_max = self.code_range()
-        encode = quantizers.encode_straight_through if training else quantizers.encode
-        return lambda: quantizers.decode(encode(x, inverse_scale, q_min, q_max), scale)
+    def _stored(self, inputs: Any, calibrated: Any, training: bool) -> Any:
+        store = _store_straight_through if training else _store
+        return store(
+            inputs, calibrated, self.scale, self.inverse_scale, *self.code_range()
+        )
 
     def codes(self, inputs: Any) -> Any:
         """The codes that `inputs` are stored as: int32, same shape."""
@@ -345,10 +361,10 @@ class NoisyQuant(Direct):
             autocast=False,
         )
 
-    def _quantizing(self, x: Any, training: bool | None) -> Callable[[], Any]:
-        noise = ops.convert_to_tensor(self.noise)
-        quantize = super()._quantizing(ops.add(x, noise), training)
-        return lambda: ops.subtract(quantize(), noise)
+    def _stored(self, inputs: Any, calibrated: Any, training: bool) -> Any:
+        noise = ops.where(calibrated, self.noise, 0.0)
+        x = ops.add(ops.cast(inputs, "float32"), noise)
+        return ops.subtract(super()._stored(x, calibrated, training), noise)
 
     def codes(self, inputs: Any) -> Any:
         """The codes that `inputs` are stored as: int32, same shape."""
