@@ -58,17 +58,11 @@ def sign(model: Any, names: Mapping[str, str]) -> None:
             the order that the inputs shall have. Outputs become `output_0` and on.
     """
     graph = model.subgraphs[0]
-    if model.signatureDefs:
-        (found,) = model.signatureDefs
-        inputs = {entry.name.decode(): entry.tensorIndex for entry in found.inputs}
-        # TensorFlow numbers outputs without leading zeros, then sorts them as text.
-        ordered = sorted(found.outputs, key=lambda entry: int(entry.name[7:]))
-        outputs = [entry.tensorIndex for entry in ordered]
-    else:
-        # Where TensorFlow cannot write a SavedModel of the function, the converter
-        # takes another way, without a word; it ends in the same ops, but unsigned.
-        inputs = {graph.tensors[index].name.decode(): index for index in graph.inputs}
-        outputs = list(graph.outputs)
+    (found,) = model.signatureDefs
+    inputs = {entry.name.decode(): entry.tensorIndex for entry in found.inputs}
+    # TensorFlow numbers outputs without leading zeros, then sorts them as text.
+    ordered = sorted(found.outputs, key=lambda entry: int(entry.name[7:]))
+    outputs = [entry.tensorIndex for entry in ordered]
     graph.inputs = [inputs[name] for name in names]
     graph.outputs = outputs
     signature = schema.SignatureDefT()

@@ -11,6 +11,7 @@ are rounded to few values but still stored as float32.
 
 import dataclasses
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -31,6 +32,11 @@ _TRIAL_SIZE = 64
 # few channels is mostly overhead: up to this many, constants are repeated along the
 # width. With more, the file would grow for nothing. `benchmarks/cost.py` measures.
 _FEW_CHANNELS = 64
+
+# Weights become constants of the graph that goes to the converter: hundreds of
+# variables take longer to save and load than the conversion itself. But a constant is
+# copied some thirty times on its way, so one of this many values stays a variable.
+_MANY_WEIGHTS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +217,6 @@ def _input_name(index: int) -> str:
 def convert(model: keras.Model, weights: Weights) -> bytes:
     """A model, quantized or not, as the converter writes it: no metadata, no checks."""
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
 
     layers = quantizer_layers(model)
     quantize = {
@@ -226,17 +229,29 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
         for index, tensor in enumerate(keras.tree.flatten(inputs))
     ]
 
+    large, small = [], []
+    for variable in model.variables:
+        if np.prod(variable.shape) >= _MANY_WEIGHTS:
+            large.append(variable.value)
+        else:
+            small.append((variable, np.asarray(variable)))
+
     def serve(*arrays: Any) -> Any:
         x = keras.tree.pack_sequence_as(inputs, list(arrays))
-        with tracing.hooked(layers, lambda layer, x: quantize[layer.name](x)):
+        constants = [(variable, tf.constant(value)) for variable, value in small]
+        with (
+            keras.StatelessScope(state_mapping=constants),
+            tracing.hooked(layers, lambda layer, x: quantize[layer.name](x)),
+        ):
             outputs = keras.tree.flatten(model(x, training=False))
         return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
 
     graph = tf.function(serve, input_signature=signature, autograph=False)
-    # Frozen first: the converter folds constants only, and saving and loading hundreds
-    # of variables takes longer than the conversion itself.
-    frozen = convert_variables_to_constants_v2(graph.get_concrete_function())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
-    if weights == "int8":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return converter.convert()
+    module = tf.Module()
+    module.large = large  # saves what is reachable
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, graph.get_concrete_function())
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if weights == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 
+import dqa_keras as dqa
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
@@ -55,3 +57,11 @@ def test_files_that_are_linked_exist():
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_the_papers_share_is_the_one_picked_on_training_images():
+    picked = json.loads((RESULTS / "paper_share.json").read_text())
+    assert dqa.DQAConfig.paper().important_fraction == picked["share"]
+    assert f"{picked['held_out_images']:,} training images" in README
+    at_three = picked["rows"]["3"]
+    assert at_three["dqa"]["0.5"] < at_three["direct"]  # as README says
