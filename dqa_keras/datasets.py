@@ -12,6 +12,13 @@ from typing import Any
 
 import numpy as np
 
+# What TFDS datasets call an image and its label or mask.
+_TFDS_KEYS = (
+    ("image", "label"),
+    ("image", "segmentation_mask"),
+    ("image_left", "segmentation_label"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
@@ -19,7 +26,7 @@ class Splits:
 
     Args:
         train: `tf.data.Dataset` of (image, label), unbatched; images are float32
-            (H, W, C), labels int64. For calibration.
+            (H, W, C), labels int64, () or (H, W). For calibration.
         test: The same, for measuring accuracy.
         labels: Class labels, or `None` if the source does not name them.
     """
@@ -139,9 +146,7 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
         builder = tfds.builder(name, data_dir=data_dir)
         parts = set(builder.info.splits)
         train, test = (
-            builder.as_dataset(
-                split=part if part in parts else "all", as_supervised=True
-            )
+            builder.as_dataset(split=part if part in parts else "all")
             for part in ("train", "test")
         )
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
@@ -152,9 +157,19 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
             f"tensorflow_datasets.load({name!r}), or name another --data_dir."
         ) from error
 
-    def typed(x: Any, y: Any) -> tuple[Any, Any]:
-        return tf.cast(x, tf.float32), tf.cast(y, tf.int64)
-
     features = builder.info.features
-    labels = features["label"].names if "label" in features else None
+    keys = next((keys for keys in _TFDS_KEYS if set(keys) <= set(features)), None)
+    if keys is None:
+        raise ValueError(
+            f"the TFDS dataset {name!r} must have images with labels or masks. "
+            f"Received: {sorted(features)}"
+        )
+
+    def typed(example: dict[str, Any]) -> tuple[Any, Any]:
+        image, label = (example[key] for key in keys)
+        if label.shape.rank == 3:  # a mask (H, W, 1)
+            label = label[..., 0]
+        return tf.cast(image, tf.float32), tf.cast(label, tf.int64)
+
+    labels = features["label"].names if keys[1] == "label" else None
     return Splits(train.map(typed), test.map(typed), labels)

@@ -13,6 +13,7 @@ from absl import flags
 from tqdm import tqdm
 
 from dqa_keras import datasets, files, models
+from dqa_keras.accuracy import Tally
 from dqa_keras.config import DQAConfig, Method
 from dqa_keras.export import ExportReport
 from dqa_keras.export.runner import Runner
@@ -25,7 +26,11 @@ class ShortfallError(Exception):
 METHODS: tuple[Method, ...] = ("direct", "noisyquant", "dqa")
 PRESETS = ("default", "paper")
 
-_BUILT_IN: dict[str, Callable[..., keras.Model]] = {"resnet32": models.resnet32}
+_BUILT_IN: dict[str, Callable[..., keras.Model]] = {
+    "mobilenet_v2": models.mobilenet_v2,
+    "resnet32": models.resnet32,
+    "unet": models.unet,
+}
 
 BATCH = 128
 
@@ -149,32 +154,30 @@ def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:
     )
 
 
-def _progress(data: Any, title: str) -> Any:
-    return tqdm(data, desc=title, unit="batch", leave=False, disable=None)
+def _progress(data: Any, title: str, unit: str) -> Any:
+    return tqdm(data, desc=title, unit=unit, leave=False, disable=None)
 
 
 def accuracy(model: keras.Model, data: Any) -> float:
-    """Top-1 accuracy of a Keras model on unbatched (image, label) data, in percent."""
-    correct = total = 0
-    for x, y in tqdm(
-        data.batch(BATCH), desc="accuracy", unit="batch", leave=False, disable=None
-    ):
-        predicted = np.argmax(model.predict_on_batch(x), -1)
-        correct += int(np.sum(predicted == y.numpy()))
-        total += len(predicted)
-    return 100 * correct / max(total, 1)
+    """Accuracy of a Keras model on unbatched (image, label) data, in percent.
+
+    Top-1, or mean IoU where labels are masks.
+    """
+    tally = Tally(model.output_shape[-1])
+    for x, y in _progress(data.batch(BATCH), "accuracy", "batch"):
+        tally.add(np.asarray(model.predict_on_batch(x)), y.numpy())
+    return tally.percent()
 
 
 def tflite_accuracy(path: str | Path, data: Any) -> float:
-    """Top-1 accuracy of a `.tflite` in LiteRT on unbatched data, in percent."""
+    """The same of a `.tflite` in LiteRT."""
     run = Runner(Path(path).read_bytes())
-    hits = [
-        np.argmax(run(x)[0]) == y.numpy()[0]
-        for x, y in tqdm(
-            data.batch(1), desc="LiteRT", unit="image", leave=False, disable=None
-        )
-    ]
-    return 100 * float(np.mean(hits))
+    tally: Tally | None = None
+    for x, y in _progress(data.batch(1), "LiteRT", "image"):
+        (scores,) = run(x)
+        tally = tally or Tally(scores.shape[-1])
+        tally.add(scores, y.numpy())
+    return tally.percent() if tally else 0.0
 
 
 def no_arguments(arguments: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Reference models that the project measures with."""
 
+from dqa_keras.models.mobilenet_v2 import mobilenet_v2
 from dqa_keras.models.resnet32 import resnet32
+from dqa_keras.models.unet import unet
 
-__all__ = ["resnet32"]
+__all__ = ["mobilenet_v2", "resnet32", "unet"]

@@ -1,0 +1,81 @@
+"""MobileNetV2 for 32x32 images (Sandler et al., 2018, arXiv 1801.04381, table 2)."""
+
+import os
+
+import keras
+from keras import layers
+
+from dqa_keras.models.weights import load_weights
+
+# (expansion, filters, blocks, stride of the first). The paper's net halves a 224x224
+# image five times; a 32x32 image is halved three times, as is usual for CIFAR-10.
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+def _norm(x: keras.KerasTensor, name: str, relu: bool = True) -> keras.KerasTensor:
+    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+
+def _block(
+    x: keras.KerasTensor, expansion: int, filters: int, stride: int, name: str
+) -> keras.KerasTensor:
+    """An inverted residual with a linear bottleneck."""
+    shortcut = x
+    if expansion > 1:
+        width = expansion * x.shape[-1]
+        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand")(x)
+        x = _norm(x, f"{name}_expand")
+    x = layers.DepthwiseConv2D(
+        3, stride, padding="same", use_bias=False, name=f"{name}_depthwise"
+    )(x)
+    x = _norm(x, f"{name}_depthwise")
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(x)
+    x = _norm(x, f"{name}_project", relu=False)
+    if stride == 1 and shortcut.shape[-1] == filters:
+        x = layers.Add(name=f"{name}_add")([shortcut, x])
+    return x
+
+
+def mobilenet_v2(
+    weights: str | os.PathLike | None = None, *, classes: int = 10
+) -> keras.Model:
+    """MobileNetV2 1.0 with 35 ReLU6 and 2.3 M parameters.
+
+    Args:
+        weights: `"cifar10"`, the path of a weight file, or `None` for random weights.
+            Defaults to `None`.
+        classes: Integer. Outputs (logits). Defaults to `10`.
+
+    Returns:
+        A Functional Keras model of (batch, 32, 32, 3) RGB values in 0..255; it
+        normalises them itself.
+
+    Example:
+    >>> from dqa_keras.models import mobilenet_v2
+    >>> mobilenet_v2().output_shape
+    (None, 10)
+    """
+    inputs = keras.Input((32, 32, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="normalise")(inputs)
+    x = layers.Conv2D(32, 3, padding="same", use_bias=False, name="stem")(x)
+    x = _norm(x, "stem")
+    for stage, (expansion, filters, blocks, first_stride) in enumerate(_STAGES):
+        for block in range(blocks):
+            stride = first_stride if block == 0 else 1
+            x = _block(x, expansion, filters, stride, f"stage{stage}_{block}")
+    x = _norm(layers.Conv2D(1280, 1, use_bias=False, name="head")(x), "head")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(classes, name="linear")(x)
+    model = keras.Model(inputs, outputs, name="mobilenet_v2")
+    if weights is not None:
+        load_weights(model, weights)
+    return model
