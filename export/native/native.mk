@@ -5,6 +5,7 @@ NATIVE := export/native
 NATIVE_BUILD ?= build/native
 NATIVE_SOURCES := $(wildcard $(NATIVE)/src/*.cc)
 NATIVE_HEADERS := $(wildcard $(NATIVE)/src/*.h $(NATIVE)/include/dqa/*.h)
+NATIVE_TESTS := $(wildcard $(NATIVE)/tests/*.cc)
 NATIVE_FLAGS := -std=c++17 -O3 -g -ffp-contract=off -I$(NATIVE)/include \
 	-I$(NATIVE)/src -Wall -Wextra -Wconversion -Werror -pthread
 GOLDEN := tests/golden
@@ -24,7 +25,7 @@ native:
 	$(PYTHON) -m pip install -q "setuptools>=68" "nanobind>=2.4"
 	$(PYTHON) setup.py -q build_ext --inplace
 	@mkdir -p $(NATIVE_BUILD)
-	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE_TESTS) \
 		-o $(NATIVE_BUILD)/codec_test
 	$(NATIVE_BUILD)/codec_test $(GOLDEN)
 
@@ -34,7 +35,7 @@ fuzz:
 	@$(call need,clang++,clang)
 	@mkdir -p $(NATIVE_BUILD)/found
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
-		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+		$(NATIVE_SOURCES) $(NATIVE_TESTS) \
 		-o $(NATIVE_BUILD)/codec_test_sanitized
 	$(NATIVE_BUILD)/codec_test_sanitized $(GOLDEN)
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
@@ -52,7 +53,7 @@ aarch64:
 	@$(call need,qemu-aarch64-static,qemu-user-static)
 	@mkdir -p $(NATIVE_BUILD)
 	aarch64-linux-gnu-g++ $(NATIVE_FLAGS) -static $(NATIVE_SOURCES) \
-		$(NATIVE)/tests/codec_test.cc -o $(NATIVE_BUILD)/codec_test_aarch64
+		$(NATIVE_TESTS) -o $(NATIVE_BUILD)/codec_test_aarch64
 	qemu-aarch64-static $(NATIVE_BUILD)/codec_test_aarch64 $(GOLDEN)
 
 # Lines and branches of the native code that its tests reach.
@@ -61,7 +62,7 @@ native-coverage:
 	@$(call need,llvm-cov,llvm)
 	@mkdir -p $(NATIVE_BUILD)
 	clang++ $(NATIVE_FLAGS) -O1 -fprofile-instr-generate -fcoverage-mapping \
-		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+		$(NATIVE_SOURCES) $(NATIVE_TESTS) \
 		-o $(NATIVE_BUILD)/codec_test_covered
 	LLVM_PROFILE_FILE=$(NATIVE_BUILD)/codec_test.profraw \
 		$(NATIVE_BUILD)/codec_test_covered $(GOLDEN)
