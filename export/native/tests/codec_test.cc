@@ -328,6 +328,42 @@ void check_bad_calls() {
   CHECK(dqa_codec_create(&view, absent, &none, &error) == DQA_BAD_ARGUMENT);
 }
 
+// Many strips on many threads: the bytes are those of one thread, and so is the
+// failure.
+void check_threads() {
+  Random random{88172645463325252u};
+  const Table table = random_table(4, 2, 24, &random);
+  const Codec codec = codec_of(table, DQA_AUTO);
+  const DqaGeometry geometry = {97, 60, 2};
+  const std::vector<float> values = random_values(table, 97u * 60 * 24, &random);
+  for (int s = DQA_RAW; s <= DQA_ALL; ++s) {
+    const auto storage = static_cast<DqaStorage>(s);
+    Bytes first, blob(dqa_blob_bound(codec.get(), storage, &geometry));
+    std::vector<float> first_back, back(values.size());
+    DqaError first_error = {}, error = {};
+    for (const uint32_t threads : {1u, 2u, 3u, 8u, 100u}) {
+      size_t size = 0;
+      CHECK(dqa_pack(codec.get(), storage, DQA_FLOAT32, values.data(), &geometry,
+                     threads, blob.data(), blob.size(), &size, nullptr) == DQA_OK);
+      Bytes written(blob.begin(), blob.begin() + static_cast<long>(size));
+      CHECK(dqa_unpack(codec.get(), DQA_FLOAT32, written.data(), size, 97, 60, threads,
+                       back.data(), nullptr) == DQA_OK);
+      if (threads == 1) {
+        first = written;
+        first_back = back;
+      }
+      CHECK(written == first && same(back, first_back));
+      // Strips 5 and 6 end elsewhere, each off by an amount of its own.
+      written[16 + 4 * 4] ^= 1;
+      written[16 + 4 * 6] ^= 6;
+      CHECK(dqa_unpack(codec.get(), DQA_FLOAT32, written.data(), size, 97, 60, threads,
+                       back.data(), &error) != DQA_OK);
+      if (threads == 1) first_error = error;
+      CHECK(std::strcmp(error.message, first_error.message) == 0);
+    }
+  }
+}
+
 // Every rule of a block, broken alone.
 void check_bad_blocks() {
   const Codec codec = codec_of(plain_table(), DQA_AUTO);
@@ -380,6 +416,7 @@ int main(int arguments, char** values) {
   check_every_width(best);
   check_bad_tables();
   check_bad_calls();
+  check_threads();
   check_bad_blocks();
   check_residual_tables(values[1]);
   const char* const names[] = {"auto", "scalar", "avx2", "neon"};
