@@ -30,7 +30,7 @@ install: $(VENV)/installed
 demo: install
 	$(VENV)/bin/dqa demo --output build/demo
 
-lint: install
+lint: install lint-native
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	@# mypy sees the package as it is installed: export/ inside dqa_keras/.
