@@ -380,6 +380,37 @@ def run(
     }
 
 
+def overview(result: dict[str, Any]) -> str:
+    """The few figures that the README quotes, as it quotes them."""
+    transfer = {row["what"]: row for row in result["transfer"]}
+    threads = {row["what"]: row["two_threads_over_one"] for row in result["threads"]}
+    real = (result["resnet32"] or {}).get("bits_per_value", {})
+    lines = [
+        "| class | bits a value | on ResNet-32 | pack | unpack | two threads: pack "
+        "| unpack |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in packing.STORAGES:
+        pack, unpack = transfer[f"pack {name}"], transfer[f"unpack {name}"]
+        bits = f"{real[name]:.2f}" if name in real else "-"
+        lines.append(
+            f"| {name} | {pack['bits_per_value']:.2f} | {bits} "
+            f"| {pack['of_memcpy']:.2f}x | {unpack['of_memcpy']:.2f}x "
+            f"| {threads[f'pack {name}']:.2f}x | {threads[f'unpack {name}']:.2f}x |"
+        )
+    decode = result["residual_decode"] or {}
+    peers = [name for name in decode if name.startswith("huff0")]
+    if peers:
+        fastest = min(peers, key=lambda name: decode[name]["codec_is_faster"])
+        lines += [
+            "",
+            f"Residuals decode at {decode['codec']['m_residuals_per_s']:.0f} million a "
+            f"second, {decode[fastest]['codec_is_faster']:.2f}x the faster of huff0's "
+            "decoders.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def to_text(result: dict[str, Any]) -> str:
     """The result of `run` as Markdown tables."""
     lines = [
@@ -461,7 +492,9 @@ def main() -> None:
     print(text, end="")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-        arguments.json.with_suffix(".md").write_text(f"# The codec, measured\n\n{text}")
+        arguments.json.with_suffix(".md").write_text(
+            f"# The codec, measured\n\nThe README quotes:\n\n{overview(result)}\n{text}"
+        )
 
 
 if __name__ == "__main__":
