@@ -164,7 +164,7 @@ def blocks_sizes(
     for start in range(0, count, BLOCK_SYMBOLS):
         block = lengths[symbols[:, start : start + BLOCK_SYMBOLS]]
         parts = stream_counts(block.shape[1])
-        starts = np.cumsum(parts) - parts
+        starts = np.cumsum([0, *parts[:-1]])
         bits = np.add.reduceat(block, starts, axis=1, dtype=np.int64)
         coded = 2 * len(parts) + (-(-bits // 8)).sum(axis=1)
         total += np.minimum(coded, 2 + plane_size(block.shape[1], width))

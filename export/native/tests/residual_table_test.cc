@@ -56,38 +56,36 @@ void put(Bytes* bytes, size_t at, uint64_t value, size_t count) {
   }
 }
 
+Bytes joined(const Bytes& first, const Bytes& second) {
+  Bytes both(first.size() + second.size());
+  std::copy(first.begin(), first.end(), both.begin());
+  std::copy(second.begin(), second.end(),
+            both.end() - static_cast<long>(second.size()));
+  return both;
+}
+
 // Records with the header and the checksum that fit them.
 Bytes buffer(const Bytes& records, uint64_t count) {
-  Bytes bytes = {'D', 'Q', 'A', 'R', 1, 0, 0, 0, 0, 0, 0, 0};
-  bytes.insert(bytes.end(), records.begin(), records.end());
+  const Bytes header = {'D', 'Q', 'A', 'R', 1, 0, 0, 0, 0, 0, 0, 0};
+  Bytes bytes = joined(joined(header, records), Bytes(4));
   put(&bytes, 6, count, 2);
-  put(&bytes, 8, bytes.size() + 4, 4);
-  const uint32_t crc = crc32(bytes.data(), bytes.size());
-  bytes.resize(bytes.size() + 4);
-  put(&bytes, bytes.size() - 4, crc, 4);
+  put(&bytes, 8, bytes.size(), 4);
+  put(&bytes, bytes.size() - 4, crc32(bytes.data(), bytes.size() - 4), 4);
   return bytes;
 }
 
 // n = 1, m = 1, signed, shape (2, 3), mask 101: the example of the Python tests.
 Bytes record(const std::string& name) {
-  Bytes bytes(2);
-  put(&bytes, 0, name.size(), 2);
-  bytes.insert(bytes.end(), name.begin(), name.end());
+  Bytes size(2);
+  put(&size, 0, name.size(), 2);
   const Bytes rest = {1, 1,    1, 2, 2,    0,    0, 0, 3, 0,    0, 0, 5, 0, 0,
                       0, 0x3f, 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 1, 1, 1, 1};
-  bytes.insert(bytes.end(), rest.begin(), rest.end());
-  return bytes;
+  return joined(joined(size, Bytes(name.begin(), name.end())), rest);
 }
 
 // Where the parts of record("r") begin.
 constexpr size_t kBits = 3, kExtraBits = 4, kSigned = 5, kRank = 6, kChannels = 11,
                  kScale = 16, kResidualLengths = 28, kBaseLengths = 30;
-
-Bytes joined(const Bytes& first, const Bytes& second) {
-  Bytes both = first;
-  both.insert(both.end(), second.begin(), second.end());
-  return both;
-}
 
 // Every golden case's table, under its name.
 void check_golden_tables(const std::string& golden) {
@@ -222,7 +220,7 @@ void check_record_rules() {
   CHECK(refusal(
             [](Bytes* bytes) {
               (*bytes)[kBits] = 2;
-              bytes->insert(bytes->end(), {2, 2});
+              *bytes = joined(*bytes, {2, 2});
             },
             "over-subscribed") == DQA_BAD_TABLE);
   // m = 0 has one symbol, of no bits.
