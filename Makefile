@@ -8,9 +8,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help:
 	@echo "make demo     train, quantize, export and compare on real digits (offline)"
 	@echo "make test     style, types, doctests, unit and end-to-end tests, notebook"
-	@echo "make lint     style and types only"
+	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
+	@echo "make native-coverage   what the native tests reach"
 	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
 	@echo "make kotlin   the README's Kotlin, compiled against the tensorflow-lite AAR"
 	@echo "make clean    remove everything that was built"
@@ -32,7 +33,7 @@ install: $(VENV)/installed
 demo: install
 	$(VENV)/bin/dqa demo --output build/demo
 
-lint: install
+lint: install lint-native
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	@# mypy sees the package as it is installed: export/ inside dqa_keras/.

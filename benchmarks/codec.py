@@ -1,6 +1,10 @@
-"""What the codec's speed is, beside memcpy and zstandard: the figures of the README.
+"""The codec's speed beside memcpy, zstandard and huff0, and its sizes.
 
-    python -m benchmarks.codec [--json out.json] [--rounds 21]
+    dqa bench codec [--rounds 21] [--json benchmarks/results/codec.json]
+        [--weights resnet32_cifar10.npz --data_dir tfds]
+
+With --json the tables are also written as Markdown beside it. With --weights, the
+activations of ResNet-32 on CIFAR-10 test images are packed as well: sizes on real data.
 
 One tensor as the runtime meets it (n=4, m=2, 25 % important channels, half zeros,
 1x256x256x64). Everything is measured in one process, the candidates of a table taking
@@ -12,9 +16,13 @@ writes 4. GB/s counts the float32 side of each.
 """
 
 import argparse
+import ctypes
+import dataclasses
 import json
 import platform
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +35,7 @@ from dqa_keras import blocks, codec, huffman, packing
 from dqa_keras.tables import LayerTable
 
 SHAPE = (1, 256, 256, 64)
+HERE = Path(__file__).parent
 Job = Callable[[], object]
 
 
@@ -147,10 +156,11 @@ def measure_threads(
 def measure_decode(
     table: LayerTable, values: NDArray[np.float32], rounds: int
 ) -> dict[str, Any] | None:
-    """Residual decoding beside zstandard; `None` without the compiled codec.
+    """Residual decoding beside its peers; `None` without the compiled codec.
 
     zstandard gets the residuals twice: one to a byte, so that a symbol of its Huffman
-    stage (huff0) is a residual, and packed four to a byte, as one would use it.
+    stage (huff0) is a residual, and packed four to a byte, as one would use it. huff0
+    alone gets them one to a byte, with either of its decoders.
     """
     fast = codec.Codec(table)
     if fast.runtime == "numpy":
@@ -185,9 +195,16 @@ def measure_decode(
             )
             sizes[name] = len(compressed)
             jobs[name] = lambda c=compressed: decompressor.decompress(c)
-    seconds = take_turns(jobs, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        peer = huff0(Path(folder), residual)
+        if peer is not None:
+            jobs |= peer.jobs
+            sizes |= dict.fromkeys(peer.jobs, peer.size)
+        seconds = take_turns(jobs, rounds)
     if out[: len(plane)].tobytes() != plane:
         raise AssertionError("the decoded residuals differ from those encoded")
+    if peer is not None and not np.array_equal(peer.out, residual):
+        raise AssertionError("huff0's residuals differ from those encoded")
     return {
         name: {
             "m_residuals_per_s": residual.size / statistics.median(times) / 1e6,
@@ -196,6 +213,60 @@ def measure_decode(
         }
         for name, times in seconds.items()
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Huff0:
+    """huff0 with the residuals encoded.
+
+    Args:
+        jobs: Dictionary from the name of a decoder to what decodes them with it.
+        size: Integer. Bytes of the encoded residuals.
+        out: Uint8 array that the jobs decode to.
+    """
+
+    jobs: dict[str, Job]
+    size: int
+    out: NDArray[np.uint8]
+
+
+def huff0(folder: Path, symbols: NDArray[np.uint8]) -> Huff0 | None:
+    """huff0 out of Debian's static libzstd (libzstd-dev); `None` where it is not.
+
+    It is compiled into a library of this process, so that it can take turns
+    with the codec.
+    """
+    library = folder / "huff0.so"
+    command = ["g++", "-std=c++17", "-O3", "-shared", "-fPIC", "-o", str(library)]
+    try:
+        subprocess.run(
+            [*command, str(HERE / "huff0.cc"), "-l:libzstd.a"],
+            check=True,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    peer = ctypes.CDLL(str(library))
+    peer.huff0_open.restype = ctypes.c_void_p
+    peer.huff0_size.restype = ctypes.c_size_t
+    encoded = ctypes.c_void_p(
+        peer.huff0_open(
+            symbols.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(symbols.size)
+        )
+    )
+    if not encoded:
+        return None
+    out = np.zeros(symbols.size, np.uint8)
+
+    def decode(two: int) -> None:
+        if peer.huff0_decode(encoded, two, out.ctypes.data_as(ctypes.c_void_p)):
+            raise AssertionError("huff0 cannot read what it wrote")
+
+    jobs: dict[str, Job] = {
+        "huff0, one symbol a look-up": lambda: decode(0),
+        "huff0, two symbols a look-up": lambda: decode(1),
+    }
+    return Huff0(jobs, int(peer.huff0_size(encoded)), out)
 
 
 def measure_size(table: LayerTable, values: NDArray[np.float32]) -> dict[str, float]:
@@ -222,11 +293,73 @@ def entropy_bits(counts: NDArray[np.integer]) -> float:
     return float(-(present * np.log2(present / counts.sum())).sum())
 
 
-def run(rounds: int = 21) -> dict[str, Any]:
+def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[str, Any]:
+    """Stored bits of ResNet-32's activations on CIFAR-10 test images, default preset.
+
+    Args:
+        weights: Path of the weights (`.npz`).
+        data_dir: Where TFDS keeps its prepared datasets.
+        images: Integer. Test images, each packed for itself. Defaults to `64`.
+
+    Returns:
+        Dictionary: bits a value of every class over all layers, `huffman` (what class
+        residual would take with no overhead), `entropy` (the order-0 entropy of base
+        codes and residuals, each layer for itself), and what `all` takes over it.
+    """
+    import keras
+
+    import dqa_keras as dqa
+    from dqa_keras import datasets
+    from dqa_keras.layers import quantizer_layers
+    from dqa_keras.models import resnet32
+
+    splits = datasets.load("cifar10", data_dir=data_dir)
+    model = dqa.quantize_model(resnet32(weights=str(weights)), dqa.DQAConfig())
+    dqa.calibrate(model, splits.train.take(1000).batch(100), verbose=0)
+    layers = quantizer_layers(model)
+    inputs = keras.Model(model.inputs, [layer.input for layer in layers])
+    bits = dict.fromkeys((*packing.STORAGES, "huffman", "entropy"), 0.0)
+    counts = {
+        layer.name: (np.zeros(2**layer.bits, int), np.zeros(2**layer.extra_bits, int))
+        for layer in layers
+    }
+    codecs = [codec.Codec(layer.table()) for layer in layers]
+    values = 0
+    for x, _ in splits.test.take(images).batch(1):
+        for fast, activation in zip(codecs, inputs.predict_on_batch(x), strict=True):
+            table = fast.table
+            codes = packing.quantize(np.asarray(activation), table)
+            values += codes.size
+            for storage in packing.STORAGES:
+                bits[storage] += 8 * fast.pack(codes, storage).size
+            for total, symbols in zip(
+                counts[table.name], packing.split_symbols(codes, table), strict=True
+            ):
+                total += np.bincount(symbols, minlength=total.size)
+    for table in (fast.table for fast in codecs):
+        base, residual = counts[table.name]
+        bits["entropy"] += entropy_bits(base) + entropy_bits(residual)
+        bits["huffman"] += int(base.sum()) * table.bits + int(
+            residual @ table.residual_lengths.astype(int)
+        )
+    return {
+        "images": images,
+        "bits_per_value": {name: total / values for name, total in bits.items()},
+        "all_over_entropy": bits["all"] / bits["entropy"],
+        "residual_over_huffman": bits["residual"] / bits["huffman"],
+    }
+
+
+def run(
+    rounds: int = 21, weights: Path | None = None, data_dir: Path | None = None
+) -> dict[str, Any]:
     """Measures everything.
 
     Args:
         rounds: Integer. How often every candidate takes its turn. Defaults to `21`.
+        weights: Path of ResNet-32's weights; `None` leaves real data out. Defaults to
+            `None`.
+        data_dir: Path of the prepared CIFAR-10. Defaults to `None`.
 
     Returns:
         Dictionary of plain JSON values.
@@ -241,14 +374,48 @@ def run(rounds: int = 21) -> dict[str, Any]:
         "transfer": measure_transfer(table, values, rounds),
         "threads": measure_threads(table, values, rounds),
         "residual_decode": measure_decode(table, values, rounds),
+        "resnet32": None
+        if weights is None or data_dir is None
+        else measure_resnet32(weights, data_dir),
     }
 
 
-def to_text(result: dict[str, Any]) -> str:
-    """The result of `run` as tables for a terminal or the README."""
+def overview(result: dict[str, Any]) -> str:
+    """The few figures that the README quotes, as it quotes them."""
+    transfer = {row["what"]: row for row in result["transfer"]}
+    threads = {row["what"]: row["two_threads_over_one"] for row in result["threads"]}
+    real = (result["resnet32"] or {}).get("bits_per_value", {})
     lines = [
-        result["tensor"],
-        f"{result['runtime']}; medians of {result['rounds']} rounds",
+        "| class | bits a value | on ResNet-32 | pack | unpack | two threads: pack "
+        "| unpack |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in packing.STORAGES:
+        pack, unpack = transfer[f"pack {name}"], transfer[f"unpack {name}"]
+        bits = f"{real[name]:.2f}" if name in real else "-"
+        lines.append(
+            f"| {name} | {pack['bits_per_value']:.2f} | {bits} "
+            f"| {pack['of_memcpy']:.2f}x | {unpack['of_memcpy']:.2f}x "
+            f"| {threads[f'pack {name}']:.2f}x | {threads[f'unpack {name}']:.2f}x |"
+        )
+    decode = result["residual_decode"] or {}
+    peers = [name for name in decode if name.startswith("huff0")]
+    if peers:
+        fastest = min(peers, key=lambda name: decode[name]["codec_is_faster"])
+        lines += [
+            "",
+            f"Residuals decode at {decode['codec']['m_residuals_per_s']:.0f} million a "
+            f"second, {decode[fastest]['codec_is_faster']:.2f}x the faster of huff0's "
+            "decoders.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """The result of `run` as Markdown tables."""
+    lines = [
+        f"Tensor: {result['tensor']}. Medians of {result['rounds']} rounds, "
+        f"{result['runtime']}.",
         "",
         "| one thread | GB/s of float32 | of memcpy | stored bits a value |",
         "|---|---|---|---|",
@@ -276,28 +443,58 @@ def to_text(result: dict[str, Any]) -> str:
                 f"| {name} | {row['m_residuals_per_s']:.0f} "
                 f"| {row['codec_is_faster']:.2f} | {row['bits_per_residual']:.3f} |"
             )
+        if not any(name.startswith("huff0") for name in decode):
+            lines += [
+                "",
+                "huff0 is absent: it needs g++ and libzstd-dev from 1.5.4 on.",
+            ]
     size = result["size"]
     lines += [
         "",
-        f"residual section over its Huffman optimum: "
-        f"{size['residual_section_over_huffman']:.4f}",
-        f"class residual over its Huffman optimum: "
-        f"{size['residual_blob_over_huffman']:.4f}",
-        f"class all over the order-0 entropy: {size['all_blob_over_entropy']:.4f}",
+        "| size | over |",
+        "|---|---|",
+        f"| residual section over its Huffman optimum "
+        f"| {size['residual_section_over_huffman']:.4f} |",
+        f"| class residual over its Huffman optimum "
+        f"| {size['residual_blob_over_huffman']:.4f} |",
+        f"| class all over the order-0 entropy | {size['all_blob_over_entropy']:.4f} |",
     ]
-    return "\n".join(lines)
+    real = result["resnet32"]
+    if real is not None:
+        bits = real["bits_per_value"]
+        lines += [
+            "",
+            f"| ResNet-32, {real['images']} CIFAR-10 test images | bits a value |",
+            "|---|---|",
+            *(f"| {name} | {bits[name]:.3f} |" for name in packing.STORAGES),
+            f"| residual without overhead | {bits['huffman']:.3f} |",
+            f"| order-0 entropy, a code a layer | {bits['entropy']:.3f} |",
+            "",
+            f"There, class all takes {real['all_over_entropy']:.4f} of the entropy, "
+            f"class residual {real['residual_over_huffman']:.4f} of its Huffman "
+            "optimum.",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Prints the tables and, if asked, writes the JSON."""
+    """Prints the tables and, if asked, writes them and the JSON."""
     parser = argparse.ArgumentParser(description="Speed and size of the codec.")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--weights", type=Path, help="ResNet-32's, for real data")
+    parser.add_argument("--data_dir", type=Path, help="prepared CIFAR-10")
     arguments = parser.parse_args()
-    result = run(arguments.rounds)
-    print(to_text(result))
+    if (arguments.weights is None) != (arguments.data_dir is None):
+        parser.error("--weights and --data_dir go together: real data needs both")
+    result = run(arguments.rounds, arguments.weights, arguments.data_dir)
+    text = to_text(result)
+    print(text, end="")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.json.with_suffix(".md").write_text(
+            f"# The codec, measured\n\nThe README quotes:\n\n{overview(result)}\n{text}"
+        )
 
 
 if __name__ == "__main__":

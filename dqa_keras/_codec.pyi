@@ -3,6 +3,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 def best_isa() -> str: ...
+def read_tables(
+    data: bytes,
+) -> list[tuple[bytes, int, int, int, bytes, bytes, bytes, bytes, bytes]]: ...
 
 class Codec:
     def __init__(

@@ -141,18 +141,33 @@ def blocks_size(
     Returns:
         Integer.
     """
+    return int(blocks_sizes(symbols[None], width, lengths)[0])
+
+
+def blocks_sizes(
+    symbols: NDArray[np.uint8], width: int, lengths: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Bytes that `write_blocks` gives for each of several sections of equal length.
+
+    Args:
+        symbols: Uint8 array (N, T).
+        width: Integer in 0..8.
+        lengths: Uint8 array (2^width,). Codeword lengths.
+
+    Returns:
+        Int64 array (N,).
+    """
+    sections, count = symbols.shape
+    total = np.zeros(sections, np.int64)
     if width == 0:
-        return 0
-    total = 0
-    bits = np.asarray(lengths, np.int64)[symbols]
-    for start in range(0, symbols.size, BLOCK_SYMBOLS):
-        block = bits[start : start + BLOCK_SYMBOLS]
-        ends = np.cumsum(stream_counts(block.size))
-        sizes = [-(-int(part.sum()) // 8) for part in np.split(block, ends[:-1])]
-        if _coded_is_smaller(sizes, block.size, width):
-            total += 2 * len(sizes) + sum(sizes)
-        else:
-            total += 2 + plane_size(block.size, width)
+        return total
+    for start in range(0, count, BLOCK_SYMBOLS):
+        block = lengths[symbols[:, start : start + BLOCK_SYMBOLS]]
+        parts = stream_counts(block.shape[1])
+        starts = np.cumsum([0, *parts[:-1]])
+        bits = np.add.reduceat(block, starts, axis=1, dtype=np.int64)
+        coded = 2 * len(parts) + (-(-bits // 8)).sum(axis=1)
+        total += np.minimum(coded, 2 + plane_size(block.shape[1], width))
     return total
 
 

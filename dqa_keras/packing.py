@@ -380,6 +380,37 @@ def packed_size(
     return total
 
 
+def strips_sizes(
+    residual: NDArray[np.uint8], table: LayerTable, row_values: int
+) -> NDArray[np.int64]:
+    """Bytes of the strips of class `"residual"`, for each of several tensors.
+
+    Strips have `default_strip_rows` rows. A blob has its header and directory on top,
+    which a reader that keeps bare strips does without.
+
+    Args:
+        residual: Uint8 array (N, R, K). Residual symbols of each row of N tensors.
+        table: `LayerTable`.
+        row_values: Integer. Values in a row.
+
+    Returns:
+        Int64 array (N,).
+    """
+    tensors, rows, _ = residual.shape
+    strip_rows = default_strip_rows(rows, row_values)
+    total = np.zeros(tensors, np.int64)
+    for first in range(0, rows, strip_rows):
+        strip = residual[:, first : first + strip_rows]
+        height, symbols = strip.shape[1:]
+        total += blocks.plane_size(height * row_values, table.bits)
+        total += blocks.blocks_sizes(
+            strip.reshape(tensors, height * symbols),
+            table.extra_bits,
+            table.residual_lengths,
+        )
+    return total
+
+
 def read_header(blob: bytes) -> Header:
     """Reads and checks header and directory of a blob.
 

@@ -1,9 +1,15 @@
 """How many bits activations really take, measured on data.
 
-Counted for each stored activation: its n-bit base code; for values of important
-channels the Huffman codeword of the residual; and the layer's residual table (mask and
-codeword lengths), spread over the activations of one input. Scales are not counted: any
-per-channel scheme has them, and they are constants of the model, like a bias.
+What counts is what the codec writes for each image by itself in storage class
+`residual`, to the byte (`packing.strips_sizes`): planes of n-bit base codes; blocks of
+Huffman-coded residuals with the sizes of their streams; the bits that fill up the last
+byte of each; and the plane that takes the place of a block that would not shrink. The
+layer's residual table (mask and codeword lengths) is spread over the activations of one
+input.
+
+Not counted are scales, which any per-channel scheme has and which are constants of the
+model, like a bias; nor a blob's header and directory (16 bytes and 4 for each strip),
+which a runtime that keeps bare strips in its arena does without.
 """
 
 import dataclasses
@@ -14,9 +20,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from dqa_keras import feeding, tracing
+from dqa_keras import feeding, packing, tracing
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.observers import decibels
+from dqa_keras.tables import LayerTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,35 +72,50 @@ class Storage:
         return sum(layer.kib for layer in self.layers.values())
 
 
-def _measured(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
-    """Residual counts (2^m,), signal and noise energy, values; quantizes."""
-    x = ops.cast(inputs, "float32")
-    outputs = layer.quantized(x)
-    residual = ops.bitwise_and(layer.codes(x), 2**layer.extra_bits - 1)
-    important = ops.cast(layer.mask, "int32")
-    counts = [
-        ops.sum(ops.cast(ops.equal(residual, value), "int32") * important)
-        for value in range(2**layer.extra_bits)
-    ]
-    report = (
-        ops.stack(counts),
-        ops.sum(ops.square(x)),
-        ops.sum(ops.square(x - outputs)),
-        ops.size(x),
-    )
-    return report, ops.cast(outputs, layer.compute_dtype)
+def _tap(tables: dict[str, LayerTable]) -> tracing.Tap:
+    """Reports residuals of important channels, signal and noise energy, and values."""
+
+    def residuals(layer: Quantizer, x: Any) -> Any:
+        important = np.flatnonzero(tables[layer.name].mask)
+        if layer.extra_bits == 0 or important.size == 0:
+            return ops.cast(x[..., :0], "uint8")
+        codes = ops.take(layer.codes(x), important, axis=-1)
+        return ops.cast(ops.bitwise_and(codes, 2**layer.extra_bits - 1), "uint8")
+
+    def measured(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
+        x = ops.cast(inputs, "float32")
+        outputs = layer.quantized(x)
+        report = (
+            residuals(layer, x),
+            ops.sum(ops.square(x)),
+            ops.sum(ops.square(x - outputs)),
+            ops.size(x),
+        )
+        return report, ops.cast(outputs, layer.compute_dtype)
+
+    return measured
 
 
 class _Tally:
     """Sums over batches for one layer."""
 
-    def __init__(self, symbols: int) -> None:
-        self.residuals: NDArray[np.int64] = np.zeros(symbols, np.int64)
+    def __init__(self, table: LayerTable) -> None:
+        self.table = table
+        self.bits = self.values = 0
         self.signal = self.noise = 0.0
-        self.values = 0
 
-    def add(self, counts: Any, signal: Any, noise: Any, values: Any) -> None:
-        self.residuals += counts
+    def add(
+        self, residual: NDArray[np.uint8], signal: Any, noise: Any, values: Any
+    ) -> None:
+        images, *axes, important = residual.shape
+        rows = axes[0] if axes else 1
+        symbols = int(np.prod(axes[1:], dtype=np.int64)) * important
+        strips = packing.strips_sizes(
+            residual.reshape(images, rows, symbols),
+            self.table,
+            int(values) // (images * rows),
+        )
+        self.bits += 8 * int(strips.sum())
         self.signal += float(signal)
         self.noise += float(noise)
         self.values += int(values)
@@ -138,21 +160,20 @@ def storage_bits(
             "fewer bits. Use dqa_keras.quantize_model(model, config) first."
         )
     tables = {name: layer.table() for name, layer in layers.items()}
-    tallies = {name: _Tally(2**layer.extra_bits) for name, layer in layers.items()}
-    observe = tracing.observing(model, _measured)
+    tallies = {name: _Tally(table) for name, table in tables.items()}
+    observe = tracing.observing(model, _tap(tables))
     images = 0
     for x in feeding.observed(model, data, batch_size, verbose, "measure storage"):
         images += len(keras.tree.flatten(x)[0])
         for layer, result in observe(x):
             tallies[layer.name].add(*result)
     measured = {}
-    for name, layer in layers.items():
-        tally, table = tallies[name], tables[name]
-        residual_bits = float(tally.residuals @ table.residual_lengths.astype(int))
-        if layer.extra_bits:
-            residual_bits += table.storage_bits * images
+    for name, tally in tallies.items():
+        bits = tally.bits
+        if layers[name].extra_bits:
+            bits += tally.table.storage_bits * images
         measured[name] = LayerStorage(
-            bits=layer.bits + residual_bits / tally.values,
+            bits=bits / tally.values,
             activations=tally.values // images,
             sqnr=decibels(tally.signal, tally.noise),
         )

@@ -110,6 +110,10 @@ def decode(data: bytes) -> list[LayerTable]:
     tables = [_table(reader) for _ in range(count)]
     if reader.left:
         raise MetadataError(f"{NAME} has {reader.left} bytes behind its last table")
+    names = [table.name for table in tables]
+    if len(set(names)) < count:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MetadataError(f"{NAME}: names must be unique. Received: {twice!r} twice")
     return tables
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import keras
@@ -50,6 +51,16 @@ def test_applications_measured_are_counted_right():
     assert set(rows) <= set(models)
     assert f"{len(rows)} of {len(models)} measured" in README
     assert not [name for name, row in rows.items() if "error" in row]
+
+
+def test_codec_figures_are_the_measured_ones():
+    result = json.loads((RESULTS / "codec.json").read_text())
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "codec.py"))
+    overview = benchmark["overview"](result)
+    assert overview in README
+    text = (RESULTS / "codec.md").read_text()
+    assert overview in text
+    assert text.endswith(benchmark["to_text"](result))
 
 
 def test_files_that_are_linked_exist():

@@ -5,6 +5,7 @@ import reference
 import tensorflow as tf
 
 import dqa_keras as dqa
+from dqa_keras import packing
 from dqa_keras.storage import LayerStorage, Storage
 
 
@@ -21,14 +22,17 @@ def data():
 
 
 def counted(x, layer):
-    """Bits per activation: base codes, residual codewords, mask and lengths."""
+    """Bits per activation: what the codec writes for each input, mask and lengths."""
     n, m = layer.bits, layer.extra_bits
     scale, mask = layer.scale.numpy(), layer.mask.numpy()
     q = reference.codes(x, scale, mask, n, m, bool(layer.signed.numpy()))
-    lengths = layer.table().residual_lengths.astype(int)
-    residual = lengths[reference.residuals(q, mask, m)].sum()
-    table = len(x) * (mask.size + 8 * 2**m)
-    return n + (residual + table) / x.size
+    table = layer.table()
+    blobs = [
+        packing.pack(codes.astype(packing.code_dtype(table))[None], table, "residual")
+        for codes in q
+    ]
+    strips = sum(len(blob) - packing.read_header(blob).offsets[0] for blob in blobs)
+    return (8 * strips + len(x) * (mask.size + 8 * 2**m)) / x.size
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
@@ -52,6 +56,23 @@ def test_no_important_channel_costs_the_table_only(data):
     assert bits == pytest.approx(4 + (6 + 8 * 4) / 30, rel=1e-9)
 
 
+def test_strips_blocks_and_blocks_that_do_not_shrink_are_counted():
+    """Two strips of several blocks; behind the first image, residuals that are rare."""
+    random = np.random.default_rng(1)
+    x = np.abs(random.normal(size=(3, 20, 90, 64))).astype(np.float32)
+    x *= random.random(x.shape) < 0.3
+    layer = dqa.layers.DQA(bits=4, extra_bits=2, important_fraction=0.5, name="q")
+    model = keras.Sequential([keras.Input((20, 90, 64)), layer])
+    dqa.calibrate(model, x, verbose=0)
+    x[1:] = layer.scale.numpy() * 3  # the residual of every important value is 3
+    assert layer.table().residual_lengths[3] > 2
+    assert packing.default_strip_rows(20, 90 * 64) < 20
+    measured = dqa.storage_bits(model, x, batch_size=2).layers["q"].bits
+    assert measured == pytest.approx(counted(x, layer), rel=1e-12)
+    assert dqa.storage_bits(model, x[:1]).total < 5 - 0.1
+    assert dqa.storage_bits(model, x[1:]).total > 5
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -61,12 +82,12 @@ def test_no_important_channel_costs_the_table_only(data):
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_without_extra_bits_exactly_n_bits_are_stored(layer, data):
+def test_without_extra_bits_n_bits_are_stored_and_the_last_byte_filled(layer, data):
     model = one_layer(layer)
     dqa.calibrate(model, data, verbose=0)
     storage = dqa.storage_bits(model, data)
-    assert storage.total == layer.bits
-    assert storage.layers["q"].kib == layer.bits * 30 / 8 / 1024
+    assert storage.layers["q"].kib == -(-layer.bits * 30 // 8) / 1024
+    assert storage.total == pytest.approx(8 * -(-layer.bits * 30 // 8) / 30, rel=1e-12)
 
 
 @pytest.mark.parametrize("layer_class", [dqa.layers.DQA, dqa.layers.NoisyQuant])

@@ -105,15 +105,17 @@ def test_skipped_layers_are_listed_with_their_reason(quantized):
 
 
 def test_without_storage_it_shows_what_calibration_saw(quantized, storage):
-    # Calibrated and measured on the same images: the two nearly agree.
+    # Calibrated and measured on the same images: what is missing is one block's header
+    # and what fills its last byte, on average less than 3 bytes for each activation.
     rows, rest = report(dqa.summary(quantized))
     assert "(as in calibration)" in rest[0]
     for row in rows:
         measured = storage.layers[row["layer"]]
-        assert float(row["stored bits"]) == pytest.approx(measured.bits, abs=0.05)
+        missing = measured.bits - float(row["stored bits"])
+        assert 0 < missing * measured.activations < 24
         assert float(row["SQNR dB"]) == pytest.approx(measured.sqnr, abs=0.5)
     stored = float(re.search(r"([\d.]+) stored bits each", rest[0]).group(1))
-    assert stored == pytest.approx(storage.total, abs=0.05)
+    assert 0 < (storage.total - stored) * storage.activations < 2 * 24
 
 
 def test_expected_bits_without_extra_bits_are_n():

@@ -5,6 +5,7 @@ NATIVE := export/native
 NATIVE_BUILD ?= build/native
 NATIVE_SOURCES := $(wildcard $(NATIVE)/src/*.cc)
 NATIVE_HEADERS := $(wildcard $(NATIVE)/src/*.h $(NATIVE)/include/dqa/*.h)
+NATIVE_TESTS := $(wildcard $(NATIVE)/tests/*.cc)
 NATIVE_FLAGS := -std=c++17 -O3 -g -ffp-contract=off -I$(NATIVE)/include \
 	-I$(NATIVE)/src -Wall -Wextra -Wconversion -Werror -pthread
 GOLDEN := tests/golden
@@ -24,19 +25,22 @@ native:
 	$(PYTHON) -m pip install -q "setuptools>=68" "nanobind>=2.4"
 	$(PYTHON) setup.py -q build_ext --inplace
 	@mkdir -p $(NATIVE_BUILD)
-	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
+	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE_TESTS) \
 		-o $(NATIVE_BUILD)/codec_test
 	$(NATIVE_BUILD)/codec_test $(GOLDEN)
 
-# A million mutated tables and blobs under AddressSanitizer and UndefinedBehaviorSanitizer,
-# and the native tests under the same; stops early after FUZZ_SECONDS.
+# The native tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under
+# ThreadSanitizer; then a million mutated blobs, tables and metadata buffers under the
+# first two. Mutation stops early after FUZZ_SECONDS.
 fuzz:
 	@$(call need,clang++,clang)
 	@mkdir -p $(NATIVE_BUILD)/found
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
-		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
-		-o $(NATIVE_BUILD)/codec_test_sanitized
+		$(NATIVE_SOURCES) $(NATIVE_TESTS) -o $(NATIVE_BUILD)/codec_test_sanitized
 	$(NATIVE_BUILD)/codec_test_sanitized $(GOLDEN)
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=thread $(NATIVE_SOURCES) $(NATIVE_TESTS) \
+		-o $(NATIVE_BUILD)/codec_test_threads
+	$(NATIVE_BUILD)/codec_test_threads $(GOLDEN)
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all $(NATIVE_SOURCES) $(NATIVE)/fuzz/codec_fuzz.cc \
 		-o $(NATIVE_BUILD)/codec_fuzz
@@ -52,7 +56,7 @@ aarch64:
 	@$(call need,qemu-aarch64-static,qemu-user-static)
 	@mkdir -p $(NATIVE_BUILD)
 	aarch64-linux-gnu-g++ $(NATIVE_FLAGS) -static $(NATIVE_SOURCES) \
-		$(NATIVE)/tests/codec_test.cc -o $(NATIVE_BUILD)/codec_test_aarch64
+		$(NATIVE_TESTS) -o $(NATIVE_BUILD)/codec_test_aarch64
 	qemu-aarch64-static $(NATIVE_BUILD)/codec_test_aarch64 $(GOLDEN)
 
 # Lines and branches of the native code that its tests reach.
@@ -61,8 +65,7 @@ native-coverage:
 	@$(call need,llvm-cov,llvm)
 	@mkdir -p $(NATIVE_BUILD)
 	clang++ $(NATIVE_FLAGS) -O1 -fprofile-instr-generate -fcoverage-mapping \
-		$(NATIVE_SOURCES) $(NATIVE)/tests/codec_test.cc \
-		-o $(NATIVE_BUILD)/codec_test_covered
+		$(NATIVE_SOURCES) $(NATIVE_TESTS) -o $(NATIVE_BUILD)/codec_test_covered
 	LLVM_PROFILE_FILE=$(NATIVE_BUILD)/codec_test.profraw \
 		$(NATIVE_BUILD)/codec_test_covered $(GOLDEN)
 	llvm-profdata merge $(NATIVE_BUILD)/codec_test.profraw \
@@ -71,9 +74,9 @@ native-coverage:
 		-instr-profile=$(NATIVE_BUILD)/codec_test.profdata \
 		$(NATIVE_SOURCES) $(NATIVE_HEADERS)
 
-lint-native:
-	@$(call need,clang-format,clang-format)
-	@$(call need,clang-tidy,clang-tidy)
-	clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
-		$(wildcard $(NATIVE)/*/*_test.cc $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc)
-	clang-tidy --quiet $(NATIVE_SOURCES) -- $(filter-out -Werror,$(NATIVE_FLAGS))
+# clang-format and clang-tidy come with the test extra (setup.cfg), so no root is needed.
+lint-native: install
+	$(dir $(PYTHON))clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
+		$(wildcard $(NATIVE)/tests/*.* $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc)
+	$(dir $(PYTHON))clang-tidy --quiet $(NATIVE_SOURCES) -- \
+		$(filter-out -Werror,$(NATIVE_FLAGS))

@@ -4,6 +4,8 @@
 
 Each folder holds one tensor: `table.txt` (a field a line; floats as their bit pattern),
 `values.bin` (float32), `codes.bin` (a byte each), and one blob for each storage class.
+`metadata/` holds `DQA_RESIDUAL` buffers: `cases.bin` has the table of every case, under
+the case's name, `names.bin` names that are hard to read.
 The bytes are the format: if this script changes one, FORMAT.md's version changes too.
 """
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras import huffman, packing
+from dqa_keras.export import residual_table
 from dqa_keras.tables import LayerTable
 
 HERE = Path(__file__).parent
@@ -105,9 +108,33 @@ def write(
         (folder / f"{storage}.bin").write_bytes(blob)
 
 
+def write_metadata(folder: Path, cases: list[LayerTable]):
+    """Writes the buffers of layer tables."""
+    folder.mkdir(exist_ok=True)
+    (folder / "cases.bin").write_bytes(residual_table.encode(cases))
+    names = ["", "block/relu", "zweite Schicht ä", "激活", "🧪", "a\0b"]
+    tables = [
+        LayerTable(
+            name=name,
+            bits=2,
+            extra_bits=1,
+            signed=False,
+            shape=(0,) * (channels - 1) + (channels,),
+            mask=np.arange(channels) % 2 == 0,
+            scale=np.full(channels, 0.5, np.float32),
+            residual_lengths=np.uint8([1, 1]),
+            base_lengths=np.uint8([1, 2, 3, 3]),
+        )
+        for channels, name in enumerate(names, 1)
+    ]
+    data = residual_table.encode(tables)
+    (folder / "names.bin").write_bytes(data + bytes(-len(data) % 16))
+
+
 def main() -> None:
     """Writes every case."""
     rng = np.random.default_rng(0)
+    tables: list[LayerTable] = []
     # name: bits, extra bits, signed, shape, rows a strip, kind of data
     cases = {
         "typical": (4, 2, False, (1, 6, 10, 16), 2, "sparse"),
@@ -145,6 +172,8 @@ def main() -> None:
             bits, extra_bits, signed, mask, values, scale, kind == "strange"
         )
         write(HERE / name, table, values, strip_rows)
+        tables.append(dataclasses.replace(table, name=name))
+    write_metadata(HERE / "metadata", tables)
 
 
 if __name__ == "__main__":

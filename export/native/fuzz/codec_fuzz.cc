@@ -1,9 +1,11 @@
-// libFuzzer target: a table and some bytes to read with it, both hostile. Checks memory
-// through the sanitizers, and that the scalar and the best path say and give the same.
+// libFuzzer target: a table and some bytes to read with it, or a metadata buffer, all
+// hostile. Checks memory through the sanitizers, and that the scalar and the best path
+// say and give the same.
 //
 // Input: 8 bytes (bits, extra bits, signed, channels, rows, row pixels, strip rows,
 // mode), the table's arrays (mask, scales, residual lengths, base lengths), then the
-// bytes. fuzz/make_corpus.py writes seeds in this form.
+// bytes. For a metadata buffer only the mode counts, and it follows the 8 bytes.
+// fuzz/make_corpus.py writes seeds in this form.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "dqa/codec.h"
+#include "dqa/residual_table.h"
 
 namespace {
 
@@ -26,6 +29,7 @@ enum Mode {
   kStripResidual,
   kStripAll,
   kPack,
+  kMetadata,
   kModes
 };
 
@@ -79,9 +83,12 @@ constexpr size_t kHead = 8;
 size_t residual_lengths(size_t extra_bits) { return size_t{1} << (extra_bits & 7); }
 size_t base_lengths(size_t bits) { return size_t{1} << (bits & 15); }
 
+Mode mode_of(const uint8_t* data) { return static_cast<Mode>(data[7] % kModes); }
+
 // Where the bytes to read begin; beyond any input if there is no whole table.
 size_t body_offset(const uint8_t* data, size_t size) {
   if (size < kHead) return ~size_t{0};
+  if (mode_of(data) == kMetadata) return kHead;
   return kHead + 5 * size_t{data[3]} + residual_lengths(data[1]) +
          base_lengths(data[0]);
 }
@@ -144,29 +151,103 @@ Bytes pack(const DqaCodec* codec, const uint8_t* codes, DqaGeometry geometry,
   return all;
 }
 
+// Opens a metadata buffer; reads every byte of every layer, so that the sanitizers see
+// them, and finds each by its name. Every 16th gets codecs: building them takes longer
+// than anything else here.
+void open_tables(const uint8_t* data, size_t size) {
+  static unsigned opened = 0;
+  DqaTables* tables = nullptr;
+  DqaError error = {};
+  {
+    const Bytes copy(data, data + size);  // gone when the layers are read
+    const DqaStatus status = dqa_tables_open(copy.data(), size, &tables, &error);
+    require((status == DQA_OK) == (tables != nullptr),
+            "tables if and only if it is OK");
+  }
+  if (tables == nullptr) {
+    require(error.message[0] != 0, "refused with a message");
+    return;
+  }
+  const bool with_codecs = ++opened % 16 == 0;
+  const size_t count = dqa_tables_count(tables);
+  require(dqa_tables_layer(tables, count) == nullptr, "no layer beyond the last");
+  for (size_t i = 0; i < count; ++i) {
+    const DqaLayer& layer = *dqa_tables_layer(tables, i);
+    require(dqa_tables_find(tables, layer.name, layer.name_size) == &layer, "found");
+    require(layer.name[layer.name_size] == 0, "terminated");
+    const DqaTable& table = layer.table;
+    require(layer.shape[layer.rank - 1] == table.channels, "channels come last");
+    float sum = 0;
+    unsigned important = 0;
+    for (size_t c = 0; c < table.channels; ++c) {
+      sum += table.scale[c];
+      important += table.mask[c];
+    }
+    require(sum > 0 && important <= table.channels, "scales and mask");
+    if (!with_codecs) continue;
+    DqaCodec* codec = nullptr;
+    require((dqa_codec_create(&table, DQA_AUTO, &codec, nullptr) == DQA_OK) ==
+                (table.channels <= 65536),
+            "what was read makes a codec");
+    dqa_codec_destroy(codec);
+  }
+  dqa_tables_close(tables);
+}
+
+uint32_t crc32(const uint8_t* data, size_t size) {
+  uint32_t crc = 0xffffffffu;
+  for (size_t i = 0; i < size; ++i) {
+    crc ^= data[i];
+    for (int bit = 0; bit < 8; ++bit) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+  }
+  return ~crc;
+}
+
+void store4(uint8_t* to, uint32_t value) {
+  for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+// Makes a mutated metadata buffer agree with its own length and checksum, without which
+// no reader looks at its records.
+void make_consistent(uint8_t* data, size_t size) {
+  if (size < 16) return;
+  store4(data + 8, static_cast<uint32_t>(size));
+  store4(data + size - 4, crc32(data, size - 4));
+}
+
 }  // namespace
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
 // Fifteen times in sixteen the table stays: its look-ups take longer to build than most
-// bytes take to read.
+// bytes take to read. Three mutated metadata buffers in four are made consistent.
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed) {
   const size_t body = body_offset(data, size);
-  if (seed % 16 == 0 || size <= body) return LLVMFuzzerMutate(data, size, max_size);
-  return body + LLVMFuzzerMutate(data + body, size - body, max_size - body);
+  if (seed % 16 == 0 || size <= body || max_size <= body) {
+    return LLVMFuzzerMutate(data, size, max_size);
+  }
+  const size_t mutated = LLVMFuzzerMutate(data + body, size - body, max_size - body);
+  if (mode_of(data) == kMetadata && seed / 16 % 4 != 0) {
+    make_consistent(data + body, mutated);
+  }
+  return body + mutated;
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t body = body_offset(data, size);
   if (size < body) return 0;
+  if (mode_of(data) == kMetadata) {
+    open_tables(data + body, size - body);
+    return 0;
+  }
   DqaTable table = {};
   table.bits = data[0];
   table.extra_bits = data[1];
   table.is_signed = data[2];
   table.channels = data[3];
   const size_t rows = data[4], pixels = data[5], strip_rows = data[6];
-  const auto mode = static_cast<Mode>(data[7] % kModes);
+  const Mode mode = mode_of(data);
   const size_t channels = table.channels;
   const uint8_t* at = data + kHead;
   table.mask = at;

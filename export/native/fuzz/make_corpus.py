@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 MODES = {"blob": 0, "threads": 1, "raw": 2, "residual": 3, "all": 4, "pack": 5}
+METADATA = bytes([0] * 7 + [6])
 HEADER = 16
 # Larger seeds slow every run and reach no other line.
 MAX_ARRAYS, MAX_VALUES = 400, 2000
 
 
 def main(golden: Path, out: Path) -> None:
-    """One seed for each blob, its first strip, and the codes to pack."""
+    """One seed for each blob, its first strip, its codes to pack, and each buffer."""
     out.mkdir(parents=True, exist_ok=True)
+    for path in golden.glob("metadata/*.bin"):
+        (out / f"metadata_{path.stem}").write_bytes(METADATA + path.read_bytes())
     for folder in sorted(path.parent for path in golden.glob("*/table.txt")):
         lines = (folder / "table.txt").read_text().splitlines()
         fields = {line.split()[0]: line.split()[1:] for line in lines}

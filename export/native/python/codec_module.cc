@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dqa/codec.h"
+#include "dqa/residual_table.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -172,9 +173,43 @@ class Codec {
   std::unique_ptr<DqaCodec, Destroy> codec_;
 };
 
+template <typename T>
+nb::bytes as_bytes(const T* values, size_t count) {
+  return nb::bytes(reinterpret_cast<const char*>(values), count * sizeof(T));
+}
+
+// One layer as a tuple: name, bits, extra_bits, is_signed, then shape (uint32), mask,
+// scale (float32), residual_lengths and base_lengths as bytes.
+nb::tuple as_tuple(const DqaLayer& layer) {
+  const DqaTable& table = layer.table;
+  return nb::make_tuple(
+      as_bytes(layer.name, layer.name_size), table.bits, table.extra_bits,
+      table.is_signed, as_bytes(layer.shape, layer.rank),
+      as_bytes(table.mask, table.channels), as_bytes(table.scale, table.channels),
+      as_bytes(table.residual_lengths, size_t{1} << table.extra_bits),
+      as_bytes(table.base_lengths, size_t{1} << table.bits));
+}
+
+// The reader of DQA_RESIDUAL as interpreters use it; tests hold it against Python's.
+nb::list read_tables(const nb::bytes& data) {
+  DqaTables* opened = nullptr;
+  DqaError error;
+  require(dqa_tables_open(static_cast<const uint8_t*>(data.data()), data.size(),
+                          &opened, &error),
+          error);
+  const std::unique_ptr<DqaTables, decltype(&dqa_tables_close)> tables(
+      opened, dqa_tables_close);
+  nb::list layers;
+  for (size_t i = 0; i < dqa_tables_count(tables.get()); ++i) {
+    layers.append(as_tuple(*dqa_tables_layer(tables.get(), i)));
+  }
+  return layers;
+}
+
 }  // namespace
 
 NB_MODULE(_codec, module) {
+  module.def("read_tables", &read_tables, "data"_a);
   module.def("best_isa", [] { return kIsaNames[dqa_codec_isa(nullptr)]; });
   nb::class_<Codec>(module, "Codec")
       .def(nb::init<uint32_t, uint32_t, bool, const Bytes&, const Floats&, const Bytes&,

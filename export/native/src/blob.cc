@@ -50,7 +50,6 @@ struct Cut {
         value_bytes(type == DQA_FLOAT32 ? sizeof(float) : 1),
         parts(std::min({size_t{threads}, strips, dqa::kMaxThreads})) {}
 
-  size_t first_strip(size_t part) const { return strips * part / parts; }
   size_t pixels(size_t strip) const {
     const size_t before = strip * geometry.strip_rows;
     return std::min(geometry.strip_rows, geometry.rows - before) * geometry.row_pixels;
@@ -58,17 +57,10 @@ struct Cut {
   size_t value_offset(size_t strip) const {
     return strip * strip_pixels * codec.channels * value_bytes;
   }
-  size_t bound(size_t strip) const {  // of the strips before
-    return strip * dqa_strip_bound(&codec, storage, strip_pixels);
+  size_t bound() const {  // of all strips but perhaps the last
+    return dqa_strip_bound(&codec, storage, strip_pixels);
   }
   size_t scratch() const { return dqa_strip_scratch(&codec, storage, strip_pixels); }
-};
-
-// What one thread has to say at the end.
-struct Outcome {
-  DqaStatus status = DQA_OK;
-  DqaError error = {};
-  size_t bytes = 0;
 };
 
 DqaStatus check_threads(uint32_t threads, DqaError* error) {
@@ -79,16 +71,6 @@ DqaStatus check_threads(uint32_t threads, DqaError* error) {
 
 DqaStatus no_memory(DqaError* error, size_t bytes) {
   return fail(error, DQA_NO_MEMORY, "no memory for %zu bytes of scratch", bytes);
-}
-
-DqaStatus first_failure(const Outcome* outcomes, size_t parts, DqaError* error) {
-  for (size_t part = 0; part < parts; ++part) {
-    if (outcomes[part].status != DQA_OK) {
-      if (error != nullptr) *error = outcomes[part].error;
-      return outcomes[part].status;
-    }
-  }
-  return DQA_OK;
 }
 
 // What a blob says of itself, checked.
@@ -163,7 +145,7 @@ size_t dqa_blob_bound(const DqaCodec* codec, DqaStorage storage,
                       const DqaGeometry* geometry) {
   if (!fits(*codec, *geometry)) return 0;
   const Cut cut(*codec, storage, DQA_CODES, *geometry, 1);
-  return kHeader + 4 * cut.strips + cut.bound(cut.strips - 1) +
+  return kHeader + 4 * cut.strips + (cut.strips - 1) * cut.bound() +
          dqa_strip_bound(codec, storage, cut.pixels(cut.strips - 1));
 }
 
@@ -184,45 +166,37 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
                 bound, capacity);
   }
   const Cut cut(*codec, storage, type, *geometry, threads);
-  const size_t scratch_bytes = cut.scratch();
+  // A strip is packed where it belongs if that is known beforehand: raw strips have
+  // their static size, and one thread knows where the strip before ended. Otherwise it
+  // is packed into scratch, and copied out of the cache once the strips before it are
+  // packed.
+  const bool raw = storage == DQA_RAW, in_place = raw || cut.parts == 1;
+  const size_t bound_of_strip = cut.bound(), work_bytes = cut.scratch();
+  const size_t scratch_bytes = work_bytes + (in_place ? 0 : bound_of_strip);
   const std::unique_ptr<uint8_t[]> scratch(new (std::nothrow)
                                                uint8_t[cut.parts * scratch_bytes]);
   if (scratch == nullptr) return no_memory(error, cut.parts * scratch_bytes);
   uint8_t* const directory = out + kHeader;
   uint8_t* const strips = directory + 4 * cut.strips;
-  Outcome outcomes[dqa::kMaxThreads];
-  // Each thread packs its strips one behind the other, from where they would begin if
-  // nothing before them shrank.
-  dqa::run_parts(cut.parts, [&](size_t part) {
-    Outcome& outcome = outcomes[part];
-    uint8_t* const begin = strips + cut.bound(cut.first_strip(part));
-    const size_t last = cut.first_strip(part + 1);
-    for (size_t strip = cut.first_strip(part); strip < last; ++strip) {
-      const size_t room = dqa_strip_bound(codec, storage, cut.pixels(strip));
-      size_t bytes = 0;
-      outcome.status =
-          dqa_pack_strip(codec, storage, type,
-                         static_cast<const uint8_t*>(values) + cut.value_offset(strip),
-                         cut.pixels(strip), begin + outcome.bytes, room, &bytes,
-                         scratch.get() + part * scratch_bytes, &outcome.error);
-      if (outcome.status != DQA_OK) return;
-      outcome.bytes += bytes;
-      store_bytes(directory + 4 * strip, outcome.bytes, 4);
-    }
-  });
-  if (const DqaStatus status = first_failure(outcomes, cut.parts, error)) return status;
-  size_t end = 0;
-  for (size_t part = 0; part < cut.parts; ++part) {  // close the gaps between threads
-    const size_t begin = cut.bound(cut.first_strip(part));
-    if (begin != end) {
-      std::memmove(strips + end, strips + begin, outcomes[part].bytes);
-    }
-    for (size_t strip = cut.first_strip(part); strip < cut.first_strip(part + 1);
-         ++strip) {
-      uint8_t* const entry = directory + 4 * strip;
-      store_bytes(entry, end + load_bytes(entry, 4), 4);
-    }
-    end += outcomes[part].bytes;
+  dqa::Queue queue;
+  const auto pack = [&](size_t part, size_t strip, DqaError* strip_error) {
+    uint8_t* const work = scratch.get() + part * scratch_bytes;
+    uint8_t* const to = !in_place
+                            ? work + work_bytes
+                            : strips + (raw ? strip * bound_of_strip : queue.end());
+    size_t bytes = 0;
+    const DqaStatus status = dqa_pack_strip(
+        codec, storage, type,
+        static_cast<const uint8_t*>(values) + cut.value_offset(strip),
+        cut.pixels(strip), to, dqa_strip_bound(codec, storage, cut.pixels(strip)),
+        &bytes, work, strip_error);
+    const size_t begin = raw ? strip * bound_of_strip : queue.pass(strip, bytes);
+    if (!in_place) std::memcpy(strips + begin, to, bytes);
+    store_bytes(directory + 4 * strip, begin + bytes, 4);
+    return status;
+  };
+  if (const DqaStatus status = dqa::run_strips(cut.parts, cut.strips, pack, error)) {
+    return status;
   }
   std::memcpy(out, kMagic, sizeof kMagic);
   out[4] = kVersion;
@@ -230,7 +204,7 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
   store_bytes(out + 6, 0, 2);
   store_bytes(out + 8, geometry->rows, 4);
   store_bytes(out + 12, geometry->strip_rows, 4);
-  *size = kHeader + 4 * cut.strips + end;
+  *size = raw ? bound : kHeader + 4 * cut.strips + queue.end();
   return DQA_OK;
 }
 
@@ -260,21 +234,14 @@ DqaStatus dqa_unpack(const DqaCodec* codec, DqaType type, const uint8_t* blob,
   if (scratch == nullptr) return no_memory(error, cut.parts * scratch_bytes);
   const uint8_t* const directory = blob + kHeader;
   const uint8_t* const strips = directory + 4 * cut.strips;
-  Outcome outcomes[dqa::kMaxThreads];
-  dqa::run_parts(cut.parts, [&](size_t part) {
-    Outcome& outcome = outcomes[part];
-    const size_t last = cut.first_strip(part + 1);
-    for (size_t strip = cut.first_strip(part); strip < last; ++strip) {
-      const size_t begin =
-          strip == 0 ? 0
-                     : static_cast<size_t>(load_bytes(directory + 4 * strip - 4, 4));
-      const size_t end = static_cast<size_t>(load_bytes(directory + 4 * strip, 4));
-      outcome.status = dqa_unpack_strip(
-          codec, header.storage, type, strips + begin, end - begin, cut.pixels(strip),
-          static_cast<uint8_t*>(values) + cut.value_offset(strip),
-          scratch.get() + part * scratch_bytes, &outcome.error);
-      if (outcome.status != DQA_OK) return;
-    }
-  });
-  return first_failure(outcomes, cut.parts, error);
+  const auto unpack = [&](size_t part, size_t strip, DqaError* strip_error) {
+    const size_t begin =
+        strip == 0 ? 0 : static_cast<size_t>(load_bytes(directory + 4 * strip - 4, 4));
+    const size_t end = static_cast<size_t>(load_bytes(directory + 4 * strip, 4));
+    return dqa_unpack_strip(codec, header.storage, type, strips + begin, end - begin,
+                            cut.pixels(strip),
+                            static_cast<uint8_t*>(values) + cut.value_offset(strip),
+                            scratch.get() + part * scratch_bytes, strip_error);
+  };
+  return dqa::run_strips(cut.parts, cut.strips, unpack, error);
 }

@@ -1,43 +1,20 @@
 // Creating a codec from a layer's table.
 #include "codec.h"
 
-#include <cmath>
 #include <new>
 
 #include "errors.h"
+#include "table.h"
 
 namespace dqa {
 namespace {
 
 constexpr uint32_t kMaxChannels = 65536;
 
-DqaStatus check(const DqaTable& table, DqaError* error) {
-  if (table.bits < 1 || table.bits > 8 || table.extra_bits > 4 ||
-      table.bits + table.extra_bits > 8) {
-    return fail(error, DQA_BAD_TABLE,
-                "bits must be in 1..8, extra_bits in 0..4 and their sum at most 8. "
-                "Received: bits=%u, extra_bits=%u",
-                table.bits, table.extra_bits);
-  }
-  if (table.channels < 1 || table.channels > kMaxChannels || table.is_signed > 1) {
-    return fail(error, DQA_BAD_TABLE,
-                "channels must be in 1..%u and is_signed 0 or 1. Received: "
-                "channels=%u, is_signed=%u",
-                kMaxChannels, table.channels, table.is_signed);
-  }
-  for (uint32_t c = 0; c < table.channels; ++c) {
-    if (table.mask[c] > 1) {
-      return fail(error, DQA_BAD_TABLE,
-                  "mask must be 0 or 1. Received: %u in channel %u",
-                  unsigned{table.mask[c]}, c);
-    }
-    if (!std::isfinite(table.scale[c]) || !(table.scale[c] > 0)) {
-      return fail(error, DQA_BAD_TABLE,
-                  "scale must be positive and finite. Received: %g in channel %u",
-                  static_cast<double>(table.scale[c]), c);
-    }
-  }
-  return DQA_OK;
+DqaStatus check_channels(uint32_t channels, DqaError* error) {
+  if (channels >= 1 && channels <= kMaxChannels) return DQA_OK;
+  return fail(error, DQA_BAD_TABLE, "channels must be in 1..%u. Received: channels=%u",
+              kMaxChannels, channels);
 }
 
 // The phase of a group that begins in channel `first`.
@@ -128,7 +105,10 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
                            DqaError* error) {
   using dqa::fail;
   *codec = nullptr;
-  if (const DqaStatus status = dqa::check(*table, error)) return status;
+  if (const DqaStatus status = dqa::check_channels(table->channels, error)) {
+    return status;
+  }
+  if (const DqaStatus status = dqa::check_table(*table, error)) return status;
   const dqa::Kernels* const kernels = dqa::kernels_for(isa);
   if (kernels == nullptr) {
     return fail(error, DQA_BAD_ARGUMENT,
@@ -148,15 +128,8 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
   made->kernels = kernels;
   made->join_base = dqa::Joiner(table->bits);
   made->join_residual = dqa::Joiner(table->extra_bits);
-  if (const DqaStatus status = dqa::build_huffman(
-          table->base_lengths, table->bits, "base_lengths", &made->base_code, error)) {
-    return status;
-  }
-  if (const DqaStatus status =
-          dqa::build_huffman(table->residual_lengths, table->extra_bits,
-                             "residual_lengths", &made->residual_code, error)) {
-    return status;
-  }
+  dqa::build_huffman(table->base_lengths, table->bits, &made->base_code);
+  dqa::build_huffman(table->residual_lengths, table->extra_bits, &made->residual_code);
   *codec = made.release();
   return DQA_OK;
 }

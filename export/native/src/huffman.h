@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "dqa/codec.h"
-
 namespace dqa {
 
 constexpr unsigned kMaxCodeLength = 12;
@@ -37,9 +35,8 @@ struct HuffmanCode {
   uint64_t chunks[kWindow];
 };
 
-// Builds the tables from 2^width lengths; `what` names them in the message.
-DqaStatus build_huffman(const uint8_t* lengths, unsigned width, const char* what,
-                        HuffmanCode* code, DqaError* error);
+// Builds the tables from 2^width lengths that `check_table` has found to be a code.
+void build_huffman(const uint8_t* lengths, unsigned width, HuffmanCode* code);
 
 constexpr size_t blocks_bound(size_t count, unsigned width) {
   return count == 0 || width == 0

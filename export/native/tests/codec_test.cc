@@ -8,69 +8,40 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <limits>
-#include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
+#include "checks.h"
+
 namespace {
-
-using Bytes = std::vector<uint8_t>;
-
-int checks = 0;
-
-void check(bool holds, const char* what, int line) {
-  ++checks;
-  if (holds) return;
-  std::fprintf(stderr, "codec_test.cc:%d: %s does not hold\n", line, what);
-  std::exit(1);
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 struct Destroy {
   void operator()(DqaCodec* codec) const { dqa_codec_destroy(codec); }
 };
 using Codec = std::unique_ptr<DqaCodec, Destroy>;
 
-// A table that owns its arrays.
-struct Table {
-  uint32_t bits = 4, extra_bits = 2, is_signed = 0;
-  Bytes mask, residual_lengths, base_lengths;
-  std::vector<float> scale;
+Codec codec_of(const Table& table, DqaIsa isa) {
+  const DqaTable view = table.view();
+  DqaCodec* made = nullptr;
+  DqaError error;
+  if (dqa_codec_create(&view, isa, &made, &error) != DQA_OK) {
+    std::fprintf(stderr, "%s\n", error.message);
+    std::exit(1);
+  }
+  return Codec(made);
+}
 
-  DqaTable view() const {
-    return {bits,
-            extra_bits,
-            is_signed,
-            static_cast<uint32_t>(mask.size()),
-            mask.data(),
-            scale.data(),
-            residual_lengths.data(),
-            base_lengths.data()};
-  }
-  Codec codec(DqaIsa isa) const {
-    const DqaTable table = view();
-    DqaCodec* made = nullptr;
-    DqaError error;
-    if (dqa_codec_create(&table, isa, &made, &error) != DQA_OK) {
-      std::fprintf(stderr, "%s\n", error.message);
-      std::exit(1);
-    }
-    return Codec(made);
-  }
-  DqaStatus refusal() const {
-    const DqaTable table = view();
-    DqaCodec* made = nullptr;
-    DqaError error = {};
-    const DqaStatus status = dqa_codec_create(&table, DQA_AUTO, &made, &error);
-    CHECK(made == nullptr && std::strstr(error.message, "Received") != nullptr);
-    return status;
-  }
-};
+// What creating a codec of a bad table gives.
+DqaStatus refusal_of(const Table& table) {
+  const DqaTable view = table.view();
+  DqaCodec* made = nullptr;
+  DqaError error = {};
+  const DqaStatus status = dqa_codec_create(&view, DQA_AUTO, &made, &error);
+  CHECK(made == nullptr && std::strstr(error.message, "Received") != nullptr);
+  return status;
+}
 
 // xorshift64: the same numbers everywhere.
 struct Random {
@@ -85,12 +56,6 @@ struct Random {
   float unit() { return static_cast<float>(next() >> 8) / 16777216.0f; }
 };
 
-Bytes read_bytes(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  CHECK(file.good());
-  return Bytes(std::istreambuf_iterator<char>(file), {});
-}
-
 template <typename T>
 std::vector<T> as(const Bytes& bytes) {
   std::vector<T> values(bytes.size() / sizeof(T));
@@ -104,43 +69,16 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 void check_golden(const std::string& folder, DqaIsa isa) {
-  std::ifstream text(folder + "/table.txt");
-  CHECK(text.good());
-  std::map<std::string, std::vector<std::string>> fields;
-  for (std::string line; std::getline(text, line);) {
-    std::istringstream words(line);
-    std::string name;
-    words >> name;
-    fields[name] = {std::istream_iterator<std::string>(words), {}};
-  }
-  const auto number = [](const std::string& word) {
-    return static_cast<uint32_t>(std::stoul(word));
-  };
-  Table table;
-  table.bits = number(fields["bits"][0]);
-  table.extra_bits = number(fields["extra_bits"][0]);
-  table.is_signed = number(fields["signed"][0]);
-  for (const auto& word : fields["mask"]) table.mask.push_back(word == "1");
-  for (const auto& word : fields["scale"]) {
-    const auto pattern = static_cast<uint32_t>(std::stoul(word, nullptr, 16));
-    float scale;
-    std::memcpy(&scale, &pattern, sizeof scale);
-    table.scale.push_back(scale);
-  }
-  for (const auto& word : fields["residual_lengths"]) {
-    table.residual_lengths.push_back(static_cast<uint8_t>(number(word)));
-  }
-  for (const auto& word : fields["base_lengths"]) {
-    table.base_lengths.push_back(static_cast<uint8_t>(number(word)));
-  }
-  const Codec codec = table.codec(isa);
+  Fields fields = golden_fields(folder);
+  const Table table = golden_table(fields);
+  const Codec codec = codec_of(table, isa);
   CHECK(dqa_codec_isa(codec.get()) == isa);
   const auto values = as<float>(read_bytes(folder + "/values.bin"));
   const Bytes codes = read_bytes(folder + "/codes.bin");
   const auto& shape = fields["shape"];
-  DqaGeometry geometry = {1, 1, number(fields["strip_rows"][0])};
+  DqaGeometry geometry = {1, 1, as_number(fields["strip_rows"][0])};
   for (size_t axis = 0; axis + 1 < shape.size(); ++axis) {
-    (axis < 2 ? geometry.rows : geometry.row_pixels) *= number(shape[axis]);
+    (axis < 2 ? geometry.rows : geometry.row_pixels) *= as_number(shape[axis]);
   }
   const char* names[] = {"raw", "residual", "all"};
   for (int s = DQA_RAW; s <= DQA_ALL; ++s) {
@@ -228,7 +166,7 @@ std::vector<float> random_values(const Table& table, size_t count, Random* rando
 
 // Both codecs must give the same strip and read it back to the same values.
 void check_same(const Table& table, DqaIsa isa, size_t pixels, Random* random) {
-  const Codec scalar = table.codec(DQA_SCALAR), other = table.codec(isa);
+  const Codec scalar = codec_of(table, DQA_SCALAR), other = codec_of(table, isa);
   const size_t count = pixels * table.mask.size();
   const std::vector<float> values = random_values(table, count, random);
   for (int s = DQA_RAW; s <= DQA_ALL; ++s) {
@@ -293,7 +231,7 @@ void check_bad_tables() {
   const auto refused = [](void (*harm)(Table*)) {
     Table table = plain_table();
     harm(&table);
-    return table.refusal() == DQA_BAD_TABLE;
+    return refusal_of(table) == DQA_BAD_TABLE;
   };
   CHECK(refused([](Table* t) { t->bits = 0; }));
   CHECK(refused([](Table* t) { t->bits = 9; }));
@@ -318,7 +256,7 @@ void check_bad_tables() {
 
 void check_bad_calls() {
   const Table table = plain_table();
-  const Codec codec = table.codec(DQA_AUTO);
+  const Codec codec = codec_of(table, DQA_AUTO);
   const DqaGeometry geometry = {6, 7, 2};
   const std::vector<float> values(6 * 7 * 5, 2.0f);
   Bytes blob(dqa_blob_bound(codec.get(), DQA_ALL, &geometry));
@@ -390,9 +328,45 @@ void check_bad_calls() {
   CHECK(dqa_codec_create(&view, absent, &none, &error) == DQA_BAD_ARGUMENT);
 }
 
+// Many strips on many threads: the bytes are those of one thread, and so is the
+// failure.
+void check_threads() {
+  Random random{88172645463325252u};
+  const Table table = random_table(4, 2, 24, &random);
+  const Codec codec = codec_of(table, DQA_AUTO);
+  const DqaGeometry geometry = {97, 60, 2};
+  const std::vector<float> values = random_values(table, 97u * 60 * 24, &random);
+  for (int s = DQA_RAW; s <= DQA_ALL; ++s) {
+    const auto storage = static_cast<DqaStorage>(s);
+    Bytes first, blob(dqa_blob_bound(codec.get(), storage, &geometry));
+    std::vector<float> first_back, back(values.size());
+    DqaError first_error = {}, error = {};
+    for (const uint32_t threads : {1u, 2u, 3u, 8u, 100u}) {
+      size_t size = 0;
+      CHECK(dqa_pack(codec.get(), storage, DQA_FLOAT32, values.data(), &geometry,
+                     threads, blob.data(), blob.size(), &size, nullptr) == DQA_OK);
+      Bytes written(blob.begin(), blob.begin() + static_cast<long>(size));
+      CHECK(dqa_unpack(codec.get(), DQA_FLOAT32, written.data(), size, 97, 60, threads,
+                       back.data(), nullptr) == DQA_OK);
+      if (threads == 1) {
+        first = written;
+        first_back = back;
+      }
+      CHECK(written == first && same(back, first_back));
+      // Strips 5 and 6 end elsewhere, each off by an amount of its own.
+      written[16 + 4 * 4] ^= 1;
+      written[16 + 4 * 6] ^= 6;
+      CHECK(dqa_unpack(codec.get(), DQA_FLOAT32, written.data(), size, 97, 60, threads,
+                       back.data(), &error) != DQA_OK);
+      if (threads == 1) first_error = error;
+      CHECK(std::strcmp(error.message, first_error.message) == 0);
+    }
+  }
+}
+
 // Every rule of a block, broken alone.
 void check_bad_blocks() {
-  const Codec codec = plain_table().codec(DQA_AUTO);
+  const Codec codec = codec_of(plain_table(), DQA_AUTO);
   const size_t count = 2000;  // four streams of 504, 504, 504 and 488 zeros
   Bytes section = {63, 0, 63, 0, 63, 0, 61, 0};
   section.resize(8 + 63 * 3 + 61, 0);
@@ -435,17 +409,16 @@ int main(int arguments, char** values) {
     return 2;
   }
   const DqaIsa best = dqa_codec_isa(nullptr);
-  const char* const cases[] = {"blocks",  "eight_bits",  "fallback",  "odd",
-                               "one_bit", "one_channel", "saturated", "seven_bits",
-                               "special", "typical",     "vector",    "zeros"};
-  for (const char* name : cases) {
+  for (const char* name : kGoldenCases) {
     check_golden(std::string(values[1]) + "/" + name, DQA_SCALAR);
     check_golden(std::string(values[1]) + "/" + name, best);
   }
   check_every_width(best);
   check_bad_tables();
   check_bad_calls();
+  check_threads();
   check_bad_blocks();
+  check_residual_tables(values[1]);
   const char* const names[] = {"auto", "scalar", "avx2", "neon"};
   std::printf("codec_test: %d checks hold; scalar and %s agree\n", checks, names[best]);
   return 0;

@@ -1,0 +1,19 @@
+// What a layer's table must hold to, wherever it comes from.
+#ifndef DQA_SRC_TABLE_H_
+#define DQA_SRC_TABLE_H_
+
+#include <cstdint>
+
+#include "dqa/codec.h"
+
+namespace dqa {
+
+DqaStatus check_numbers(uint32_t bits, uint32_t extra_bits, uint32_t is_signed,
+                        DqaError* error);
+
+// Numbers, mask, scales and code lengths of a whole table.
+DqaStatus check_table(const DqaTable& table, DqaError* error);
+
+}  // namespace dqa
+
+#endif  // DQA_SRC_TABLE_H_
