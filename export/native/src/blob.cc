@@ -167,12 +167,13 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
   }
   const Cut cut(*codec, storage, type, *geometry, threads);
   // A strip is packed where it belongs if that is known beforehand: raw strips have
-  // their static size, and one thread knows where the strip before ended. Otherwise it
-  // is packed into scratch, and copied out of the cache once the strips before it are
+  // their static size, and one thread alone is never ahead of itself. Otherwise it is
+  // packed into scratch, and copied out of the cache once the strips before it are
   // packed.
-  const bool raw = storage == DQA_RAW, in_place = raw || cut.parts == 1;
+  const bool raw = storage == DQA_RAW;
   const size_t bound_of_strip = cut.bound(), work_bytes = cut.scratch();
-  const size_t scratch_bytes = work_bytes + (in_place ? 0 : bound_of_strip);
+  const size_t scratch_bytes =
+      work_bytes + (raw || cut.parts == 1 ? 0 : bound_of_strip);
   const std::unique_ptr<uint8_t[]> scratch(new (std::nothrow)
                                                uint8_t[cut.parts * scratch_bytes]);
   if (scratch == nullptr) return no_memory(error, cut.parts * scratch_bytes);
@@ -181,6 +182,7 @@ DqaStatus dqa_pack(const DqaCodec* codec, DqaStorage storage, DqaType type,
   dqa::Queue queue;
   const auto pack = [&](size_t part, size_t strip, DqaError* strip_error) {
     uint8_t* const work = scratch.get() + part * scratch_bytes;
+    const bool in_place = raw || queue.reached(strip);
     uint8_t* const to = !in_place
                             ? work + work_bytes
                             : strips + (raw ? strip * bound_of_strip : queue.end());

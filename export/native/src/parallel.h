@@ -72,16 +72,20 @@ DqaStatus run_strips(size_t parts, size_t strips, const Work& work, DqaError* er
 // Lets strips through one behind the other, each with the sum of the sizes before it.
 class Queue {
  public:
+  // Whether all strips before this one have passed: `end` is where it begins, then.
+  bool reached(size_t strip) const {
+    return passed_.load(std::memory_order_acquire) == strip;
+  }
   // Waits for the strips before this one, which other threads have taken already; then
   // lets the next one through.
   size_t pass(size_t strip, size_t size) {
-    while (passed_.load(std::memory_order_acquire) != strip) std::this_thread::yield();
+    while (!reached(strip)) std::this_thread::yield();
     const size_t begin = end_;
     end_ += size;
     passed_.store(strip + 1, std::memory_order_release);
     return begin;
   }
-  // Once every thread is done.
+  // For the thread whose strip it has reached, and once every thread is done.
   size_t end() const { return end_; }
 
  private:
