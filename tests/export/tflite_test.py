@@ -6,7 +6,13 @@ import pytest
 import tensorflow as tf
 
 import dqa_keras as dqa
-from dqa_keras.export import VerificationError, export_tflite, flatbuffer, verification
+from dqa_keras.export import (
+    VerificationError,
+    export_tflite,
+    flatbuffer,
+    read_metadata,
+    verification,
+)
 from dqa_keras.export.runner import Runner
 from dqa_keras.layers import quantizer_layers
 
@@ -102,6 +108,33 @@ def test_nested_shared_and_repeated_layers(tmp_path):
     small = quantized(model, data)
     report = export_tflite(small, tmp_path / "m.tflite", samples=data[:2])
     assert report.quantizers == 4
+
+
+def test_two_activations_of_one_tensor_become_one(tmp_path):
+    # As in NASNet. The converter computes what is alike once; both have their table.
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    twins = [layers.Conv2D(4, 3)(layers.ReLU()(x)) for _ in range(2)]
+    model = keras.Model(inputs, layers.Add()(twins))
+    data = np.random.default_rng(0).random((16, 8, 8, 3), np.float32)
+    small = quantized(model, data)
+    report = export_tflite(small, tmp_path / "m.tflite", samples=data[:2])
+    assert (report.ops["ROUND"], report.quantizers) == (1, 2)
+    assert len(read_metadata(tmp_path / "m.tflite").tables) == 2
+
+
+def test_a_quantizer_that_went_missing_is_refused(tmp_path):
+    first, second = (layers.Conv2D(4, 3, activation="relu") for _ in range(2))
+    model = keras.Sequential([keras.Input((8, 8, 3)), first, second, layers.Flatten()])
+    x = np.random.default_rng(0).random((16, 8, 8, 3), np.float32)
+    small = quantized(model, x)
+    export_tflite(small, tmp_path / "m.tflite", samples=x[:2])
+    unpacked = flatbuffer.unpack((tmp_path / "m.tflite").read_bytes())
+    for tensor in unpacked.subgraphs[0].tensors:
+        tensor.name = tensor.name.replace(b"quantizer.0.", b"other.")
+    name = quantizer_layers(small)[0].name
+    with pytest.raises(VerificationError, match=f"{name}.*not to be found"):
+        verification.check_codes(flatbuffer.pack(unpacked), small, x[:1])
 
 
 def test_quantizers_behind_linear_layers_are_found(tmp_path):
