@@ -36,6 +36,12 @@ def scope(index: int) -> str:
 _SCOPE = re.compile(r"(?:^|[/;])quantizer\.(\d+)\.")
 
 
+def quantizer_number(name: str) -> int | None:
+    """The number of the quantizer that a tensor's name belongs to, if any."""
+    match = _SCOPE.search(name)
+    return int(match.group(1)) if match else None
+
+
 class _Site(NamedTuple):
     """A quantizer in a `.tflite`: its layer, the tensor in front, the one of codes."""
 
@@ -51,8 +57,8 @@ def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
     """Finds every quantizer by the name of its rounding."""
     sites = []
     for op in graph.ops:
-        match = _SCOPE.search(graph.name(op.outputs[0]))
-        if graph.kind(op) != "ROUND" or not match:
+        number = quantizer_number(graph.name(op.outputs[0]))
+        if graph.kind(op) != "ROUND" or number is None:
             continue
         tensor = int(op.inputs[0])
         producer = graph.producer(tensor)
@@ -62,7 +68,7 @@ def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
         scaled = graph.kind(producer) == "MUL"
         if scaled:
             tensor = graph.variable_input(producer)
-        layer = layers[int(match.group(1))]
+        layer = layers[number]
         sites.append(_Site(layer, tensor, int(op.outputs[0]), not scaled))
     missing = {layer.name for layer in layers} - {site.layer.name for site in sites}
     if missing:
