@@ -123,6 +123,14 @@ class NativeRuntime:
         return outputs
 
     @property
+    def input_sizes(self) -> list[int]:
+        """Values of each input."""
+        sizes: list[int] = []
+        while size := self._library.dqa_runtime_input_size(self._handle, len(sizes)):
+            sizes.append(size)
+        return sizes
+
+    @property
     def arena_bytes(self) -> int:
         """Memory of a run besides inputs, outputs and weights."""
         return self._arena.size

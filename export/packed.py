@@ -257,6 +257,18 @@ def _drop_unused(model: Any) -> None:
             buffer.data = None
 
 
+def check_complete(report: PackedReport, strict: bool) -> None:
+    """Raises ValueError if nothing was packed, or `strict` and something was not."""
+    if not report.regions or (strict and report.outside):
+        name, reason = next(
+            iter(report.outside.items()), ("the model", "it has no quantizer")
+        )
+        raise ValueError(
+            f"{'strict: every op' if strict else 'some op'} must run on packed "
+            f"activations. Received: {name}: {reason}"
+        )
+
+
 def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:
     """The plans of a packed file with their constants, in the order of their ops."""
     model = flatbuffer.unpack(data)
@@ -273,6 +285,15 @@ def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:
     ]
 
 
+def delegate() -> Any:
+    """LiteRT's handle of the runtime.
+
+    Raises:
+        RuntimeMissingError: If it was not built.
+    """
+    return load_delegate(native_runtime.library_path())
+
+
 def load_packed(path: str | os.PathLike, **options: Any) -> Interpreter:
     """A LiteRT interpreter of a packed file, with the runtime it needs.
 
@@ -285,7 +306,27 @@ def load_packed(path: str | os.PathLike, **options: Any) -> Interpreter:
 
     Raises:
         RuntimeMissingError: If the compiled runtime was not built, and how to get it.
+
+    Example:
+    >>> import keras, numpy as np, tempfile
+    >>> import dqa_keras as dqa
+    >>> from dqa_keras.export import export_tflite, load_packed
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ... ])
+    >>> quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4))
+    >>> x = np.random.default_rng(0).random((16, 8, 8, 1), np.float32)
+    >>> dqa.calibrate(quantized, x, verbose=0)
+    >>> path = tempfile.mkdtemp() + "/model.tflite"
+    >>> report = export_tflite(quantized, path, mode="packed", samples=x)
+    >>> report.ops, report.packed.outside
+    ({'DQA': 1}, {})
+    >>> interpreter = load_packed(path)
+    >>> interpreter.allocate_tensors()
+    >>> interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[:1])
+    >>> interpreter.invoke()
     """
-    delegate = load_delegate(native_runtime.library_path())
-    delegates = [*options.pop("experimental_delegates", ()), delegate]
+    delegates = [*options.pop("experimental_delegates", ()), delegate()]
     return Interpreter(str(path), experimental_delegates=delegates, **options)

@@ -121,14 +121,24 @@ class _Scheduler:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._tensors = program.tensors
-        self._operations = program.operations
+        self._operations = self._wanted(program.operations)
         self._made: dict[int, int] = {}
         self._last: dict[int, int] = {}
-        for index, operation in enumerate(program.operations):
+        for index, operation in enumerate(self._operations):
             if not operation.is_output:
                 self._made[operation.output] = index
             for tensor in self._read_by(operation):
                 self._last[tensor] = index
+
+    def _wanted(self, operations: list[Operation]) -> list[Operation]:
+        """The operations that an output depends on."""
+        needed: set[int] = set()
+        wanted = []
+        for operation in reversed(operations):
+            if operation.is_output or operation.output in needed:
+                needed.update(self._read_by(operation))
+                wanted.append(operation)
+        return wanted[::-1]
 
     def _read_by(self, operation: Operation) -> list[int]:
         if operation.code == Code.READ:

@@ -131,10 +131,9 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
 
 
 def compare_outputs(
-    data: bytes, model: keras.Model, samples: Any
+    run: Runner, model: keras.Model, samples: Any
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
-    run = Runner(data)
     difference = output_range = 0.0
     for image in _images(samples):
         expected = keras.tree.flatten(model(image, training=False))

@@ -366,8 +366,9 @@ class Checker {
     const uint64_t arrays = 1u + (op.link_count - operands);
     const uint64_t bytes =
         arrays * ((out.channels + kBlock - 1) / kBlock) * kBlock * sizeof(float);
-    if (scaled && (op.scratch % 16 != 0 || op.scratch == kNone ||
-                   op.scratch + bytes + plan_.row_scratch + kSlack > plan_.arena)) {
+    if (scaled != (op.scratch != kNone) ||
+        (scaled && (op.scratch % 16 != 0 ||
+                    op.scratch + bytes + plan_.row_scratch + kSlack > plan_.arena))) {
       return "its scratch lies outside the arena";
     }
     return nullptr;
@@ -377,6 +378,9 @@ class Checker {
     const Buffer& in = plan_.buffers[link(op, 0).buffer];
     const Buffer& out = plan_.buffers[op.output];
     const bool ring_to_ring = is_ring(in) && is_ring(out);
+    const bool sums = op.code == Code::kConv || op.code == Code::kDepthwise ||
+                      op.code == Code::kCombine || op.code == Code::kAverage;
+    if (!sums && op.scratch != kNone) return "only sums have scratch";
     switch (op.code) {
       case Code::kRead:
         if (op.link_count != 1 || in.kind != Kind::kInput || !is_ring(out) ||
