@@ -27,6 +27,11 @@ _WIDE = 32767
 # How far beyond what random samples show a range is trusted to reach.
 _MARGIN = 8.0
 
+# Bits of values that no quantizer rounds, where their range is known. Seven, so that a
+# product of codes and weights and the next one's fit 16 bits together; the error is far
+# below that of the quantizers around.
+_LINEAR_BITS = 7
+
 # Interpolated codes are rounded to this many levels: with more, sums of products would
 # have to leave 16 bits after every step.
 _BILINEAR_PEAK = 127
@@ -328,11 +333,15 @@ class _Lowering:
         seen = self._ranges.get(tensor)
         height, width, _ = value.shape
         if self._trusted and seen is not None and height * width > 1 and not wide:
-            # The largest magnitude seen gets code 127.
             magnitude = np.maximum(np.abs(seen[0]), np.abs(seen[1]))
-            step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / 127
-            out = Tensor(value.shape, Type.CODES, step, 128, 255)
-            limits = (-128.0, 127.0)
+            top = 2.0 ** (_LINEAR_BITS - 1)
+            step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / (top - 1)
+            mask = np.zeros(value.shape[2], np.bool_)
+            out = Tensor(
+                value.shape, Type.CODES, step, int(top), int(2 * top - 1),
+                packing=Packing(_LINEAR_BITS, 0, True, mask),
+            )  # fmt: skip
+            limits = (-top, top - 1)
         else:
             limit = self._wide_limit(tensor)
             if bounds is None:
@@ -415,7 +424,8 @@ class _Lowering:
 
     def _windowed(self, node: Node) -> _Sum:
         source = self._values[node.inputs[0]]
-        window, pads = node.window, (0, 0, 0, 0)
+        window = node.window
+        pads: tuple[int, ...] = (0, 0, 0, 0)
         if isinstance(source, _Codes):
             operand, pads = source.tensor, source.pads
         else:
@@ -445,7 +455,7 @@ class _Lowering:
             other = self._open(second)
             if other.operand is not None:
                 value, second = other, first
-        if len(value.addends) > 1 or value.operand is not None and value.addends:
+        if len(value.addends) > 1 or (value.operand is not None and value.addends):
             value = self._scaled(self._keep(value, first))
         addend = (self._codes(second), np.ones(value.shape[2]))
         return dataclasses.replace(
@@ -558,9 +568,7 @@ class _Lowering:
         source = self._values[node.inputs[0]]
         pads = source.pads if isinstance(source, _Codes) else (0, 0, 0, 0)
         tensor = (
-            source.tensor
-            if isinstance(source, _Codes)
-            else self._codes(node.inputs[0])
+            source.tensor if isinstance(source, _Codes) else self._codes(node.inputs[0])
         )
         return _Codes(
             tensor, tuple(a + b for a, b in zip(pads, node.widths, strict=True))
@@ -637,7 +645,7 @@ def lower(
         ranges: From tensors of the model to their smallest and largest value a channel,
             for what no quantizer rounds.
         trusted: Boolean. Whether the ranges come from real data: then such tensors get
-            codes of 8 bits, else of 16.
+            codes of 7 bits, else of 16.
 
     Returns:
         A `Program`.

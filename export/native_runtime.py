@@ -102,7 +102,7 @@ class NativeRuntime:
     def __call__(self, inputs: Sequence[NDArray]) -> list[NDArray[np.float32]]:
         """Runs the plan: flat float32 outputs."""
         arrays = [np.ascontiguousarray(x, np.float32).reshape(-1) for x in inputs]
-        outputs = []
+        outputs: list[NDArray[np.float32]] = []
         while size := self._library.dqa_runtime_output_size(self._handle, len(outputs)):
             outputs.append(np.zeros(size, np.float32))
         for number, array in enumerate(arrays):
@@ -157,6 +157,7 @@ class NativeRuntime:
         return self._seconds
 
     def __del__(self) -> None:
+        """Frees the runtime."""
         if getattr(self, "_handle", None):
             self._library.dqa_runtime_destroy(self._handle)
 

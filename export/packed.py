@@ -36,7 +36,7 @@ class RegionReport:
         nodes: Integer. Operations it computes.
         quantizers: Integer. Quantizers among them.
         products: Integer. Its multiplications.
-        arena: Integer. Bytes of memory it needs besides its inputs, outputs and weights.
+        arena: Integer. Bytes of memory besides its inputs, outputs and weights.
         constants: Integer. Bytes of its weights and arrays.
     """
 
@@ -123,9 +123,7 @@ def _unpack_stores(program: Program) -> None:
         tensor.packing = None
 
 
-def _ranges(
-    data: bytes, model: Any, found: Sequence[Region], samples: Any
-) -> Ranges:
+def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> Ranges:
     """Smallest and largest value a channel of what no quantizer rounds."""
     outputs = set(map(int, model.subgraphs[0].outputs))
     tensors = sorted(

@@ -23,6 +23,11 @@ _OP = struct.Struct("<BBHHHHHBBBBhhIIIIIIII")
 _LINK = struct.Struct("<HHI")
 _STAGE = struct.Struct("<HHI")
 
+# The last fields of an op, in their order.
+_OFFSETS = (
+    "weights", "multiplier", "bias", "low", "high", "power", "scratch", "shift",
+)  # fmt: skip
+
 
 class PlanError(ValueError):
     """A plan is damaged, or from a newer version."""
@@ -317,9 +322,19 @@ def decode(data: bytes) -> Plan:
     buffers = []
     for _ in range(buffer_count):
         kind, type_, zero, zero_row, *rest = take(_BUFFER)
-        height, width, channels, rows, left, right, offset, bytes_, table, slot, peak = (
-            rest
-        )
+        (
+            height,
+            width,
+            channels,
+            rows,
+            left,
+            right,
+            offset,
+            bytes_,
+            table,
+            slot,
+            peak,
+        ) = rest
         buffers.append(
             Buffer(
                 Kind(kind), Type(type_), height, width, channels, zero, peak, rows,
@@ -337,16 +352,16 @@ def decode(data: bytes) -> Plan:
     ]
     stages = [Stage(*take(_STAGE)) for _ in range(stage_count)]
     ops = []
-    for code, count, first, output, _, kh, kw, sy, sx, dy, dx, top, left, *rest in (
-        records
-    ):
+    for record in records:
+        code, count, first, output, _, kh, kw, sy, sx, dy, dx, top, left = record[:13]
         length = data[at]
         name = data[at + 1 : at + 1 + length].decode(errors="replace")
         at += 1 + length
         window = Window(kh, kw, (sy, sx), (dy, dx), top, left)
-        ops.append(
-            Op(Code(code), output, links[first : first + count], window, *rest, name)
-        )
+        op = Op(Code(code), output, links[first : first + count], window, name=name)
+        for field, value in zip(_OFFSETS, record[13:], strict=True):
+            setattr(op, field, value)
+        ops.append(op)
     return Plan(buffers, tables, ops, stages, arena, constants)
 
 

@@ -137,9 +137,7 @@ class Reference:
                 tap = _tap(centred, w, out, ky, kx, 0)
                 weights = kernel[ky, kx].astype(np.float64)
                 # Whole numbers far below 2^53: exact.
-                product = (
-                    tap * weights if op.code == Code.DEPTHWISE else tap @ weights
-                )
+                product = tap * weights if op.code == Code.DEPTHWISE else tap @ weights
                 total += product
         return total.astype(np.int64)
 

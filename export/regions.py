@@ -146,7 +146,9 @@ class Reader:
             raise Unsupported(f"{kind} is not among the ops that a region can hold")
         return read(index, op)
 
-    def _make(self, kind: str, index: int, inputs: Sequence[int], **fields: Any) -> Node:
+    def _make(
+        self, kind: str, index: int, inputs: Sequence[int], **fields: Any
+    ) -> Node:
         op = self.graph.ops[index]
         fields.setdefault("ops", [index])
         fields.setdefault("output", int(op.outputs[0]))
@@ -331,7 +333,9 @@ class Reader:
         options = op.builtinOptions
         if (factors[0] * source[0], factors[1] * source[1]) != target[:2]:
             raise Unsupported("an image that does not grow by whole factors")
-        if options.alignCorners or (kind == "bilinear" and not options.halfPixelCenters):
+        if options.alignCorners or (
+            kind == "bilinear" and not options.halfPixelCenters
+        ):
             raise Unsupported("an image that grows without half-pixel centers")
         if max(factors) > 8:
             raise Unsupported("an image that grows by more than 8")

@@ -2,8 +2,8 @@
 
 Operations run in stages. Inside a stage rows flow from operation to operation through
 rings that hold only the last rows needed; between stages tensors are stored whole, in
-packed form. Where to cut is chosen so that the most memory alive at any time is least,
-and among cuts of equal memory the one that moves fewest bytes.
+packed form. Of all ways to cut that take hardly more memory than the best one, the one
+that moves fewest bytes is chosen.
 
 A tensor may be written over one that is read for the last time: its rows follow those
 that were unpacked already.
@@ -38,6 +38,9 @@ _LONGEST = 14
 _STRIP_PIXELS = 24
 # Weights of a stage beyond this many bytes do not stay in a core's cache.
 _CACHE = 256 * 1024
+
+# Memory that may be spent, over the least possible, on moving fewer bytes.
+_TOLERANCE = 1.02
 
 _WINDOWED = {Code.CONV, Code.DEPTHWISE, Code.AVERAGE, Code.MAXIMUM}
 
@@ -301,25 +304,30 @@ class _Scheduler:
         return buffer
 
     def cuts(self) -> list[_Cut]:
-        """The stages of least memory."""
+        """The stages to run, for little memory and few bytes moved."""
         count = len(self._operations)
-        best: list[tuple[int, int, list[_Cut]] | None] = [None] * (count + 1)
-        best[0] = (0, 0, [])
+        possible: dict[int, list[_Cut]] = {
+            end: [
+                cut
+                for first in range(max(0, end - _LONGEST), end)
+                if (cut := self.cut(first, end)) is not None
+            ]
+            for end in range(1, count + 1)
+        }
+        # The least memory that any way needs, at any time.
+        least = [0.0] + [float("inf")] * count
+        for end, cuts in possible.items():
+            for cut in cuts:
+                least[end] = min(least[end], max(least[cut.first], cut.memory))
+        best: list[tuple[float, list[_Cut]]] = [(0.0, [])]
         for end in range(1, count + 1):
-            for first in range(max(0, end - _LONGEST), end):
-                so_far = best[first]
-                cut = self.cut(first, end) if so_far is not None else None
-                if so_far is None or cut is None:
-                    continue
-                memory = max(so_far[0], cut.memory)
-                traffic = so_far[1] + cut.traffic
-                found = best[end]
-                if found is None or (memory, traffic) < found[:2]:
-                    best[end] = (memory, traffic, [*so_far[2], cut])
-        found = best[count]
-        if found is None:
-            raise ValueError("a program must end in an output")
-        return found[2]
+            best.append((float("inf"), []))
+            for cut in possible[end]:
+                traffic, before = best[cut.first]
+                allowed = cut.memory <= _TOLERANCE * least[count]
+                if allowed and traffic + cut.traffic < best[end][0]:
+                    best[end] = (traffic + cut.traffic, [*before, cut])
+        return best[count][1]
 
 
 @dataclasses.dataclass
@@ -377,7 +385,9 @@ def _best_place(items: list[_Item], leads: dict[tuple[int, int], int]) -> int:
         sorted(numbers, key=lambda i: (items[i].first, items[i].size)),
         sorted(numbers, key=lambda i: -items[i].size),
         sorted(numbers, key=lambda i: (items[i].first - items[i].last, -items[i].size)),
-        sorted(numbers, key=lambda i: (items[i].first == items[i].last, items[i].first)),
+        sorted(
+            numbers, key=lambda i: (items[i].first == items[i].last, items[i].first)
+        ),
     ]
     results = []
     for order in map(list, orders):
@@ -497,9 +507,7 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
         buffers[index].offset = item.offset
     for op, item in scratches:
         op.scratch = item.offset
-    row = max(
-        (b.width * b.channels for b in buffers if b.table != NONE), default=0
-    )
+    row = max((b.width * b.channels for b in buffers if b.table != NONE), default=0)
     data = bytes(constants.data)
     arena = _align(end + row + _SLACK)
     return Plan(buffers, tables, ops, stages, arena, len(data)), data

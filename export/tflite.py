@@ -1,14 +1,14 @@
 """Exports a calibrated Keras model as a `.tflite`.
 
-With `mode="builtin"` the quantizers become a few element-wise ops with constant operands, in the order that
-`dqa_keras.quantizers` prescribes, except that codes are clipped before they are
-rounded. The bounds are whole numbers, so the codes are the same, and where codes are
-unsigned the lower bound becomes a fused ReLU.
+With `mode="builtin"` the quantizers become a few element-wise ops with constant
+operands, in the order that `dqa_keras.quantizers` prescribes, except that codes are
+clipped before they are rounded. The bounds are whole numbers, so the codes are the
+same, and where codes are unsigned the lower bound becomes a fused ReLU. The result runs
+on every LiteRT interpreter. It simulates low-bit storage: activations are rounded to
+few values but still stored as float32.
 
-The result runs on every LiteRT interpreter. It simulates low-bit storage: activations
-are rounded to few values but still stored as float32. With `mode="packed"` parts of it
-become ops that store them packed and compute with integers: see
-`dqa_keras.export.packed`.
+With `mode="packed"` parts of the model become ops that store activations packed and
+compute with integers: see `dqa_keras.export.packed`.
 """
 
 import dataclasses
@@ -79,9 +79,8 @@ def export_tflite(
 
     The file takes one input at a time (batch 1). It is written only if it passes: it
     must hold built-in ops alone, and every quantizer in LiteRT must give the codes that
-    Keras gives for the same input, to the bit. A packed file is made of one that passed;
-    its int8 weights move codes a little, and its runtime is tested against a NumPy
-    reference instead.
+    Keras gives for the same input, to the bit. A packed file is made of one that
+    passed; its int8 weights move codes a little.
 
     Args:
         model: Keras model with calibrated quantizers.
@@ -94,7 +93,7 @@ def export_tflite(
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
         samples: A batch of inputs to check with. Defaults to four random ones. For a
-            packed export give real ones: their range sets the 8-bit codes of what no
+            packed export give real ones: their range sets the 7-bit codes of what no
             quantizer rounds, a linear bottleneck for instance; without, such values
             take 16 bits.
         normalization: Mean and standard deviation a channel that the caller must apply

@@ -28,6 +28,8 @@ native:
 		-o $(NATIVE_BUILD)/codec_test
 	$(NATIVE_BUILD)/codec_test $(GOLDEN)
 
+include $(NATIVE)/runtime.mk
+
 # A million mutated tables and blobs under AddressSanitizer and UndefinedBehaviorSanitizer,
 # and the native tests under the same; stops early after FUZZ_SECONDS.
 fuzz:

@@ -202,7 +202,7 @@ def test_a_damaged_file_is_refused(path, tmp_path):
     data[data.index(b"DQAG") + 60] ^= 1
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(data)
-    with pytest.raises(RuntimeError, match="node . *: the plan is damaged"):
+    with pytest.raises(RuntimeError, match=r"node . *: the plan is damaged"):
         load_packed(broken).allocate_tensors()
 
 

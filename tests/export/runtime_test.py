@@ -8,13 +8,12 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from programs import Builder, Tensor, Type, check, slid
 
 from dqa_keras.export import plan as plans
 from dqa_keras.export.native_runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan import Code, PlanError, Window
 from dqa_keras.export.scheduling import schedule
-
-from programs import Builder, Tensor, Type, check, slid
 
 
 def one_conv(shape=(9, 7, 5), channels=20, window=None, **codes):
@@ -26,7 +25,9 @@ def one_conv(shape=(9, 7, 5), channels=20, window=None, **codes):
     return build.program
 
 
-@pytest.mark.parametrize("bits", [(1, 0), (2, 1), (3, 2), (4, 2), (4, 4), (5, 3), (8, 0)])
+@pytest.mark.parametrize(
+    "bits", [(1, 0), (2, 1), (3, 2), (4, 2), (4, 4), (5, 3), (8, 0)]
+)
 @pytest.mark.parametrize("signed", [False, True])
 def test_convolutions_of_all_code_widths(bits, signed):
     check(one_conv(bits=bits[0], extra_bits=bits[1], signed=signed))
@@ -60,7 +61,9 @@ def test_depthwise(window, channels):
     check(build.program)
 
 
-@pytest.mark.parametrize("window", [Window(2, 2, (2, 2)), Window(3, 3, (2, 2), top=1, left=1)])
+@pytest.mark.parametrize(
+    "window", [Window(2, 2, (2, 2)), Window(3, 3, (2, 2), top=1, left=1)]
+)
 def test_pools(window):
     build = Builder((10, 10, 6))
     for tensor in (build.codes((10, 10, 6)), build.codes((10, 10, 6), 3, 1, True)):
@@ -82,6 +85,21 @@ def test_sums_of_codes_and_wide_values():
     second = build.conv(first, wide, Window())
     total = build.combine([first, second], build.codes((6, 5, 18)))
     build.output(build.combine([total, build.input], build.codes((6, 5, 18))))
+    check(build.program)
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (1, 3), (8, 5)])
+@pytest.mark.parametrize("bits", [(4, 2), (8, 0)])
+def test_interpolation(factors, bits):
+    build = Builder((3, 4, 37))
+    first = build.conv(build.input, build.codes((3, 4, 37), *bits), Window())
+    window = Window(stride=factors)
+    shape = (3 * factors[0], 4 * factors[1], 37)
+    total = build.tensor(first).peak * 4 * factors[0] * factors[1]
+    for type_, peak in ((Type.CODES, 255), (Type.WIDE, 32767)):
+        shift = max(0, (total // peak).bit_length())
+        out = Tensor(shape, type_, np.ones(37), 0, peak)
+        build.output(build.add(out, Code.BILINEAR, [first], window=window, shift=shift))
     check(build.program)
 
 
@@ -117,6 +135,9 @@ def test_a_skip_across_stages_is_stored_packed():
     )
 
 
+_KINDS = ("conv", "depthwise", "add", "average", "maximum", "grow", "join")
+
+
 @st.composite
 def programs(draw):
     """A random graph: odd sizes, strides, dilations, paddings, channel counts."""
@@ -146,7 +167,7 @@ def programs(draw):
         source = draw(st.sampled_from(there[-3:]))
         tensor = build.tensor(source)
         shape = tensor.shape
-        kind = draw(st.sampled_from("conv depthwise add average maximum grow join".split()))
+        kind = draw(st.sampled_from(_KINDS))
         if kind == "conv":
             w = window(shape)
             there.append(build.conv(source, codes(slid(shape, w, draw(channels))), w))
@@ -247,7 +268,7 @@ def test_a_wrong_plan_with_a_right_checksum_does_no_harm(small):
 def test_a_newer_plan_says_so(small):
     _, data, constants = small
     newer = resealed(data[:4] + struct.pack("<H", 2) + data[6:])
-    with pytest.raises(RuntimeFailure, match="reads plans of version 1.*version 2"):
+    with pytest.raises(RuntimeFailure, match=r"reads plans of version 1.*version 2"):
         NativeRuntime(newer, constants)
     with pytest.raises(PlanError, match=r"version must be 1. Received: 2"):
         plans.decode(newer)
@@ -255,7 +276,7 @@ def test_a_newer_plan_says_so(small):
 
 def test_weights_of_the_wrong_size_are_refused(small):
     _, data, constants = small
-    with pytest.raises(RuntimeFailure, match="weights must have .* Received"):
+    with pytest.raises(RuntimeFailure, match=r"weights must have .* Received"):
         NativeRuntime(data, constants[:-16])
 
 

@@ -147,37 +147,57 @@ DQA_AVX2 void conv_exact(const ConvShape& shape, const uint8_t* const* rows,
   }
 }
 
-DQA_AVX2 void depthwise(const DepthwiseShape& shape, const uint8_t* const* rows,
-                        unsigned pixels, const int8_t* weights, const int32_t* start,
-                        int32_t (*sums)[kBlock]) {
-  for (unsigned p = 0; p < pixels; ++p) {
-    __m256i low = load(start), high = load(start + 8), part = _mm256_setzero_si256();
-    uint32_t left = shape.interval;
-    const int8_t* w = weights;
-    const auto flush = [&]() __attribute__((target("avx2"), always_inline)) {
-      low = _mm256_add_epi32(low, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(part)));
-      high = _mm256_add_epi32(high,
+// Adds 16 sums of 16 bits to sums of 32.
+DQA_AVX2_INLINE void widen_sums(__m256i part, __m256i* total) {
+  total[0] = _mm256_add_epi32(total[0],
+                              _mm256_cvtepi16_epi32(_mm256_castsi256_si128(part)));
+  total[1] = _mm256_add_epi32(total[1],
                               _mm256_cvtepi16_epi32(_mm256_extracti128_si256(part, 1)));
-    };
-    for (unsigned y = 0; y < shape.taps_y; ++y) {
-      const uint8_t* at = rows[y] + p * shape.pixel_bytes;
-      for (unsigned x = 0; x < shape.taps_x; ++x) {
-        const __m256i codes = _mm256_cvtepu8_epi16(load128(at));
-        const __m256i factors = _mm256_cvtepi8_epi16(load128(w));
-        part = _mm256_add_epi16(part, _mm256_mullo_epi16(codes, factors));
-        at += shape.tap_bytes;
-        w += shape.weight_step;
-        if (--left == 0) {
-          flush();
-          part = _mm256_setzero_si256();
-          left = shape.interval;
-        }
+}
+
+// Neighbours side by side, so that a tap's weights are widened once.
+template <unsigned kPixels>
+DQA_AVX2 void depthwise_tile(const DepthwiseShape& shape, const uint8_t* const* rows,
+                             const int8_t* weights, const int32_t* start,
+                             int32_t (*sums)[kBlock]) {
+  __m256i total[kPixels][2], part[kPixels];
+  for (unsigned p = 0; p < kPixels; ++p) {
+    total[p][0] = load(start);
+    total[p][1] = load(start + 8);
+    part[p] = _mm256_setzero_si256();
+  }
+  uint32_t left = shape.interval;
+  for (unsigned y = 0; y < shape.taps_y; ++y) {
+    const uint8_t* at = rows[y];
+    for (unsigned x = 0; x < shape.taps_x; ++x) {
+      const __m256i factors = _mm256_cvtepi8_epi16(load128(weights));
+      for (unsigned p = 0; p < kPixels; ++p) {
+        const __m256i codes = _mm256_cvtepu8_epi16(load128(at + p * shape.pixel_bytes));
+        part[p] = _mm256_add_epi16(part[p], _mm256_mullo_epi16(codes, factors));
+      }
+      at += shape.tap_bytes;
+      weights += shape.weight_step;
+      if (--left != 0) continue;
+      left = shape.interval;
+      for (unsigned p = 0; p < kPixels; ++p) {
+        widen_sums(part[p], total[p]);
+        part[p] = _mm256_setzero_si256();
       }
     }
-    flush();
-    store(sums[p], low);
-    store(sums[p] + 8, high);
   }
+  for (unsigned p = 0; p < kPixels; ++p) {
+    widen_sums(part[p], total[p]);
+    store(sums[p], total[p][0]);
+    store(sums[p] + 8, total[p][1]);
+  }
+}
+
+void depthwise(const DepthwiseShape& shape, const uint8_t* const* rows, unsigned pixels,
+               const int8_t* weights, const int32_t* start, int32_t (*sums)[kBlock]) {
+  static constexpr auto kTiles = {depthwise_tile<1>, depthwise_tile<2>,
+                                  depthwise_tile<3>, depthwise_tile<4>,
+                                  depthwise_tile<5>, depthwise_tile<6>};
+  kTiles.begin()[pixels - 1](shape, rows, weights, start, sums);
 }
 
 // Eight values as the operations that `Op` lists.
@@ -204,8 +224,38 @@ DQA_AVX2_INLINE __m256 value8(const Epilogue& e, const int32_t* sums, unsigned p
   return _mm256_min_ps(v, _mm256_loadu_ps(e.high + at));
 }
 
+// The usual case, a convolution in front of a quantizer, with its arrays in registers.
+DQA_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
+                           unsigned pixels) {
+  const __m256 m0 = _mm256_loadu_ps(e.multiplier), m1 = _mm256_loadu_ps(e.multiplier + 8),
+               b0 = _mm256_loadu_ps(e.bias), b1 = _mm256_loadu_ps(e.bias + 8), l0 = _mm256_loadu_ps(e.low),
+               l1 = _mm256_loadu_ps(e.low + 8), h0 = _mm256_loadu_ps(e.high), h1 = _mm256_loadu_ps(e.high + 8);
+  // In the order in which two halves are packed.
+  const __m256i power = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_loadu_ps(e.power)),
+                                           _mm256_cvtps_epi32(_mm256_loadu_ps(e.power + 8)));
+  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(e.zero));
+  for (unsigned p = 0; p < pixels; ++p) {
+    __m256 v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(sums[p])), m0);
+    __m256 v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(sums[p] + 8)), m1);
+    v0 = _mm256_min_ps(_mm256_max_ps(_mm256_add_ps(v0, b0), l0), h0);
+    v1 = _mm256_min_ps(_mm256_max_ps(_mm256_add_ps(v1, b1), l1), h1);
+    __m256i codes = _mm256_packs_epi32(_mm256_cvtps_epi32(v0), _mm256_cvtps_epi32(v1));
+    codes = _mm256_add_epi16(_mm256_mullo_epi16(codes, power), zero);
+    const __m256i bytes =
+        _mm256_permute4x64_epi64(_mm256_packus_epi16(codes, codes), 0x08);
+    const __m128i ordered =
+        _mm_shuffle_epi32(_mm256_castsi256_si128(bytes), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(e.out + p * e.out_bytes), ordered);
+  }
+}
+
 DQA_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
                      unsigned pixels) {
+  if (e.type == Type::kCodes && e.multiplier != nullptr && e.addends == 0 &&
+      !e.averages && e.channels == kBlock) {
+    finish_codes(e, sums, pixels);
+    return;
+  }
   for (unsigned p = 0; p < pixels; ++p) {
     const __m256 v0 = value8(e, sums[p], p, 0), v1 = value8(e, sums[p], p, 8);
     uint8_t* const out = e.out + p * e.out_bytes;
@@ -302,6 +352,33 @@ DQA_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
   }
 }
 
+DQA_AVX2_INLINE __m256i repeat(int32_t value) {
+  return _mm256_set1_epi16(static_cast<int16_t>(value));
+}
+
+// Sums stay below 2^15: factors are at most 4 here, see `Blend`.
+DQA_AVX2 void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
+                    uint8_t* out) {
+  const __m256i half = repeat(b.half);
+  const __m128i shift = _mm_cvtsi32_si128(b.shift);
+  size_t c = 0;
+  for (; b.narrow && c + 16 <= channels; c += 16) {
+    __m256i sum = half;
+    for (unsigned i = 0; i < 4; ++i) {
+      const __m256i codes = _mm256_cvtepu8_epi16(load128(corners[i] + c));
+      sum = _mm256_add_epi16(sum, _mm256_mullo_epi16(codes, repeat(b.weight[i])));
+    }
+    sum = _mm256_srl_epi16(sum, shift);
+    const __m256i codes = _mm256_packus_epi16(sum, sum);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + c),
+                     _mm_unpacklo_epi64(_mm256_castsi256_si128(codes),
+                                        _mm256_extracti128_si256(codes, 1)));
+  }
+  const uint8_t* const rest[4] = {corners[0] + c, corners[1] + c, corners[2] + c,
+                                  corners[3] + c};
+  scalar_runtime_kernels().blend(b, rest, channels - c, out + c * (b.wide ? 2 : 1));
+}
+
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
@@ -315,7 +392,8 @@ const RuntimeKernels* avx2_runtime_kernels() {
       scalar_runtime_kernels().depthwise_wide,
       finish,
       widen,
-      narrow};
+      narrow,
+      blend};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

@@ -78,6 +78,17 @@ using NarrowKernel = void (*)(const int16_t* narrow, size_t channels, size_t pix
                               uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
                               uint8_t* stored);
 
+// A pixel between four others: codes weighted, rounded and shifted.
+struct Blend {
+  int32_t weight[4];  // of above left, above right, below left, below right
+  int32_t half;       // for rounding
+  int32_t shift;
+  bool narrow;  // results are codes, and all sums fit 15 bits
+  bool wide;    // results are wide
+};
+using BlendKernel = void (*)(const Blend& blend, const uint8_t* const* corners,
+                             size_t channels, uint8_t* out);
+
 struct RuntimeKernels {
   ConvKernel conv[kTile];        // by pixels - 1; codes, 16-bit sums
   ConvKernel conv_exact[kTile];  // codes, 32-bit sums
@@ -87,6 +98,7 @@ struct RuntimeKernels {
   FinishKernel finish;
   WidenKernel widen;
   NarrowKernel narrow;
+  BlendKernel blend;
 };
 
 const RuntimeKernels& scalar_runtime_kernels();

@@ -2,7 +2,6 @@
 #include "dqa/runtime.h"
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -203,28 +202,40 @@ class Run {
     return DQA_OK;
   }
 
-  float affine(const Op& op, float x, size_t c) const {
-    if (op.weights != kNone) x *= plan_.floats(op.weights)[c];
-    if (op.multiplier != kNone) x += plan_.floats(op.multiplier)[c];
-    return x;
+  // A row of an input, scaled and shifted as the op says: itself, or a copy in `room`.
+  const float* affine_row(const Op& op, uint32_t y, std::vector<float>* room) const {
+    const Buffer& in = input(op);
+    const float* const x = input_row(op, y);
+    if (op.weights == kNone && op.multiplier == kNone) return x;
+    room->resize(size_t{in.width} * in.channels);
+    float* out = room->data();
+    for (size_t p = 0; p < in.width; ++p, out += in.channels) {
+      const float* const pixel = x + p * in.channels;
+      for (size_t c = 0; c < in.channels; ++c) {
+        out[c] = op.weights == kNone ? pixel[c] : pixel[c] * plan_.floats(op.weights)[c];
+        if (op.multiplier != kNone) out[c] += plan_.floats(op.multiplier)[c];
+      }
+    }
+    return room->data();
   }
 
   // Finds the largest magnitude of an input.
   DqaStatus measure(const Op& op) {
     const Buffer& in = input(op);
-    float largest = 0;
-    bool finite = true;
+    // Magnitudes are ordered like the bits of their numbers; NaN and infinity come last.
+    int32_t most = 0;
     for (uint32_t y = 0; y < in.height; ++y) {
-      const float* x = input_row(op, y);
-      for (size_t p = 0; p < in.width; ++p, x += in.channels) {
-        for (size_t c = 0; c < in.channels; ++c) {
-          const float v = std::fabs(affine(op, x[c], c));
-          finite = finite && v <= 3.0e38f;
-          largest = v > largest ? v : largest;
-        }
+      const float* const x = affine_row(op, y, &room_);
+      for (size_t i = 0; i < size_t{in.width} * in.channels; ++i) {
+        int32_t bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
       }
     }
-    if (!finite) {
+    float largest;
+    std::memcpy(&largest, &most, sizeof largest);
+    if (!(largest <= 3.0e38f)) {
       return dqa::fail(error_, DQA_BAD_ARGUMENT,
                        "inputs must be finite. Received: input %u holds NaN, infinity "
                        "or more than 3e38",
@@ -302,14 +313,18 @@ class Run {
     const Buffer& out = buffer(op.output);
     const float inverse = slots_[out.slot].inverse;
     const auto limit = static_cast<float>(op.shift);
-    const float* x = input_row(op, y);
+    const float* x = affine_row(op, y, &room_);
     uint8_t* to = row(out, y);
     for (size_t p = 0; p < out.width; ++p) {
       for (size_t c = 0; c < out.channels; ++c) {
-        float v = affine(op, x[c], c) * inverse;
+        float v = x[c] * inverse;
         v = v > -limit ? v : -limit;
         v = v < limit ? v : limit;
-        const auto code = static_cast<int16_t>(std::nearbyint(v));
+        // Rounds half to even: the sum has no bits left for a fraction.
+        v += 12582912.0f;
+        int32_t bits;
+        std::memcpy(&bits, &v, sizeof bits);
+        const auto code = static_cast<int16_t>(bits);
         std::memcpy(to + 2 * c, &code, sizeof code);
       }
       x += out.channels;
@@ -648,26 +663,24 @@ class Run {
     const uint8_t* const above = row(in, ys.first);
     const uint8_t* const below = row(in, ys.second);
     const int32_t all_y = 2 * op.stride_y, all_x = 2 * op.stride_x;
-    const int32_t half = op.shift == 0 ? 0 : 1 << (op.shift - 1);
+    dqa::Blend blend;
+    blend.half = op.shift == 0 ? 0 : 1 << (op.shift - 1);
+    blend.shift = static_cast<int32_t>(op.shift);
+    blend.wide = out.type == Type::kWide;
+    // 255 * 64 + 2^13 is below 2^15.
+    blend.narrow = !blend.wide && all_y * all_x <= 64 && op.shift <= 14;
     uint8_t* to = row(out, y);
     for (uint32_t x = 0; x < out.width; ++x, to += out.pixel_bytes()) {
       const Between xs = between(x, op.stride_x, in.width);
       const size_t left = xs.first * in.pixel_bytes(),
                    right = xs.second * in.pixel_bytes();
-      for (size_t c = 0; c < in.channels; ++c) {
-        const int32_t upper = above[left + c] * (all_x - xs.weight) +
-                              above[right + c] * xs.weight,
-                      lower = below[left + c] * (all_x - xs.weight) +
-                              below[right + c] * xs.weight;
-        const int32_t sum = upper * (all_y - ys.weight) + lower * ys.weight;
-        const int32_t result = (sum + half) >> op.shift;
-        if (out.type == Type::kCodes) {
-          to[c] = static_cast<uint8_t>(result);
-        } else {
-          const auto wide = static_cast<int16_t>(result);
-          std::memcpy(to + 2 * c, &wide, sizeof wide);
-        }
-      }
+      blend.weight[0] = (all_y - ys.weight) * (all_x - xs.weight);
+      blend.weight[1] = (all_y - ys.weight) * xs.weight;
+      blend.weight[2] = ys.weight * (all_x - xs.weight);
+      blend.weight[3] = ys.weight * xs.weight;
+      const uint8_t* const corners[4] = {above + left, above + right, below + left,
+                                         below + right};
+      kernels_.blend(blend, corners, in.channels, to);
     }
   }
 
@@ -690,6 +703,7 @@ class Run {
   DqaError* const error_;
   std::vector<uint32_t> rows_;
   std::vector<Slot> slots_;
+  std::vector<float> room_;  // a row of an input
 };
 
 DqaStatus no_memory(DqaError* error) {

@@ -127,6 +127,21 @@ void narrow(const int16_t* factors, size_t channels, size_t pixels, uint8_t zero
   }
 }
 
+void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
+           uint8_t* out) {
+  for (size_t c = 0; c < channels; ++c) {
+    int32_t sum = b.half;
+    for (unsigned i = 0; i < 4; ++i) sum += corners[i][c] * b.weight[i];
+    sum >>= b.shift;
+    if (b.wide) {
+      const auto code = static_cast<int16_t>(sum);
+      std::memcpy(out + 2 * c, &code, sizeof code);
+    } else {
+      out[c] = static_cast<uint8_t>(sum);
+    }
+  }
+}
+
 }  // namespace
 
 const RuntimeKernels& scalar_runtime_kernels() {
@@ -141,7 +156,8 @@ const RuntimeKernels& scalar_runtime_kernels() {
       depthwise<true>,
       finish,
       widen,
-      narrow};
+      narrow,
+      blend};
   return kKernels;
 }
 
