@@ -51,7 +51,8 @@ def network(name: str):
     else:
         model = resnet32()
     random = np.random.default_rng(0)
-    return model, random.random((2, *model.input_shape[1:]), np.float32)
+    images = random.integers(0, 256, (2, *model.input_shape[1:]))
+    return model, images.astype(np.float32)
 
 
 def write(name: str, folder: Path) -> None:
@@ -76,7 +77,12 @@ def write(name: str, folder: Path) -> None:
     builtin = convert(quantized, "float32")
     for kind in ("packed", "bytes"):
         data, report = packed.pack_regions(
-            builtin, quantized, images, trusted=True, packed=kind == "packed"
+            builtin,
+            quantized,
+            images,
+            trusted=True,
+            packed=kind == "packed",
+            byte_inputs=True,
         )
         (folder / f"{name}.{kind}.tflite").write_bytes(data)
         print(name, kind, report, flush=True)
@@ -119,7 +125,7 @@ def interpreter(path: Path, threads: int = 1):
     made.allocate_tensors()
     detail = made.get_input_details()[0]
     random = np.random.default_rng(0).random(detail["shape"])
-    value = random * 100 if detail["dtype"] == np.int8 else random
+    value = random * 100
     made.set_tensor(detail["index"], value.astype(detail["dtype"]))
     return made
 

@@ -119,6 +119,7 @@ class Program:
         operations: List of `Operation`, in an order in which they can run.
         inputs: List of shapes.
         outputs: List of shapes.
+        bytes: Set of the inputs that are bytes instead of float32 values.
         quantized: Dictionary from a quantizer layer's name to its tensor.
     """
 
@@ -127,6 +128,7 @@ class Program:
     inputs: list[tuple[int, int, int]]
     outputs: list[tuple[int, int, int]]
     quantized: dict[str, int]
+    bytes: set[int] = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass

@@ -101,7 +101,16 @@ class NativeRuntime:
 
     def __call__(self, inputs: Sequence[NDArray]) -> list[NDArray[np.float32]]:
         """Runs the plan: flat float32 outputs."""
-        arrays = [np.ascontiguousarray(x, np.float32).reshape(-1) for x in inputs]
+        types = [
+            np.uint8
+            if self._library.dqa_runtime_input_type(self._handle, number)
+            else np.float32
+            for number in range(len(self.input_sizes))
+        ]
+        arrays = [
+            np.ascontiguousarray(x, dtype).reshape(-1)
+            for x, dtype in zip(inputs, types, strict=True)
+        ]
         outputs: list[NDArray[np.float32]] = []
         while size := self._library.dqa_runtime_output_size(self._handle, len(outputs)):
             outputs.append(np.zeros(size, np.float32))

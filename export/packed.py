@@ -61,7 +61,13 @@ class PackedReport:
 
 
 def pack_regions(
-    data: bytes, model: keras.Model, samples: Any, trusted: bool, packed: bool = True
+    data: bytes,
+    model: keras.Model,
+    samples: Any,
+    trusted: bool,
+    *,
+    packed: bool = True,
+    byte_inputs: bool = False,
 ) -> tuple[bytes, PackedReport]:
     """Replaces the regions of a built-in export by `DQA` ops.
 
@@ -72,6 +78,8 @@ def pack_regions(
         trusted: Boolean. Whether the samples are real data.
         packed: Boolean. Whether stored codes are packed, or take a byte each.
             Defaults to `True`.
+        byte_inputs: Boolean. Whether the model takes whole numbers 0..255 as uint8.
+            Defaults to `False`.
 
     Returns:
         The bytes of the new file, and a `PackedReport`.
@@ -95,6 +103,13 @@ def pack_regions(
             for node in region.nodes:
                 outside[_op_name(reader, node.ops[0])] = str(reason)
             continue
+        if byte_inputs:
+            model_inputs = set(map(int, unpacked.subgraphs[0].inputs))
+            program.bytes = {
+                number
+                for number, tensor in enumerate(region.inputs)
+                if tensor in model_inputs
+            }
         if not packed:
             _unpack_stores(program)
         plan, constants = schedule(program)
@@ -109,6 +124,8 @@ def pack_regions(
             )
         )
     _replace(unpacked, planned)
+    if byte_inputs:
+        _take_bytes(unpacked)
     return flatbuffer.pack(unpacked), PackedReport(tuple(reports), outside)
 
 
@@ -183,6 +200,24 @@ def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:
     kept = [op for index, op in enumerate(graph.operators) if index not in gone]
     graph.operators = _ordered([*kept, *made])
     _drop_unused(model)
+
+
+def _take_bytes(model: Any) -> None:
+    """Makes the model's inputs uint8.
+
+    Raises:
+        ValueError: If an op that computes on floats reads one.
+    """
+    graph = model.subgraphs[0]
+    readers = flatbuffer.Graph(model)
+    for tensor in map(int, graph.inputs):
+        kinds = {readers.kind(op) for op in graph.operators if tensor in op.inputs}
+        if kinds != {OP_NAME}:
+            raise ValueError(
+                "uint8 inputs must go straight into packed regions. Received: input "
+                f"{readers.name(tensor)!r}, which {', '.join(sorted(kinds))} reads"
+            )
+        graph.tensors[tensor].type = schema.TensorType.UINT8
 
 
 def _constant(model: Any, name: str, data: bytes) -> int:

@@ -435,7 +435,10 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
     constants = _Constants()
     tensors = program.tensors
     buffers = [
-        Buffer(Kind.INPUT, Type.FLOAT, *shape, slot=NONE) for shape in program.inputs
+        Buffer(
+            Kind.INPUT, Type.CODES if number in program.bytes else Type.FLOAT, *shape
+        )
+        for number, shape in enumerate(program.inputs)
     ]
     buffers += [Buffer(Kind.OUTPUT, Type.FLOAT, *shape) for shape in program.outputs]
     first_output = len(program.inputs)

@@ -70,6 +70,7 @@ def export_tflite(
     *,
     mode: Mode = "builtin",
     strict: bool = False,
+    inputs: Literal["float32", "uint8"] = "float32",
     weights: Weights = "float32",
     samples: Any = None,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
@@ -90,6 +91,9 @@ def export_tflite(
             `load_packed` or the runtime's delegate. Defaults to `"builtin"`.
         strict: Boolean. Whether a packed export fails if an op that computes on
             activations stays outside. Defaults to `False`.
+        inputs: `"float32"`, or `"uint8"` for a packed model that takes whole numbers
+            0..255: its input then takes a quarter of the memory. Defaults to
+            `"float32"`.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
         samples: A batch of inputs to check with. Defaults to four random ones. For a
@@ -131,6 +135,7 @@ def export_tflite(
     """
     for name, value, allowed in (
         ("mode", mode, ("builtin", "packed")),
+        ("inputs", inputs, ("float32", "uint8")),
         ("weights", weights, ("float32", "float16", "int8")),
     ):
         if value not in allowed:
@@ -143,10 +148,16 @@ def export_tflite(
             "mode='packed' chooses its own int8 weights: leave weights at 'float32'. "
             f"Received: weights={weights!r}"
         )
+    if mode != "packed" and inputs != "float32":
+        raise ValueError(f"inputs={inputs!r} needs mode='packed'. Received: {mode!r}")
     entries = metadata.describe(model, weights, normalization, labels)
     trusted = samples is not None
     if samples is None:
         samples = _random_samples(model)
+        if inputs == "uint8":
+            samples = keras.tree.map_structure(
+                lambda x: np.rint(np.clip(64 * x + 128, 0, 255)), samples
+            )
     feeding.check_fit(model, samples)
     with files.replacing(path) as temporary:
         converted = convert(model, weights)
@@ -165,7 +176,9 @@ def export_tflite(
         report = None
         run = Runner(data)
         if mode == "packed":
-            data, report = packed.pack_regions(data, model, samples, trusted)
+            data, report = packed.pack_regions(
+                data, model, samples, trusted, byte_inputs=inputs == "uint8"
+            )
             packed.check_complete(report, strict)
             temporary.write_bytes(data)
             run = Runner(data, delegates=[packed.delegate()])

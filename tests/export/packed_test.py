@@ -184,6 +184,21 @@ def test_strict_names_what_stays_outside(quantized, images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_images_as_bytes(quantized, path, images, tmp_path):
+    bytes_path = tmp_path / "m.tflite"
+    export_tflite(quantized, bytes_path, mode="packed", samples=images, inputs="uint8")
+    interpreter = load_packed(bytes_path)
+    assert interpreter.get_input_details()[0]["dtype"] == np.uint8
+    np.testing.assert_array_equal(
+        run(interpreter, images.astype(np.uint8)), run(load_packed(path), images)
+    )
+
+
+def test_bytes_need_a_packed_export(quantized, tmp_path):
+    with pytest.raises(ValueError, match="inputs='uint8' needs mode='packed'"):
+        export_tflite(quantized, tmp_path / "m", inputs="uint8")
+
+
 def test_weights_are_not_to_choose(quantized, tmp_path):
     with pytest.raises(ValueError, match="leave weights at 'float32'"):
         export_tflite(quantized, tmp_path / "m", mode="packed", weights="int8")

@@ -66,16 +66,19 @@ void* init(TfLiteContext* context, const char* buffer, size_t) {
 void destroy(TfLiteContext*, void* kernel) { delete static_cast<Kernel*>(kernel); }
 
 TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor,
-                        size_t values, const char* what) {
+                        size_t values, DqaType type, const char* what) {
   const TfLiteTensor* const t = context->tensors + tensor;
-  if (t->type == kTfLiteFloat32 && values > 0 && t->bytes == values * sizeof(float)) {
+  const bool bytes = type == DQA_CODES;
+  if (t->type == (bytes ? kTfLiteUInt8 : kTfLiteFloat32) && values > 0 &&
+      t->bytes == values * (bytes ? 1 : sizeof(float))) {
     return kTfLiteOk;
   }
   context->ReportError(
       context,
       "DQA delegate: node %d: its plan is for one size: %s tensor %d must hold %zu "
-      "float32 values. Received: %zu bytes of type %d",
-      kernel.node, what, tensor, values, t->bytes, t->type);
+      "%s values. Received: %zu bytes of type %d. ",
+      kernel.node, what, tensor, values, bytes ? "uint8" : "float32", t->bytes,
+      t->type);
   return kTfLiteError;
 }
 
@@ -112,13 +115,14 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   }
   for (uint32_t i = 0; i < inputs; ++i) {
     if (check_size(context, *kernel, kernel->inputs[i],
-                   dqa_runtime_input_size(runtime, i), "input") != kTfLiteOk) {
+                   dqa_runtime_input_size(runtime, i),
+                   dqa_runtime_input_type(runtime, i), "input") != kTfLiteOk) {
       return kTfLiteError;
     }
   }
   for (uint32_t i = 0; i < outputs; ++i) {
     if (check_size(context, *kernel, kernel->outputs[i],
-                   dqa_runtime_output_size(runtime, i), "output") != kTfLiteOk) {
+                   dqa_runtime_output_size(runtime, i), DQA_FLOAT32, "output") != kTfLiteOk) {
       return kTfLiteError;
     }
   }
@@ -134,14 +138,14 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
 
 TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto* const kernel = static_cast<const Kernel*>(node->user_data);
-  const float* inputs[64];
+  const void* inputs[64];
   float* outputs[64];
   const size_t activations = kernel->inputs.size() - kConstantInputs;
   if (activations > 64 || kernel->outputs.size() > 64) {
     return refuse(context, kernel->node, "it has more than 64 inputs or outputs");
   }
   for (size_t i = 0; i < activations; ++i) {
-    inputs[i] = static_cast<const float*>(context->tensors[kernel->inputs[i]].data);
+    inputs[i] = context->tensors[kernel->inputs[i]].data;
   }
   for (size_t i = 0; i < kernel->outputs.size(); ++i) {
     outputs[i] = static_cast<float*>(context->tensors[kernel->outputs[i]].data);

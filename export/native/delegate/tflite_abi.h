@@ -12,7 +12,7 @@ extern "C" {
 
 typedef enum { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
 
-enum { kTfLiteFloat32 = 1 };
+enum { kTfLiteFloat32 = 1, kTfLiteUInt8 = 3 };
 enum { kTfLiteDelegateFlagsAllowDynamicTensors = 1 };
 
 struct TfLiteContext;

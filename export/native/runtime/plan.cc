@@ -276,7 +276,8 @@ class Checker {
         (b.slot != kNone && b.slot >= plan_.inputs.size())) {
       return false;
     }
-    if (!is_ring(b) && b.kind != Kind::kStored) return is_float(b);
+    if (b.kind == Kind::kInput) return b.type != Type::kWide;
+    if (b.kind == Kind::kOutput) return is_float(b);
     if (is_float(b)) return false;
     if (is_ring(b)) {
       const uint64_t rows = uint64_t{b.rows} + b.zero_row;

@@ -136,7 +136,7 @@ Prepared prepare_depthwise(const dqa::Plan& plan, const Op& op) {
 // One run of a plan.
 class Run {
  public:
-  Run(const DqaRuntime& runtime, const float* const* inputs, float* const* outputs,
+  Run(const DqaRuntime& runtime, const void* const* inputs, float* const* outputs,
       uint8_t* arena, DqaError* error)
       : runtime_(runtime),
         plan_(runtime.plan),
@@ -186,11 +186,6 @@ class Run {
            b.left * b.pixel_bytes();
   }
 
-  const float* input_row(const Op& op, uint32_t y) const {
-    const Buffer& in = input(op);
-    return inputs_[buffer(op.output).slot] + size_t{y} * in.width * in.channels;
-  }
-
   // Everything a ring does not write itself is zero: columns and rows around the
   // tensor, and channels that JOIN adds.
   DqaStatus clear_rings(size_t stage) {
@@ -205,9 +200,19 @@ class Run {
   // A row of an input, scaled and shifted as the op says: itself, or a copy in `room`.
   const float* affine_row(const Op& op, uint32_t y, std::vector<float>* room) const {
     const Buffer& in = input(op);
-    const float* const x = input_row(op, y);
-    if (op.weights == kNone && op.multiplier == kNone) return x;
-    room->resize(size_t{in.width} * in.channels);
+    const size_t values = size_t{in.width} * in.channels;
+    const void* const whole = inputs_[buffer(op.output).slot];
+    const float* x = static_cast<const float*>(whole) + y * values;
+    const bool bytes = in.type == Type::kCodes;
+    const bool plain = op.weights == kNone && op.multiplier == kNone;
+    if (plain && !bytes) return x;
+    room->resize(values);
+    if (bytes) {
+      const uint8_t* const codes = static_cast<const uint8_t*>(whole) + y * values;
+      for (size_t i = 0; i < values; ++i) (*room)[i] = codes[i];
+      x = room->data();
+      if (plain) return x;
+    }
     float* out = room->data();
     for (size_t p = 0; p < in.width; ++p, out += in.channels) {
       const float* const pixel = x + p * in.channels;
@@ -697,7 +702,7 @@ class Run {
   const DqaRuntime& runtime_;
   const dqa::Plan& plan_;
   const dqa::RuntimeKernels& kernels_;
-  const float* const* const inputs_;
+  const void* const* const inputs_;
   float* const* const outputs_;
   uint8_t* const arena_;
   DqaError* const error_;
@@ -755,11 +760,17 @@ size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index) {
   return values_of(runtime->plan, runtime->plan.inputs, index);
 }
 
+DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index) {
+  const dqa::Plan& plan = runtime->plan;
+  return plan.buffers[plan.inputs[index]].type == Type::kCodes ? DQA_CODES
+                                                               : DQA_FLOAT32;
+}
+
 size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index) {
   return values_of(runtime->plan, runtime->plan.outputs, index);
 }
 
-DqaStatus dqa_runtime_run(const DqaRuntime* runtime, const float* const* inputs,
+DqaStatus dqa_runtime_run(const DqaRuntime* runtime, const void* const* inputs,
                           float* const* outputs, uint8_t* arena, DqaError* error) {
   try {
     return Run(*runtime, inputs, outputs, arena, error)();

@@ -27,12 +27,15 @@ DQA_EXPORT void dqa_runtime_destroy(DqaRuntime* runtime);
 /* Bytes of arena that a run needs, aligned to 64. */
 DQA_EXPORT size_t dqa_runtime_arena(const DqaRuntime* runtime);
 
-/* Float32 values of input or output number `index`; 0 where there is none. */
+/* Values of input or output number `index`; 0 where there is none. */
 DQA_EXPORT size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index);
 DQA_EXPORT size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index);
 
+/* What an input that exists holds: float32, or bytes (DQA_CODES). */
+DQA_EXPORT DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index);
+
 /* Runs the plan. Inputs must be finite. */
-DQA_EXPORT DqaStatus dqa_runtime_run(const DqaRuntime* runtime, const float* const* inputs,
+DQA_EXPORT DqaStatus dqa_runtime_run(const DqaRuntime* runtime, const void* const* inputs,
                           float* const* outputs, uint8_t* arena, DqaError* error);
 
 /* Called with every row of codes that an op leaves in a ring: for tests. Pixels are
