@@ -131,7 +131,7 @@ class Reader:
         return nodes, reasons
 
     def _node(self, index: int) -> Node:
-        for pattern in (self._quantize, self._nearest, self._widen):
+        for pattern in (self._quantize, self._nearest, self._widen, self._flat):
             node = pattern(index)
             if node is not None:
                 return node
@@ -415,6 +415,33 @@ class Reader:
             ops=chain,
             output=int(self.graph.ops[chain[-1]].outputs[0]),
             widths=(int(pads[2][0]),),
+        )
+
+    def _flat(self, index: int) -> Node | None:
+        """A dense layer over all pixels: a convolution whose window is the image."""
+        chain = self._chain(index, ["RESHAPE", "FULLY_CONNECTED"])
+        if chain is None:
+            return None
+        first, last = (self.graph.ops[at] for at in chain)
+        try:
+            height, width, channels = self.shape(first.inputs[0])
+        except Unsupported:
+            return None
+        kernel = self.constant(last.inputs[1]).astype(np.float64)
+        if kernel.shape[1] != height * width * channels or height > 255:
+            return None
+        return self._make(
+            "conv",
+            index,
+            first.inputs[:1],
+            ops=chain,
+            output=int(last.outputs[0]),
+            window=Window(height, width),
+            clamp=self._clamp(last),
+            arrays={
+                "kernel": kernel.reshape(-1, height, width, channels),
+                "bias": self._bias(last, kernel.shape[0]),
+            },
         )
 
     def _quantize(self, index: int) -> Node | None:
