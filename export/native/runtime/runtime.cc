@@ -488,28 +488,31 @@ class Run {
       for (uint32_t y = todo.first; y < todo.end; ++y) {
         dqa::Epilogue e = epilogue(op, y, b);
         const uint8_t* rows[dqa::kMaxTaps];
-        tiles(out.width, [&](size_t x, unsigned pixels) {
-          window_rows(op, in, y, x, rows);
+        window_rows(op, in, y, rows);
+        tiles(out.width, [&](size_t, unsigned pixels) {
           alignas(32) int32_t sums[kTile][kBlock];
           kernels[pixels - 1](shape, rows, weights, prepared.start.data() + b * kBlock,
                               sums);
           kernels_.finish(e, sums, pixels);
           advance(&e, pixels);
+          move_on(op, pixels * shape.pixel_bytes, rows);
         });
       }
     }
   }
 
-  // Where the taps of output pixel (y, x) begin, one row after the other.
-  void window_rows(const Op& op, const Buffer& in, uint32_t y, size_t x,
+  // Where the taps of the first pixel of output row y begin, one row after the other.
+  void window_rows(const Op& op, const Buffer& in, uint32_t y,
                    const uint8_t** rows) const {
-    const ptrdiff_t column =
-        static_cast<ptrdiff_t>(x) * op.stride_x - static_cast<ptrdiff_t>(op.left);
-    const ptrdiff_t bytes = column * static_cast<ptrdiff_t>(in.pixel_bytes());
+    const size_t before = static_cast<size_t>(op.left) * in.pixel_bytes();
     for (int t = 0; t < op.taps_y; ++t) {
       const int64_t from = int64_t{y} * op.stride_y - op.top + t * op.dilation_y;
-      rows[t] = row_or_zeros(in, from) + bytes;
+      rows[t] = row_or_zeros(in, from) - before;
     }
+  }
+
+  static void move_on(const Op& op, size_t bytes, const uint8_t** rows) {
+    for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += bytes;
   }
 
   void depthwise(size_t index, Rows todo) {
@@ -531,16 +534,15 @@ class Run {
       for (size_t b = 0; b < blocks_of(out); ++b) {
         dqa::Epilogue e = epilogue(op, y, b);
         const uint8_t* rows[dqa::kMaxTaps];
-        tiles(out.width, [&](size_t x, unsigned pixels) {
-          window_rows(op, in, y, x, rows);
-          for (unsigned t = 0; t < op.taps_y; ++t) {
-            rows[t] += b * kBlock * in.element_bytes();
-          }
+        window_rows(op, in, y, rows);
+        move_on(op, b * kBlock * in.element_bytes(), rows);
+        tiles(out.width, [&](size_t, unsigned pixels) {
           alignas(32) int32_t sums[kTile][kBlock];
           kernel(shape, rows, pixels, weights + b * kBlock,
                  prepared.start.data() + b * kBlock, sums);
           kernels_.finish(e, sums, pixels);
           advance(&e, pixels);
+          move_on(op, pixels * shape.pixel_bytes, rows);
         });
       }
     }
