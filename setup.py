@@ -1,4 +1,4 @@
-"""Builds the compiled codec where there is a compiler; setup.cfg holds the rest."""
+"""Builds the native code where there is a compiler; setup.cfg holds the rest."""
 
 from pathlib import Path
 
@@ -7,8 +7,31 @@ from setuptools import Extension, setup
 SOURCES = Path("export/native")
 
 
+def runtime() -> Extension:
+    """The runtime of packed models: a plain shared library that LiteRT loads."""
+    folders = ("src", "runtime", "delegate")
+    return Extension(
+        "dqa_keras._delegate",
+        sources=sorted(
+            str(path) for name in folders for path in (SOURCES / name).glob("*.cc")
+        ),
+        depends=sorted(str(path) for path in SOURCES.rglob("*.h")),
+        include_dirs=[str(SOURCES / "include")],
+        extra_compile_args=[
+            "-std=c++17",
+            "-O3",
+            "-g0",
+            "-fvisibility=hidden",
+            "-ffp-contract=off",
+        ],
+        extra_link_args=["-pthread", "-Wl,-z,max-page-size=16384"],
+        language="c++",
+        optional=True,
+    )
+
+
 def extensions() -> list[Extension]:
-    """The codec's extension module; pip goes on without it if it does not compile."""
+    """The extensions; pip goes on without them if they do not compile."""
     import nanobind
 
     nanobind_sources = Path(nanobind.source_dir())
@@ -38,7 +61,8 @@ def extensions() -> list[Extension]:
             extra_link_args=["-pthread"],
             language="c++",
             optional=True,
-        )
+        ),
+        runtime(),
     ]
 
 

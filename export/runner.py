@@ -1,5 +1,6 @@
 """Runs a `.tflite` file in LiteRT, called like the Keras model it came from."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,10 +15,17 @@ class Runner:
     Args:
         data: Bytes of the file.
         threads: Integer. Threads to run on. Defaults to `1`.
+        delegates: Delegates that the file needs. Defaults to none.
     """
 
-    def __init__(self, data: bytes, threads: int = 1) -> None:
-        self._interpreter = Interpreter(model_content=data, num_threads=threads)
+    def __init__(
+        self, data: bytes, threads: int = 1, delegates: Sequence[Any] = ()
+    ) -> None:
+        self._interpreter = Interpreter(
+            model_content=data,
+            num_threads=threads,
+            experimental_delegates=list(delegates) or None,
+        )
         self._inputs = self._interpreter.get_input_details()
         self._shapes: list[tuple[int, ...]] | None = None
 

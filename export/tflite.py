@@ -1,12 +1,14 @@
-"""Exports a calibrated Keras model as a `.tflite` of built-in ops.
+"""Exports a calibrated Keras model as a `.tflite`.
 
-The quantizers become a few element-wise ops with constant operands, in the order that
-`dqa_keras.quantizers` prescribes, except that codes are clipped before they are
-rounded. The bounds are whole numbers, so the codes are the same, and where codes are
-unsigned the lower bound becomes a fused ReLU.
+With `mode="builtin"` the quantizers become a few element-wise ops with constant
+operands, in the order that `dqa_keras.quantizers` prescribes, except that codes are
+clipped before they are rounded. The bounds are whole numbers, so the codes are the
+same, and where codes are unsigned the lower bound becomes a fused ReLU. The result runs
+on every LiteRT interpreter. It simulates low-bit storage: activations are rounded to
+few values but still stored as float32.
 
-The result runs on every LiteRT interpreter. It simulates low-bit storage: activations
-are rounded to few values but still stored as float32.
+With `mode="packed"` parts of the model become ops that store activations packed and
+compute with integers: see `dqa_keras.export.packed`.
 """
 
 import dataclasses
@@ -20,10 +22,13 @@ import keras
 import numpy as np
 
 from dqa_keras import feeding, files, tracing
-from dqa_keras.export import flatbuffer, float16, metadata, verification
+from dqa_keras.export import flatbuffer, float16, metadata, packed, verification
+from dqa_keras.export.packed import PackedReport
+from dqa_keras.export.runner import Runner
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
 Weights = Literal["float32", "float16", "int8"]
+Mode = Literal["builtin", "packed"]
 
 # Stands for an unknown input size when the exported file is tried out.
 _TRIAL_SIZE = 64
@@ -52,6 +57,8 @@ class ExportReport:
             outputs on the samples. Not zero for a deep network: the last bit of a
             convolution differs between engines and can flip a code.
         output_range: Float. Largest absolute output of Keras, to judge that by.
+        packed: `PackedReport` of `mode="packed"`: what runs on packed activations and
+            what does not, with the reason. `None` for built-in exports.
     """
 
     path: str
@@ -60,13 +67,16 @@ class ExportReport:
     quantizers: int
     max_difference: float
     output_range: float
+    packed: PackedReport | None = None
 
 
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    mode: Literal["builtin"] = "builtin",
+    mode: Mode = "builtin",
+    strict: bool = False,
+    inputs: Literal["float32", "uint8"] = "float32",
     weights: Weights = "float32",
     samples: Any = None,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
@@ -76,15 +86,26 @@ def export_tflite(
 
     The file takes one input at a time (batch 1). It is written only if it passes: it
     must hold built-in ops alone, and every quantizer in LiteRT must give the codes that
-    Keras gives for the same input, to the bit.
+    Keras gives for the same input, to the bit. A packed file is made of one that
+    passed; its int8 weights move codes a little.
 
     Args:
         model: Keras model with calibrated quantizers.
         path: Path of the file to write; replaced whole or not at all.
-        mode: `"builtin"`: built-in ops, runs on every interpreter.
+        mode: `"builtin"`: built-in ops, runs on every interpreter. `"packed"`: stores
+            activations in few bits while it runs, with int8 weights; needs
+            `load_packed` or the runtime's delegate. Defaults to `"builtin"`.
+        strict: Boolean. Whether a packed export fails if an op that computes on
+            activations stays outside. Defaults to `False`.
+        inputs: `"float32"`, or `"uint8"` for a packed model that takes whole numbers
+            0..255: its input then takes a quarter of the memory. Defaults to
+            `"float32"`.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
-        samples: A batch of inputs to check with. Defaults to four random ones.
+        samples: A batch of inputs to check with. Defaults to four random ones. For a
+            packed export give real ones: their range sets the 7-bit codes of what no
+            quantizer rounds, a linear bottleneck for instance; without, such values
+            take 16 bits.
         normalization: Mean and standard deviation a channel that the caller must apply
             to inputs; recorded in the metadata. Defaults to `None`.
         labels: Class labels, recorded in the metadata. Defaults to `None`.
@@ -93,8 +114,10 @@ def export_tflite(
         An `ExportReport`.
 
     Raises:
-        ValueError: If an option is unknown, a layer is not calibrated, or the path
-            cannot be written.
+        ValueError: If an option is unknown, a layer is not calibrated, the path
+            cannot be written, or `strict` and an op stays outside.
+        RuntimeMissingError: If a packed export cannot be tried out because the runtime
+            was not built.
         VerificationError: If the result has an op that is not built in, or its codes
             differ.
 
@@ -117,7 +140,8 @@ def export_tflite(
     ['conv_dqa']
     """
     for name, value, allowed in (
-        ("mode", mode, ("builtin",)),
+        ("mode", mode, ("builtin", "packed")),
+        ("inputs", inputs, ("float32", "uint8")),
         ("weights", weights, ("float32", "float16", "int8")),
     ):
         if value not in allowed:
@@ -125,9 +149,21 @@ def export_tflite(
                 f"{name} must be one of {', '.join(map(repr, allowed))}. "
                 f"Received: {name}={value!r}"
             )
+    if mode == "packed" and weights != "float32":
+        raise ValueError(
+            "mode='packed' chooses its own int8 weights: leave weights at 'float32'. "
+            f"Received: weights={weights!r}"
+        )
+    if mode != "packed" and inputs != "float32":
+        raise ValueError(f"inputs={inputs!r} needs mode='packed'. Received: {mode!r}")
     entries = metadata.describe(model, weights, normalization, labels)
+    trusted = samples is not None
     if samples is None:
         samples = _random_samples(model)
+        if inputs == "uint8":
+            samples = keras.tree.map_structure(
+                lambda x: np.rint(np.clip(64 * x + 128, 0, 255)), samples
+            )
     feeding.check_fit(model, samples)
     with files.replacing(path) as temporary:
         converted = convert(model, weights)
@@ -143,7 +179,17 @@ def export_tflite(
         data = flatbuffer.pack(unpacked)
         temporary.write_bytes(data)
         compared = verification.check_codes(data, model, samples)
-        difference, output_range = verification.compare_outputs(data, model, samples)
+        report = None
+        run = Runner(data)
+        if mode == "packed":
+            data, report = packed.pack_regions(
+                data, model, samples, trusted, byte_inputs=inputs == "uint8"
+            )
+            packed.check_complete(report, strict)
+            temporary.write_bytes(data)
+            run = Runner(data, delegates=[packed.delegate()])
+            unpacked = flatbuffer.unpack(data)
+        difference, output_range = verification.compare_outputs(run, model, samples)
     return ExportReport(
         path=str(path),
         size=len(data),
@@ -151,6 +197,7 @@ def export_tflite(
         quantizers=compared,
         max_difference=difference,
         output_range=output_range,
+        packed=report,
     )
 
 

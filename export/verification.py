@@ -37,6 +37,12 @@ def scope(index: int) -> str:
 _SCOPE = re.compile(r"(?:^|[/;])quantizer\.(\d+)\.")
 
 
+def quantizer_number(name: str) -> int | None:
+    """The number of the quantizer that a tensor's name belongs to, if any."""
+    match = _SCOPE.search(name)
+    return int(match.group(1)) if match else None
+
+
 class _Site(NamedTuple):
     """A quantizer in a `.tflite`: its layer, the tensor in front, the one of codes."""
 
@@ -52,8 +58,8 @@ def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
     """Finds every quantizer by the name of its rounding."""
     sites = []
     for op in graph.ops:
-        match = _SCOPE.search(graph.name(op.outputs[0]))
-        if graph.kind(op) != "ROUND" or not match:
+        number = quantizer_number(graph.name(op.outputs[0]))
+        if graph.kind(op) != "ROUND" or number is None:
             continue
         tensor = int(op.inputs[0])
         producer = graph.producer(tensor)
@@ -63,7 +69,7 @@ def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
         scaled = graph.kind(producer) == "MUL"
         if scaled:
             tensor = graph.variable_input(producer)
-        layer = layers[int(match.group(1))]
+        layer = layers[number]
         sites.append(_Site(layer, tensor, int(op.outputs[0]), not scaled))
     found = {site.layer.name: site.layer for site in sites}
     for layer in layers:
@@ -142,10 +148,9 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
 
 
 def compare_outputs(
-    data: bytes, model: keras.Model, samples: Any
+    run: Runner, model: keras.Model, samples: Any
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
-    run = Runner(data)
     difference = output_range = 0.0
     for image in _images(samples):
         expected = keras.tree.flatten(model(image, training=False))

@@ -23,7 +23,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    names = sorted(path.stem for path in _FOLDER.glob("*.py"))
+    names = sorted(path.stem for path in _FOLDER.glob("[!_]*.py"))
     if not names:
         raise ValueError("dqa bench needs a checkout of the repository, not a wheel")
     if not arguments or arguments[0] not in names:

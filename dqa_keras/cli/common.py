@@ -213,9 +213,22 @@ def scratch_file(suffix: str) -> Iterator[Path]:
         yield Path(folder) / f"scratch{suffix}"
 
 
+def _packed_lines(report: ExportReport) -> str:
+    if report.packed is None:
+        return ""
+    lines = [
+        f"packed region: {region.nodes} operations, {region.quantizers} quantizers, "
+        f"{region.arena / 1024:.0f} KiB of memory, "
+        f"{region.constants / 1024:.0f} KiB of weights"
+        for region in report.packed.regions
+    ]
+    lines += [f"outside: {name}: {why}" for name, why in report.packed.outside.items()]
+    return "".join(line + "\n" for line in lines)
+
+
 def describe_export(report: ExportReport) -> str:
     """What was written and checked, for the screen."""
-    return (
+    return _packed_lines(report) + (
         f"wrote {report.path}: {report.size / 1024:.0f} KiB, {report.quantizers} "
         "quantizers agree with Keras to the bit on the same input\n"
         f"largest difference at the output: {report.max_difference:.3g} "

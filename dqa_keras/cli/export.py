@@ -3,11 +3,14 @@
 Example:
   dqa quantize --model m.keras --data digits.npz --bits 4 --output quantized.keras
   dqa export --model quantized.keras --output m.tflite
+  dqa export --model quantized.keras --output m.tflite --mode packed
 """
 
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 from absl import flags
 
 from dqa_keras.cli import common
@@ -23,7 +26,35 @@ def define(values: flags.FlagValues) -> None:
         "output", None, "The .tflite to write.", flag_values=values, required=True
     )
     common.define_tflite_flags(values)
+    flags.DEFINE_enum(
+        "mode",
+        "builtin",
+        ("builtin", "packed"),
+        "builtin runs everywhere; packed stores activations in few bits while it runs.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "strict",
+        False,
+        "Fail if a packed export leaves an op outside.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "samples",
+        None,
+        "An .npy file with a batch of real inputs, to set ranges and check with.",
+        flag_values=values,
+    )
     flags.DEFINE_list("labels", None, "Class labels.", flag_values=values)
+
+
+def _samples(path: str | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--samples must be an .npy file: {error}") from error
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -34,6 +65,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     report = export_tflite(
         keras.models.load_model(values.model),
         values.output,
+        mode=values.mode,
+        strict=values.strict,
+        samples=_samples(values.samples),
         weights=values.tflite_weights,
         labels=values.labels,
     )

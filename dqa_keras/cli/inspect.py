@@ -3,10 +3,12 @@
 Example:
   dqa inspect m.tflite
   dqa inspect m.tflite --json > tables.json
+  dqa inspect m.tflite --plan
   dqa inspect --runtime
 """
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from absl import flags
 import dqa_keras as dqa
 from dqa_keras import codec
 from dqa_keras.cli import common
-from dqa_keras.export import Metadata, read_metadata
+from dqa_keras.export import Metadata, packed, plan, read_metadata
 from dqa_keras.text import table
 
 
@@ -23,6 +25,12 @@ def define(values: flags.FlagValues) -> None:
     """Flags of the command."""
     flags.DEFINE_bool(
         "json", False, "Print a .tflite's DQA_CONFIG as JSON.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "plan",
+        False,
+        "Print what the DQA ops of a packed .tflite do.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "runtime",
@@ -45,6 +53,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         dqa.summary(keras.models.load_model(path))
         return
     metadata = read_metadata(path)
+    if values.plan:
+        plans = packed.read_plans(Path(path).read_bytes())
+        print("\n\n".join(plan.describe(found) for found, _ in plans))
+        return
     if values.json:
         print(json.dumps(metadata.config, indent=1))
     else:

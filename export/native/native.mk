@@ -29,6 +29,8 @@ native:
 		-o $(NATIVE_BUILD)/codec_test
 	$(NATIVE_BUILD)/codec_test $(GOLDEN)
 
+include $(NATIVE)/runtime.mk
+
 # The native tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under
 # ThreadSanitizer; then a million mutated blobs, tables and metadata buffers under the
 # first two. Mutation stops early after FUZZ_SECONDS.
@@ -77,6 +79,7 @@ native-coverage:
 # clang-format and clang-tidy come with the test extra (setup.cfg), so no root is needed.
 lint-native: install
 	$(dir $(PYTHON))clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
-		$(wildcard $(NATIVE)/tests/*.* $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc)
-	$(dir $(PYTHON))clang-tidy --quiet $(NATIVE_SOURCES) -- \
+		$(wildcard $(NATIVE)/tests/*.* $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc \
+		$(NATIVE)/runtime/* $(NATIVE)/delegate/*)
+	$(dir $(PYTHON))clang-tidy --quiet $(NATIVE_SOURCES) $(RUNTIME_SOURCES) -- \
 		$(filter-out -Werror,$(NATIVE_FLAGS))

@@ -102,6 +102,27 @@ def test_by_way_of_a_keras_file(files, tmp_path):
     assert metadata.tables["conv_direct"].bits == 4
 
 
+def test_a_packed_model(files, tmp_path):
+    middle, output = tmp_path / "quantized.keras", tmp_path / "model.tflite"
+    quantize = dqa(
+        "quantize",
+        *("--model", files / "model.keras", "--data", files / "data.npz"),
+        *("--output", middle),
+    )
+    assert quantize.returncode == 0, quantize.stderr
+    samples = tmp_path / "samples.npy"
+    np.save(samples, np.load(files / "data.npz")["x_train"][:4])
+    export = dqa(
+        *("export", "--model", middle, "--output", output, "--samples", samples),
+        *("--mode", "packed", "--strict"),
+    )
+    assert export.returncode == 0, export.stderr
+    assert "packed region: 3 operations, 1 quantizers" in export.stdout
+    printed = dqa("inspect", output, "--plan")
+    assert "conv 3x3" in printed.stdout
+    assert "conv 7x7" in printed.stdout  # the dense layer
+
+
 def test_evaluate_goes_on_where_it_stopped(files, tmp_path):
     figures = tmp_path / "figures.json"
     arguments = (

@@ -213,7 +213,10 @@ def test_custom_ops_are_an_error(exported):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "fast"}, "mode must be one of 'builtin'. Received: mode='fast'"),
+        (
+            {"mode": "fast"},
+            "mode must be one of 'builtin', 'packed'. Received: mode='fast'",
+        ),
         ({"weights": "int4"}, "weights must be one of .* Received: weights='int4'"),
     ],
 )

@@ -1,0 +1,134 @@
+"""Networks that memory and latency are measured on, as float, int8 and packed files."""
+
+import argparse
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+NAMES = ("unet", "mobilenet_v2", "resnet32")
+KINDS = ("float", "int8", "packed", "bytes")
+
+
+def unet(size: int, widths: tuple[int, ...], bottleneck: int):
+    import keras
+    from keras import layers
+
+    def block(x, filters):
+        for _ in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        return x
+
+    inputs = x = keras.Input((size, size, 3))
+    skips = []
+    for width in widths:
+        skips.append(block(x, width))
+        x = layers.MaxPooling2D()(skips[-1])
+    x = block(x, bottleneck)
+    for width, skip in zip(reversed(widths), reversed(skips), strict=True):
+        x = layers.UpSampling2D(interpolation="bilinear")(x)
+        x = block(layers.Concatenate()([x, skip]), width)
+    return keras.Model(inputs, layers.Conv2D(2, 1)(x))
+
+
+def network(name: str):
+    """The Keras model with random weights, and images for it."""
+    import keras
+    import numpy as np
+
+    from dqa_keras.models import resnet32
+
+    keras.utils.set_random_seed(0)
+    if name == "unet":
+        model = unet(512, (32, 64, 128), 256)
+    elif name == "mobilenet_v2":
+        model = keras.applications.MobileNetV2(weights=None)
+    else:
+        model = resnet32()
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2, *model.input_shape[1:]))
+    return model, images.astype(np.float32)
+
+
+def write(name: str, folder: Path) -> None:
+    """Writes the files of one network: float, int8, packed, and packed with bytes."""
+    import tensorflow as tf
+
+    import dqa_keras as dqa
+    from dqa_keras.export import packed
+    from dqa_keras.export.tflite import convert
+
+    model, images = network(name)
+    (folder / f"{name}.float.tflite").write_bytes(convert(model, "float32"))
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with contextlib.redirect_stdout(io.StringIO()):
+        (folder / f"{name}.int8.tflite").write_bytes(converter.convert())
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4, extra_bits=2))
+    dqa.calibrate(quantized, images, batch_size=1, verbose=0)
+    builtin = convert(quantized, "float32")
+    for kind in ("packed", "bytes"):
+        data, report = packed.pack_regions(
+            builtin,
+            quantized,
+            images,
+            trusted=True,
+            packed=kind == "packed",
+            byte_inputs=True,
+        )
+        (folder / f"{name}.{kind}.tflite").write_bytes(data)
+        print(name, kind, report, flush=True)
+
+
+def prepare(names: list[str], folder: Path) -> None:
+    """Writes what is missing, each network in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not all((folder / f"{name}.{kind}.tflite").exists() for kind in KINDS):
+            command = [sys.executable, __file__, name, str(folder)]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags that both benchmarks have."""
+    flags = argparse.ArgumentParser(description=description)
+    flags.add_argument("--json", type=Path, help="file for the figures")
+    flags.add_argument("--networks", nargs="*", default=list(NAMES), choices=NAMES)
+    flags.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/networks"),
+        help="where the .tflite files are kept",
+    )
+    return flags
+
+
+def interpreter(path: Path, threads: int = 1):
+    """A LiteRT interpreter of one of the files, ready to be invoked on zeros."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    from dqa_keras.export import load_packed
+
+    if path.name.endswith((".packed.tflite", ".bytes.tflite")):
+        made = load_packed(path, num_threads=threads)
+    else:
+        made = Interpreter(str(path), num_threads=threads)
+    made.allocate_tensors()
+    detail = made.get_input_details()[0]
+    random = np.random.default_rng(0).random(detail["shape"])
+    value = random * 100
+    made.set_tensor(detail["index"], value.astype(detail["dtype"]))
+    return made
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,239 @@
+// An external delegate that runs `DQA` ops, and nothing else.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "dqa/runtime.h"
+#include "tflite_abi.h"
+
+namespace {
+
+constexpr char kName[] = "DQA";
+// Inputs of an op behind its activations: the plan, and the constants.
+constexpr int kConstantInputs = 2;
+
+struct Options {
+  DqaIsa isa = DQA_AUTO;
+};
+
+struct RuntimeDeleter {
+  void operator()(DqaRuntime* runtime) const { dqa_runtime_destroy(runtime); }
+};
+
+struct ArenaDeleter {
+  void operator()(void* arena) const { std::free(arena); }
+};
+
+// One op of a model.
+struct Kernel {
+  int node = 0;
+  Options options;
+  std::vector<int> inputs, outputs;  // tensors
+  std::unique_ptr<DqaRuntime, RuntimeDeleter> runtime;
+  std::unique_ptr<uint8_t, ArenaDeleter> arena;
+};
+
+TfLiteStatus refuse(TfLiteContext* context, int node, const char* reason) {
+  context->ReportError(context, "DQA delegate: node %d: %s", node, reason);
+  return kTfLiteError;
+}
+
+// The op as the file has it: what replaces it lists its tensors in another order.
+void* init(TfLiteContext* context, const char* buffer, size_t) {
+  const auto* const params = reinterpret_cast<const TfLiteDelegateParams*>(buffer);
+  std::unique_ptr<Kernel> kernel(new (std::nothrow) Kernel);
+  TfLiteNode* node = nullptr;
+  TfLiteRegistration* registration = nullptr;
+  if (kernel == nullptr || params->nodes_to_replace->size != 1) return nullptr;
+  kernel->node = params->nodes_to_replace->data[0];
+  kernel->options = *static_cast<const Options*>(params->delegate->data);
+  if (context->GetNodeAndRegistration(context, kernel->node, &node, &registration) !=
+      kTfLiteOk) {
+    return nullptr;
+  }
+  try {
+    kernel->inputs.assign(node->inputs->data, node->inputs->data + node->inputs->size);
+    kernel->outputs.assign(node->outputs->data,
+                           node->outputs->data + node->outputs->size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+  return kernel.release();
+}
+
+void destroy(TfLiteContext*, void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor,
+                        size_t values, DqaType type, const char* what) {
+  const TfLiteTensor* const t = context->tensors + tensor;
+  const bool bytes = type == DQA_CODES;
+  if (t->type == (bytes ? kTfLiteUInt8 : kTfLiteFloat32) && values > 0 &&
+      t->bytes == values * (bytes ? 1 : sizeof(float))) {
+    return kTfLiteOk;
+  }
+  context->ReportError(
+      context,
+      "DQA delegate: node %d: its plan is for one size: %s tensor %d must hold %zu "
+      "%s values. Received: %zu bytes of type %d. ",
+      kernel.node, what, tensor, values, bytes ? "uint8" : "float32", t->bytes,
+      t->type);
+  return kTfLiteError;
+}
+
+TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
+  auto* const kernel = static_cast<Kernel*>(node->user_data);
+  if (kernel == nullptr) return refuse(context, -1, "no memory");
+  const int activations = static_cast<int>(kernel->inputs.size()) - kConstantInputs;
+  if (activations < 1 || kernel->outputs.empty()) {
+    return refuse(context, kernel->node, "it lacks inputs or outputs");
+  }
+  if (kernel->runtime == nullptr) {
+    const int* const behind = kernel->inputs.data() + activations;
+    const TfLiteTensor* const plan = context->tensors + behind[0];
+    const TfLiteTensor* const constants = context->tensors + behind[1];
+    if (plan->data == nullptr || constants->data == nullptr) {
+      return refuse(context, kernel->node, "its plan and weights must be constants");
+    }
+    DqaRuntime* runtime = nullptr;
+    DqaError error;
+    if (dqa_runtime_create(static_cast<const uint8_t*>(plan->data), plan->bytes,
+                           static_cast<const uint8_t*>(constants->data),
+                           constants->bytes, kernel->options.isa, &runtime,
+                           &error) != DQA_OK) {
+      return refuse(context, kernel->node, error.message);
+    }
+    kernel->runtime.reset(runtime);
+  }
+  const DqaRuntime* const runtime = kernel->runtime.get();
+  const auto inputs = static_cast<uint32_t>(activations);
+  const auto outputs = static_cast<uint32_t>(kernel->outputs.size());
+  if (dqa_runtime_input_size(runtime, inputs) != 0 ||
+      dqa_runtime_output_size(runtime, outputs) != 0) {
+    return refuse(context, kernel->node, "its plan has more inputs or outputs");
+  }
+  for (uint32_t i = 0; i < inputs; ++i) {
+    if (check_size(context, *kernel, kernel->inputs[i],
+                   dqa_runtime_input_size(runtime, i),
+                   dqa_runtime_input_type(runtime, i), "input") != kTfLiteOk) {
+      return kTfLiteError;
+    }
+  }
+  for (uint32_t i = 0; i < outputs; ++i) {
+    if (check_size(context, *kernel, kernel->outputs[i],
+                   dqa_runtime_output_size(runtime, i), DQA_FLOAT32,
+                   "output") != kTfLiteOk) {
+      return kTfLiteError;
+    }
+  }
+  if (kernel->arena == nullptr) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, dqa_runtime_arena(runtime)) != 0) {
+      return refuse(context, kernel->node, "no memory for its arena");
+    }
+    kernel->arena.reset(static_cast<uint8_t*>(memory));
+  }
+  return kTfLiteOk;
+}
+
+TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
+  const auto* const kernel = static_cast<const Kernel*>(node->user_data);
+  const void* inputs[64];
+  float* outputs[64];
+  const size_t activations = kernel->inputs.size() - kConstantInputs;
+  if (activations > 64 || kernel->outputs.size() > 64) {
+    return refuse(context, kernel->node, "it has more than 64 inputs or outputs");
+  }
+  for (size_t i = 0; i < activations; ++i) {
+    inputs[i] = context->tensors[kernel->inputs[i]].data;
+  }
+  for (size_t i = 0; i < kernel->outputs.size(); ++i) {
+    outputs[i] = static_cast<float*>(context->tensors[kernel->outputs[i]].data);
+  }
+  DqaError error;
+  if (dqa_runtime_run(kernel->runtime.get(), inputs, outputs, kernel->arena.get(),
+                      &error) != DQA_OK) {
+    return refuse(context, kernel->node, error.message);
+  }
+  return kTfLiteOk;
+}
+
+// Claims every DQA op by itself: claimed together, neighbours would become one.
+TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
+  TfLiteIntArray* plan = nullptr;
+  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
+  std::vector<int> nodes;
+  try {
+    for (int i = 0; i < plan->size; ++i) {
+      TfLiteNode* node = nullptr;
+      TfLiteRegistration* registration = nullptr;
+      if (context->GetNodeAndRegistration(context, plan->data[i], &node,
+                                          &registration) != kTfLiteOk) {
+        return kTfLiteError;
+      }
+      if (registration->custom_name != nullptr &&
+          std::strcmp(registration->custom_name, kName) == 0) {
+        nodes.push_back(plan->data[i]);
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    return refuse(context, -1, "no memory");
+  }
+  for (const int node : nodes) {
+    TfLiteRegistration registration = {};
+    registration.init = init;
+    registration.free = destroy;
+    registration.prepare = prepare;
+    registration.invoke = invoke;
+    registration.custom_name = "DQADelegate";
+    registration.version = 1;
+    const TfLiteIntArray one = {1, {node}};
+    if (context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, &one,
+                                                       delegate) != kTfLiteOk) {
+      return refuse(context, node, "it could not be claimed");
+    }
+  }
+  return kTfLiteOk;
+}
+
+}  // namespace
+
+extern "C" {
+
+DQA_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(
+    const char* const* keys, const char* const* values, size_t count,
+    void (*report_error)(const char*)) {
+  Options options;
+  for (size_t i = 0; i < count; ++i) {
+    if (std::strcmp(keys[i], "isa") == 0 && std::strcmp(values[i], "scalar") == 0) {
+      options.isa = DQA_SCALAR;
+    } else if (std::strcmp(keys[i], "isa") != 0 ||
+               std::strcmp(values[i], "auto") != 0) {
+      if (report_error != nullptr) {
+        report_error("DQA delegate: the only option is isa, scalar or auto");
+      }
+      return nullptr;
+    }
+  }
+  std::unique_ptr<TfLiteDelegate> delegate(new (std::nothrow) TfLiteDelegate());
+  auto* const copy = new (std::nothrow) Options(options);
+  if (delegate == nullptr || copy == nullptr) {
+    delete copy;
+    if (report_error != nullptr) report_error("DQA delegate: no memory");
+    return nullptr;
+  }
+  delegate->data = copy;
+  delegate->Prepare = claim;
+  // Without this flag the model is prepared first, and custom ops are unresolved then.
+  delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return delegate.release();
+}
+
+DQA_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
+  if (delegate == nullptr) return;
+  delete static_cast<Options*>(delegate->data);
+  delete delegate;
+}
+
+}  // extern "C"

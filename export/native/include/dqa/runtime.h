@@ -1,0 +1,58 @@
+/* The runtime of `DQA` ops: executes a plan on packed activations.
+ *
+ * export/FORMAT.md describes plans. Nothing here throws. A plan is checked whole before
+ * it runs: what a runtime accepts never reads or writes outside its constants, its
+ * arena, its inputs and its outputs, however it was made.
+ */
+#ifndef DQA_RUNTIME_H_
+#define DQA_RUNTIME_H_
+
+#include "dqa/codec.h"
+
+#define DQA_EXPORT __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct DqaRuntime DqaRuntime;
+
+/* Reads and checks a plan. `constants` is not copied: it must outlive the runtime and
+ * be aligned to 4 bytes. The plan is not needed any more afterwards. */
+DQA_EXPORT DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
+                                        const uint8_t* constants, size_t constants_size,
+                                        DqaIsa isa, DqaRuntime** runtime,
+                                        DqaError* error);
+DQA_EXPORT void dqa_runtime_destroy(DqaRuntime* runtime);
+
+/* Bytes of arena that a run needs, aligned to 64. */
+DQA_EXPORT size_t dqa_runtime_arena(const DqaRuntime* runtime);
+
+/* Values of input or output number `index`; 0 where there is none. */
+DQA_EXPORT size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index);
+DQA_EXPORT size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index);
+
+/* What an input that exists holds: float32, or bytes (DQA_CODES). */
+DQA_EXPORT DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index);
+
+/* Runs the plan. Inputs must be finite. */
+DQA_EXPORT DqaStatus dqa_runtime_run(const DqaRuntime* runtime,
+                                     const void* const* inputs, float* const* outputs,
+                                     uint8_t* arena, DqaError* error);
+
+/* Called with every row of codes that an op leaves in a ring: for tests. Pixels are
+ * `pixel_bytes` apart. */
+typedef void (*DqaObserver)(void* user, uint32_t op, uint32_t row, const void* codes,
+                            size_t pixel_bytes);
+DQA_EXPORT void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer,
+                                    void* user);
+
+/* From now on runs add the seconds they spend in ops of each code of the plan to
+ * `seconds[code]`, 11 numbers; NULL stops that. */
+DQA_EXPORT void dqa_runtime_profile(DqaRuntime* runtime, double* seconds);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DQA_RUNTIME_H_ */

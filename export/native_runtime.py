@@ -1,0 +1,182 @@
+"""The compiled runtime, called from Python."""
+
+import ctypes
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqa_keras.export.plan import Code
+
+_AUTO, SCALAR = 0, 1
+
+
+class RuntimeMissingError(RuntimeError):
+    """The compiled runtime was not built."""
+
+
+class RuntimeFailure(RuntimeError):
+    """The runtime refused a plan or an input."""
+
+
+class _Error(ctypes.Structure):
+    _fields_ = (("message", ctypes.c_char * 192),)
+
+
+_OBSERVER = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_void_p,
+    ctypes.c_uint32,
+    ctypes.c_uint32,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+)
+
+
+def library_path() -> str:
+    """Path of the shared library that holds runtime and delegate.
+
+    Raises:
+        RuntimeMissingError: If it was not built.
+    """
+    found = importlib.util.find_spec("dqa_keras._delegate")
+    if found is None or found.origin is None:
+        raise RuntimeMissingError(
+            "packed models need the compiled runtime, which was not built because no "
+            "C++17 compiler was found. Install one (Debian: apt-get install g++; "
+            "macOS: xcode-select --install) and reinstall: "
+            "pip install --force-reinstall --no-deps dqa_keras, or in a checkout: "
+            "make native"
+        )
+    return found.origin
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(library_path())
+    library.dqa_runtime_arena.restype = ctypes.c_size_t
+    library.dqa_runtime_output_size.restype = ctypes.c_size_t
+    library.dqa_runtime_input_size.restype = ctypes.c_size_t
+    for name in ("arena", "output_size", "input_size", "destroy", "observe", "profile"):
+        getattr(library, f"dqa_runtime_{name}").argtypes = None
+    return library
+
+
+class NativeRuntime:
+    """A plan in the compiled runtime, for tests and benchmarks.
+
+    Args:
+        plan: Bytes of a plan.
+        constants: Bytes of its weights and arrays.
+        scalar: Boolean. Whether to take the plain path. Defaults to `False`: the
+            fastest that this machine has.
+
+    Raises:
+        RuntimeMissingError: If the runtime was not built.
+        RuntimeFailure: If it refuses the plan.
+    """
+
+    def __init__(self, plan: bytes, constants: bytes, scalar: bool = False) -> None:
+        self._library = _load()
+        self._handle = ctypes.c_void_p()
+        self._constants = _aligned(len(constants))
+        self._constants[: len(constants)] = np.frombuffer(constants, np.uint8)
+        error = _Error()
+        status = self._library.dqa_runtime_create(
+            plan,
+            ctypes.c_size_t(len(plan)),
+            ctypes.c_void_p(self._constants.ctypes.data),
+            ctypes.c_size_t(len(constants)),
+            SCALAR if scalar else _AUTO,
+            ctypes.byref(self._handle),
+            ctypes.byref(error),
+        )
+        self._check(status, error)
+        self._arena = _aligned(int(self._library.dqa_runtime_arena(self._handle)))
+
+    def _check(self, status: int, error: _Error) -> None:
+        if status:
+            raise RuntimeFailure(error.message.decode(errors="replace"))
+
+    def __call__(self, inputs: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+        """Runs the plan: flat float32 outputs."""
+        types = [
+            np.uint8
+            if self._library.dqa_runtime_input_type(self._handle, number)
+            else np.float32
+            for number in range(len(self.input_sizes))
+        ]
+        arrays = [
+            np.ascontiguousarray(x, dtype).reshape(-1)
+            for x, dtype in zip(inputs, types, strict=True)
+        ]
+        outputs: list[NDArray[np.float32]] = []
+        while size := self._library.dqa_runtime_output_size(self._handle, len(outputs)):
+            outputs.append(np.zeros(size, np.float32))
+        for number, array in enumerate(arrays):
+            wanted = self._library.dqa_runtime_input_size(self._handle, number)
+            if array.size != wanted:
+                raise ValueError(
+                    f"input {number} must have {wanted} values. Received: {array.size}"
+                )
+        error = _Error()
+        status = self._library.dqa_runtime_run(
+            self._handle,
+            _pointers(arrays),
+            _pointers(outputs),
+            ctypes.c_void_p(self._arena.ctypes.data),
+            ctypes.byref(error),
+        )
+        self._check(status, error)
+        return outputs
+
+    @property
+    def input_sizes(self) -> list[int]:
+        """Values of each input."""
+        sizes: list[int] = []
+        while size := self._library.dqa_runtime_input_size(self._handle, len(sizes)):
+            sizes.append(size)
+        return sizes
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of a run besides inputs, outputs and weights."""
+        return self._arena.size
+
+    def observe(self, seen: Callable[[int, int, NDArray], Any], plan: Any) -> None:
+        """Calls `seen(op, row, codes)` with each row that an op leaves in a ring."""
+
+        def forward(_: Any, op: int, row: int, codes: int, pixel_bytes: int) -> None:
+            buffer = plan.buffers[plan.ops[op].output]
+            raw = ctypes.string_at(codes, buffer.width * pixel_bytes)
+            dtype = np.int16 if buffer.type == 1 else np.uint8
+            pixels = np.frombuffer(raw, dtype).reshape(buffer.width, -1)
+            seen(op, row, pixels[:, : buffer.channels].copy())
+
+        self._observer = _OBSERVER(forward)
+        self._library.dqa_runtime_observe(self._handle, self._observer, None)
+
+    def profile(self) -> NDArray[np.float64]:
+        """An array of seconds by `Code`, to which runs add from now on."""
+        self._seconds = np.zeros(len(Code))
+        self._library.dqa_runtime_profile(
+            self._handle, ctypes.c_void_p(self._seconds.ctypes.data)
+        )
+        return self._seconds
+
+    def __del__(self) -> None:
+        """Frees the runtime."""
+        if getattr(self, "_handle", None):
+            self._library.dqa_runtime_destroy(self._handle)
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Zeros that begin at a multiple of 64 bytes."""
+    room = np.zeros(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size]
+
+
+def _pointers(arrays: Sequence[NDArray]) -> Any:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

@@ -1,0 +1,227 @@
+"""Packed exports: what is packed, what stays outside, and what LiteRT computes."""
+
+import importlib.util
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dqa_keras as dqa
+from dqa_keras.export import (
+    RuntimeMissingError,
+    export_tflite,
+    load_packed,
+    native_runtime,
+    packed,
+    read_metadata,
+)
+from dqa_keras.export.plan import Kind, Type, describe
+from dqa_keras.export.reference import Reference
+
+layers = keras.layers
+
+
+def network():
+    """Every kind of operation that a region can hold."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((20, 24, 3), name="picture")
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(x)
+    x = skip = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(24, 1, activation="relu6")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu6")(y)
+    x = layers.Add()([layers.Conv2D(8, 1)(y), x])  # a linear bottleneck
+    y = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 3, padding="same")(y), x]))
+    x = layers.MaxPooling2D()(x)
+    x = layers.Conv2D(12, 3, activation="relu")(layers.ZeroPadding2D(1)(x))
+    x = layers.UpSampling2D()(x)
+    x = layers.Concatenate()([x, skip])
+    x = layers.Conv2D(10, 3, strides=2, activation="relu")(x)
+    x = layers.UpSampling2D(interpolation="bilinear")(x)
+    x = layers.Conv2D(10, 3, dilation_rate=2, activation="tanh")(x)
+    x = layers.AveragePooling2D(3, 2, padding="same")(x)
+    x = layers.Conv2D(16, 3, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(12, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(5)(x))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def quantized(images):
+    model = dqa.quantize_model(network(), dqa.DQAConfig(bits=5, extra_bits=2))
+    dqa.calibrate(model, images, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def path(quantized, images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "m.tflite"
+    export_tflite(quantized, path, mode="packed", samples=images)
+    return path
+
+
+def run(interpreter, images):
+    interpreter.allocate_tensors()
+    outputs = []
+    for image in images:
+        index = interpreter.get_input_details()[0]["index"]
+        interpreter.set_tensor(index, image[None])
+        interpreter.invoke()
+        outputs.append(
+            interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+        )
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_network_on_packed_activations(trusted, quantized, images, tmp_path):
+    path = tmp_path / "m.tflite"
+    samples = images if trusted else None
+    report = export_tflite(quantized, path, mode="packed", samples=samples)
+    # A tanh stays outside, and cuts the network in two.
+    assert report.ops == {"DQA": 2, "TANH": 1}
+    (reason,) = report.packed.outside.values()
+    assert reason.startswith("TANH is not among")
+    assert sum(region.quantizers for region in report.packed.regions) == (
+        report.quantizers
+    )
+    ours = run(load_packed(path), images)
+    theirs = quantized.predict(images, verbose=0)
+    assert np.corrcoef(ours.reshape(-1), theirs.reshape(-1))[0, 1] > 0.97
+
+
+def test_litert_computes_what_the_reference_says(path, images):
+    plans = packed.read_plans(path.read_bytes())
+    first, constants = plans[0]
+    outputs, _ = Reference(first, constants)([images[0]])
+    second, constants = plans[1]
+    outputs, _ = Reference(second, constants)([np.tanh(outputs[0])])
+    ours = run(load_packed(path), images[:1])
+    # LiteRT's tanh differs from NumPy's in the last bit.
+    np.testing.assert_allclose(ours[0], outputs[0].reshape(-1), atol=0.05)
+
+
+def test_a_whole_model_equals_the_reference(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = skip = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(8, 3, padding="same")(x)
+    x = layers.ReLU()(layers.Add()([x, skip]))
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    data = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+    model = dqa.quantize_model(model, dqa.DQAConfig())
+    dqa.calibrate(model, data, verbose=0)
+    path = tmp_path / "m.tflite"
+    report = export_tflite(model, path, mode="packed", samples=data, strict=True)
+    assert report.packed.outside == {}
+    ((plan, constants),) = packed.read_plans(path.read_bytes())
+    outputs, _ = Reference(plan, constants)([data[0]])
+    np.testing.assert_array_equal(run(load_packed(path), data[:1])[0], outputs[0])
+    assert report.max_difference < 0.1 * report.output_range
+
+
+def test_samples_decide_how_linear_values_are_kept(quantized, images, tmp_path):
+    def kept(samples):
+        path = tmp_path / "m.tflite"
+        export_tflite(quantized, path, mode="packed", samples=samples)
+        plan, _ = packed.read_plans(path.read_bytes())[0]
+        return sum(
+            b.type == Type.WIDE and b.kind == Kind.RING and b.slot > 9
+            for b in plan.buffers
+        )
+
+    assert kept(images) == 0
+    assert kept(None) > 0
+
+
+def test_metadata_and_signature_are_kept(path):
+    assert len(read_metadata(path).tables) == 10
+    assert load_packed(path).get_signature_list() == {
+        "serving_default": {"inputs": ["picture"], "outputs": ["output_0"]}
+    }
+
+
+def test_plans_are_printed(path):
+    text = describe(packed.read_plans(path.read_bytes())[0][0])
+    assert re.search(r"stage 0: \d+ strips", text)
+    for word in ("read", "conv 3x3", "depthwise 3x3", "nearest", "join", "bilinear"):
+        assert word in text
+
+
+def test_tensorflow_runs_it_too(path, images):
+    delegate = tf.lite.experimental.load_delegate(native_runtime.library_path())
+    interpreter = tf.lite.Interpreter(str(path), experimental_delegates=[delegate])
+    np.testing.assert_array_equal(
+        run(interpreter, images[:1]), run(load_packed(path), images[:1])
+    )
+
+
+def test_without_xnnpack_it_computes_the_same(path, images):
+    from ai_edge_litert.interpreter import OpResolverType
+
+    plain = load_packed(
+        path,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    np.testing.assert_allclose(
+        run(plain, images[:1]), run(load_packed(path), images[:1]), atol=0.05
+    )
+
+
+def test_strict_names_what_stays_outside(quantized, images, tmp_path):
+    with pytest.raises(ValueError, match=r"strict: every op .* Received: .*TANH"):
+        export_tflite(
+            quantized, tmp_path / "m.tflite", mode="packed", samples=images, strict=True
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_as_bytes(quantized, path, images, tmp_path):
+    bytes_path = tmp_path / "m.tflite"
+    export_tflite(quantized, bytes_path, mode="packed", samples=images, inputs="uint8")
+    interpreter = load_packed(bytes_path)
+    assert interpreter.get_input_details()[0]["dtype"] == np.uint8
+    np.testing.assert_array_equal(
+        run(interpreter, images.astype(np.uint8)), run(load_packed(path), images)
+    )
+
+
+def test_bytes_need_a_packed_export(quantized, tmp_path):
+    with pytest.raises(ValueError, match="inputs='uint8' needs mode='packed'"):
+        export_tflite(quantized, tmp_path / "m", inputs="uint8")
+
+
+def test_weights_are_not_to_choose(quantized, tmp_path):
+    with pytest.raises(ValueError, match="leave weights at 'float32'"):
+        export_tflite(quantized, tmp_path / "m", mode="packed", weights="int8")
+
+
+def test_another_input_size_is_refused(path):
+    interpreter = load_packed(path)
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, (1, 30, 30, 3))
+    with pytest.raises(RuntimeError, match=r"node 0: .*must hold 1440 float32 values"):
+        interpreter.allocate_tensors()
+
+
+def test_a_damaged_file_is_refused(path, tmp_path):
+    data = bytearray(path.read_bytes())
+    data[data.index(b"DQAG") + 60] ^= 1
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(data)
+    with pytest.raises(RuntimeError, match=r"node . *: the plan is damaged"):
+        load_packed(broken).allocate_tensors()
+
+
+def test_a_missing_runtime_says_how_to_get_it(path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeMissingError, match=r"apt-get install g\+\+"):
+        load_packed(path)

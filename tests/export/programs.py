@@ -1,0 +1,173 @@
+"""Random programs for the runtime, and how to compare it with the reference."""
+
+import numpy as np
+
+from dqa_keras.export.lowering import (
+    Operation,
+    Packing,
+    Program,
+    Tensor,
+    conv_layout,
+    depthwise_layout,
+)
+from dqa_keras.export.native_runtime import NativeRuntime
+from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
+from dqa_keras.export.reference import Reference
+from dqa_keras.export.scheduling import schedule
+
+
+def padded(values, fill=0.0):
+    out = np.full(-(-values.size // 16) * 16, fill, np.float32)
+    out[: values.size] = values
+    return out
+
+
+class Builder:
+    """Adds operations with random weights to a program that begins with one input."""
+
+    def __init__(self, shape, seed=0):
+        self.random = np.random.default_rng(seed)
+        self.program = Program([], [], [shape], [], {})
+        wide = Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, 20000, slot=0)
+        self.input = self.add(wide, Code.READ, [0], shift=20000)
+
+    def add(self, tensor, code, operands, **fields):
+        self.program.tensors.append(tensor)
+        index = len(self.program.tensors) - 1
+        self.program.operations.append(Operation(code, operands, index, **fields))
+        return index
+
+    def codes(self, shape, bits=4, extra_bits=2, signed=False):
+        """A tensor as a quantizer makes it."""
+        total = bits + extra_bits
+        mask = self.random.random(shape[2]) < 0.3
+        zero = 2 ** (total - 1) if signed else 0
+        packing = Packing(bits, extra_bits, signed, mask)
+        step = np.ones(shape[2])
+        return Tensor(shape, Type.CODES, step, zero, 2**total - 1, packing=packing)
+
+    def arrays(self, tensor, gain):
+        """An epilogue that spreads sums of size 1 / gain over a tensor's codes."""
+        channels = tensor.shape[2]
+        if tensor.type == Type.WIDE:
+            low, high, power = -30000.0, 30000.0, np.ones(channels)
+        else:
+            p = tensor.packing
+            width = np.where(p.mask, p.bits + p.extra_bits, p.bits)
+            low = -(2.0 ** (width - 1)) if p.signed else 0.0 * width
+            high = low + 2.0**width - 1
+            power = np.where(p.mask, 1, 2**p.extra_bits)
+        spread = (np.max(high) - np.min(low)) / 2 * gain
+        multiplier = spread * self.random.uniform(0.5, 2, channels)
+        return {
+            "multiplier": padded(multiplier),
+            "bias": padded(self.random.normal(size=channels) * 3),
+            "low": padded(np.broadcast_to(low, channels)),
+            "high": padded(np.broadcast_to(high, channels)),
+            "power": padded(power, 1),
+        }
+
+    def tensor(self, index):
+        return self.program.tensors[index]
+
+    def magnitude(self, index):
+        tensor = self.tensor(index)
+        # A slot's codes are scaled down to values of about 1 when they are used.
+        return 1.0 if tensor.slot != NONE else tensor.peak / 2
+
+    def conv(self, source, tensor, window, depthwise=False):
+        inputs = self.tensor(source).shape[2]
+        outputs = tensor.shape[2]
+        shape = (window.height, window.width, inputs)
+        shape = shape if depthwise else (outputs, *shape)
+        weights = self.random.integers(-127, 128, shape).astype(np.int8)
+        terms = window.height * window.width * (1 if depthwise else inputs)
+        gain = 1 / (70 * np.sqrt(terms) * self.magnitude(source))
+        arrays = self.arrays(tensor, gain)
+        arrays["weights"] = (depthwise_layout if depthwise else conv_layout)(weights)
+        code = Code.DEPTHWISE if depthwise else Code.CONV
+        return self.add(tensor, code, [source], window=window, arrays=arrays)
+
+    def average(self, source, tensor, window):
+        arrays = self.arrays(tensor, 1 / self.magnitude(source))
+        return self.add(tensor, Code.AVERAGE, [source], window=window, arrays=arrays)
+
+    def combine(self, sources, tensor):
+        arrays = self.arrays(tensor, 1.0)
+        scales = arrays.pop("multiplier")
+        addends = [
+            (source, scales / np.float32(self.magnitude(source))) for source in sources
+        ]
+        return self.add(tensor, Code.COMBINE, [], addends=addends, arrays=arrays)
+
+    def output(self, source):
+        """Makes a tensor an output, in float32."""
+        channels = self.tensor(source).shape[2]
+        zeros, most = np.zeros(channels), np.full(channels, 3e38)
+        self.program.outputs.append(self.tensor(source).shape)
+        scale = padded(self.random.normal(size=channels))
+        self.program.operations.append(
+            Operation(
+                Code.COMBINE,
+                [],
+                len(self.program.outputs) - 1,
+                addends=[(source, scale)],
+                arrays={
+                    "bias": padded(zeros),
+                    "low": padded(-most),
+                    "high": padded(most),
+                },
+                is_output=True,
+            )
+        )
+
+
+def slid(shape, window, channels):
+    """The shape behind a window, without padding at the far ends."""
+    reach = [
+        (n - 1) * d + 1
+        for n, d in zip((window.height, window.width), window.dilation, strict=True)
+    ]
+    near = (window.top, window.left)
+    sizes = [
+        (shape[i] + 2 * near[i] - reach[i]) // window.stride[i] + 1 for i in range(2)
+    ]
+    return (*sizes, channels)
+
+
+def check(program, seed=0):
+    """Every code that the runtime computes equals the reference's; returns the plan."""
+    plan, constants = schedule(program)
+    x = np.random.default_rng(seed).normal(size=program.inputs[0]).astype(np.float32)
+    outputs, written = Reference(plan, constants)([x])
+    for scalar in (True, False):
+        run = NativeRuntime(plan.encode(), constants, scalar)
+        rows = []
+
+        def seen(op, row, codes, rows=rows):
+            rows.append(op)
+            np.testing.assert_array_equal(codes, written[op][row], plan.ops[op].code)
+
+        errors = []
+
+        def guarded(op, row, codes, seen=seen, errors=errors):
+            try:
+                seen(op, row, codes)
+            except AssertionError as error:
+                errors.append(error)
+
+        run.observe(guarded, plan)
+        results = run([x])
+        assert not errors, errors[0]
+        rings = {
+            i
+            for i, op in enumerate(plan.ops)
+            if plan.buffers[op.output].kind == Kind.RING
+        }
+        assert set(rows) == rings
+        for ours, theirs in zip(results, outputs, strict=True):
+            np.testing.assert_array_equal(ours, theirs.reshape(-1))
+    return plan
+
+
+__all__ = ["Builder", "Tensor", "Type", "Window", "check", "slid"]
