@@ -14,6 +14,7 @@ Exit codes: 0 done, 1 a figure or check fell short, 2 bad input.
 """
 
 import importlib
+import logging
 import sys
 from typing import NoReturn
 
@@ -54,6 +55,8 @@ def run(arguments: list[str]) -> NoReturn:
         left = values([f"dqa {name}", *rest])[1:]
     except flags.Error as error:
         _fail(2, f"{error} (see dqa {name} --help)")
+    # Advice to whoever wrote the program, such as on retracing, is not for its users.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         command.main(values, left)
     except (ShortfallError, VerificationError) as error:
