@@ -42,7 +42,7 @@ lint: install lint-native
 	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file $(CURDIR)/setup.cfg -p dqa_keras
 
 test: lint
-	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests \
+	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
 
 clean:

@@ -81,5 +81,5 @@ lint-native: install
 	$(dir $(PYTHON))clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
 		$(wildcard $(NATIVE)/tests/*.* $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc \
 		$(NATIVE)/runtime/* $(NATIVE)/delegate/*)
-	$(dir $(PYTHON))clang-tidy --quiet $(NATIVE_SOURCES) $(RUNTIME_SOURCES) -- \
-		$(filter-out -Werror,$(NATIVE_FLAGS))
+	printf '%s\n' $(NATIVE_SOURCES) $(RUNTIME_SOURCES) | xargs -P 2 -I{} \
+		$(dir $(PYTHON))clang-tidy --quiet {} -- $(filter-out -Werror,$(NATIVE_FLAGS))
