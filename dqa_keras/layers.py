@@ -75,24 +75,21 @@ def _thinned(counts: NDArray[np.integer]) -> NDArray[np.int32]:
     return np.maximum(np.rint(scaled), 1).astype(np.int32)
 
 
-@fused
-def _store(
-    x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
-) -> Any:
-    """What `x` becomes once stored, or `x` in float32 before calibration."""
-    x = ops.cast(x, "float32")
-    q = quantizers.encode(x, inverse_scale, q_min, q_max)
-    return ops.where(calibrated, quantizers.decode(q, scale), x)
+def _storing(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """What values become once stored as the codes that `encode` gives."""
+
+    def store(
+        x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
+    ) -> Any:
+        x = ops.cast(x, "float32")
+        q = encode(x, inverse_scale, q_min, q_max)
+        return ops.where(calibrated, quantizers.decode(q, scale), x)
+
+    return fused(store)
 
 
-@fused
-def _store_straight_through(
-    x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
-) -> Any:
-    """The same values, with a gradient."""
-    x = ops.cast(x, "float32")
-    q = quantizers.encode_straight_through(x, inverse_scale, q_min, q_max)
-    return ops.where(calibrated, quantizers.decode(q, scale), x)
+_store = _storing(quantizers.encode)
+_store_straight_through = _storing(quantizers.encode_straight_through)
 
 
 class Quantizer(keras.layers.Layer):
