@@ -13,6 +13,7 @@ Two figures for each file, weights apart in the first:
 "bytes" is the packed model with a byte for each stored code: what packing itself gives.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -74,10 +75,8 @@ def anonymous() -> int:
 def process_growth(path: Path) -> int:
     """What one interpreter adds to a process; run in a fresh one."""
     # Whatever is only needed once must be there already.
-    import ai_edge_litert.interpreter  # noqa: F401
-
-    import dqa_keras.export  # noqa: F401
-
+    for name in ("ai_edge_litert.interpreter", "dqa_keras.export"):
+        importlib.import_module(name)
     before = anonymous()
     made = _networks.interpreter(path)
     for _ in range(2):

@@ -16,7 +16,6 @@ import numpy as np
 _TFDS_KEYS = (
     ("image", "label"),
     ("image", "segmentation_mask"),
-    ("image_left", "segmentation_label"),
 )
 
 

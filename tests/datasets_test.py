@@ -45,6 +45,37 @@ def test_tfds(tmp_path):
     assert label.dtype == "int64"
 
 
+class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images with masks, called as CamVid's are."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(4, 6, 3)),
+            "segmentation_mask": tfds.features.Image(shape=(4, 6, 1)),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        mask = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+        yield 0, {"image": np.repeat(mask, 3, -1), "segmentation_mask": mask}
+
+
+def test_tfds_masks(tmp_path):
+    Scenes(data_dir=tmp_path).download_and_prepare()
+    splits = datasets.load("scenes", data_dir=tmp_path)
+    image, mask = next(iter(splits.test))
+    assert splits.labels is None
+    assert (mask.dtype, mask.shape) == ("int64", (4, 6))
+    np.testing.assert_array_equal(image[..., 0], mask)
+
+
 def test_an_unknown_tfds_name_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"cannot open .*'stripez'.*--data_dir"):
         datasets.load("stripez", data_dir=tmp_path)

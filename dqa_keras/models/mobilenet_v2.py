@@ -51,8 +51,8 @@ def mobilenet_v2(
     """MobileNetV2 1.0 with 35 ReLU6 and 2.3 M parameters.
 
     Args:
-        weights: `"cifar10"`, the path of a weight file, or `None` for random weights.
-            Defaults to `None`.
+        weights: Path of a weight file, or `None` for random weights. Defaults to
+            `None`.
         classes: Integer. Outputs (logits). Defaults to `10`.
 
     Returns:

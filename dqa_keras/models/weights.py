@@ -4,15 +4,13 @@ Half precision halves what the package weighs.
 """
 
 import os
-from pathlib import Path
+import zipfile
 from typing import Any
 
 import keras
 import numpy as np
 
 from dqa_keras import files
-
-_SHIPPED = Path(__file__).parent / "trained"
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
@@ -21,36 +19,39 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
     Args:
         model: Keras model with unique layer names.
         path: Path of the `.npz` to write.
+
+    Raises:
+        ValueError: If a weight is too large for half precision, or not a number.
     """
-    arrays: dict[str, Any] = {
-        variable.path: np.asarray(variable, np.float16) for variable in model.variables
-    }
+    arrays: dict[str, Any] = {}
+    for variable in model.variables:
+        with np.errstate(over="ignore"):
+            arrays[variable.path] = np.asarray(variable, np.float16)
+        if not np.all(np.isfinite(arrays[variable.path])):
+            raise ValueError(
+                f"weights must be finite and at most {np.finfo(np.float16).max:.0f}, "
+                f"to be stored in half precision. Received: others in {variable.path!r}"
+            )
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
-def load_weights(model: keras.Model, weights: str | os.PathLike) -> None:
+def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
     """Fills a model with what `save_weights` wrote.
 
     Args:
         model: Keras model.
-        weights: Path of an `.npz`, or the name of a data set that the model's shipped
-            weights were trained on.
+        path: Path of the `.npz`.
 
     Raises:
-        ValueError: If there is no such file, it lacks a variable or one has another
+        ValueError: If the file cannot be read, lacks a variable or one has another
             shape.
     """
-    path = Path(weights)
-    if not path.suffix:
-        path = _SHIPPED / f"{model.name}_{weights}.npz"
-        if not path.exists():
-            names = [p.stem for p in sorted(_SHIPPED.glob(f"{model.name}_*.npz"))]
-            raise ValueError(
-                f"{model.name} has no shipped weights for {weights!r}. "
-                f"Shipped: {names or 'none'}; or name an .npz file."
-            )
-    with np.load(path, allow_pickle=False) as arrays:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read the weights {path}: {error}") from error
+    with file as arrays:
         for variable in model.variables:
             if variable.path not in arrays:
                 raise ValueError(f"{path} lacks the variable {variable.path!r}")

@@ -11,7 +11,7 @@ import pytest
 
 from dqa_keras.models import mobilenet_v2, training, unet
 from dqa_keras.models.training import Recipe, shift_and_flip, train, zoom_and_flip
-from dqa_keras.models.weights import load_weights, save_weights
+from dqa_keras.models.weights import save_weights
 
 
 @pytest.fixture
@@ -122,10 +122,19 @@ def test_weights_of_another_model_are_refused(tmp_path):
         unet(tmp_path / "w.npz", filters=4, depth=1)
 
 
-def test_weights_that_are_not_shipped_say_what_is():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)], name="tiny")
-    with pytest.raises(ValueError, match=r"no shipped weights for 'mars'"):
-        load_weights(model, "mars")
+def test_weights_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "w.npz").write_bytes(b"PK\x03\x04 not whole")
+    for name in ("w.npz", "missing.npz"):
+        with pytest.raises(ValueError, match=f"cannot read the weights .*{name}"):
+            mobilenet_v2(tmp_path / name)
+
+
+def test_weights_beyond_half_precision_leave_no_file(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="wide")])
+    model.get_layer("wide").set_weights([np.float32([[1e5]]), np.float32([0])])
+    with pytest.raises(ValueError, match=r"at most 65504.*wide/kernel'"):
+        save_weights(model, tmp_path / "w.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_unet_gives_scores_for_every_pixel_of_an_odd_size():

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "crc32.h"
 #include "dqa/codec.h"
 #include "dqa/residual_table.h"
 
@@ -194,15 +195,6 @@ void open_tables(const uint8_t* data, size_t size) {
   dqa_tables_close(tables);
 }
 
-uint32_t crc32(const uint8_t* data, size_t size) {
-  uint32_t crc = 0xffffffffu;
-  for (size_t i = 0; i < size; ++i) {
-    crc ^= data[i];
-    for (int bit = 0; bit < 8; ++bit) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
-  }
-  return ~crc;
-}
-
 void store4(uint8_t* to, uint32_t value) {
   for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(value >> (8 * i));
 }
@@ -212,7 +204,7 @@ void store4(uint8_t* to, uint32_t value) {
 void make_consistent(uint8_t* data, size_t size) {
   if (size < 16) return;
   store4(data + 8, static_cast<uint32_t>(size));
-  store4(data + size - 4, crc32(data, size - 4));
+  store4(data + size - 4, dqa::crc32(data, size - 4));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "../src/crc32.h"
 #include "../src/errors.h"
 
 namespace dqa {
@@ -11,22 +12,6 @@ namespace {
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kMaxSide = 1u << 16;
 constexpr uint64_t kMaxBytes = uint64_t{1} << 31;
-
-uint32_t crc32(const uint8_t* data, size_t size) {
-  uint32_t table[256];
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t value = i;
-    for (unsigned bit = 0; bit < 8; ++bit) {
-      value = value & 1 ? 0xedb88320u ^ (value >> 1) : value >> 1;
-    }
-    table[i] = value;
-  }
-  uint32_t crc = 0xffffffffu;
-  for (size_t i = 0; i < size; ++i) {
-    crc = table[(crc ^ data[i]) & 0xff] ^ (crc >> 8);
-  }
-  return ~crc;
-}
 
 // Takes numbers off the bytes of a plan, whose length was checked.
 class Reader {

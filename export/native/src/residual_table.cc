@@ -3,43 +3,25 @@
 #include "dqa/residual_table.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
 
 #include "bits.h"
+#include "crc32.h"
 #include "errors.h"
 #include "table.h"
 
 namespace {
 
+using dqa::crc32;
 using dqa::fail;
 
 constexpr uint8_t kMagic[4] = {'D', 'Q', 'A', 'R'};
 constexpr unsigned kVersion = 1;
 constexpr size_t kHeader = 12;
 constexpr size_t kChecksum = 4;
-
-constexpr std::array<uint32_t, 256> crc_table() {
-  std::array<uint32_t, 256> table = {};
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    uint32_t value = byte;
-    for (int bit = 0; bit < 8; ++bit) {
-      value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
-    }
-    table[byte] = value;
-  }
-  return table;
-}
-
-uint32_t crc32(const uint8_t* data, size_t size) {
-  static constexpr std::array<uint32_t, 256> kTable = crc_table();
-  uint32_t crc = 0xffffffffu;
-  for (size_t i = 0; i < size; ++i) crc = kTable[(crc ^ data[i]) & 0xff] ^ crc >> 8;
-  return ~crc;
-}
 
 // Bytes of the character at `at`, 0 if it is not UTF-8 (Unicode 15, table 3-7).
 size_t utf8_bytes(const uint8_t* at, size_t left) {

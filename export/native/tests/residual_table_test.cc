@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "checks.h"
+#include "crc32.h"
 
 namespace {
 
@@ -41,15 +42,6 @@ const DqaLayer* find(const Tables& tables, const std::string& name) {
   return dqa_tables_find(tables.get(), name.data(), name.size());
 }
 
-uint32_t crc32(const uint8_t* data, size_t size) {
-  uint32_t crc = 0xffffffffu;
-  for (size_t i = 0; i < size; ++i) {
-    crc ^= data[i];
-    for (int bit = 0; bit < 8; ++bit) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
-  }
-  return ~crc;
-}
-
 void put(Bytes* bytes, size_t at, uint64_t value, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     (*bytes)[at + i] = static_cast<uint8_t>(value >> (8 * i));
@@ -70,7 +62,7 @@ Bytes buffer(const Bytes& records, uint64_t count) {
   Bytes bytes = joined(joined(header, records), Bytes(4));
   put(&bytes, 6, count, 2);
   put(&bytes, 8, bytes.size(), 4);
-  put(&bytes, bytes.size() - 4, crc32(bytes.data(), bytes.size() - 4), 4);
+  put(&bytes, bytes.size() - 4, dqa::crc32(bytes.data(), bytes.size() - 4), 4);
   return bytes;
 }
 
