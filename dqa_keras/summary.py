@@ -1,22 +1,30 @@
-"""The per-layer report of a quantized model.
+"""The per-layer table of a quantized model, in the style of `keras.Model.summary`.
 
 Sizes are in KiB (1024 bytes) for one input and hold the quantized activations only,
 each counted once: what these tensors take when stored, not a runtime's peak.
 """
 
+import io
+import sys
+
 import keras
 import numpy as np
+import rich.box
+import rich.console
+import rich.markup
+import rich.table
 
 from dqa_keras import huffman
 from dqa_keras.conversion import skipped
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.storage import Storage
-from dqa_keras.text import table
 
 _COLUMNS = (
-    "layer", "shape", "bits", "extra", "important", "scale", "stored bits", "KiB",
-    "SQNR dB",
+    "Layer (type)", "Shape", "Bits", "Extra", "Important", "Scale", "Stored bits",
+    "KiB", "SQNR dB",
 )  # fmt: skip
+_LEFT = 2  # columns of text; the others are numbers
+_WIDEST = 1000
 
 
 def expected_bits(layer: Quantizer) -> float:
@@ -34,13 +42,13 @@ def expected_bits(layer: Quantizer) -> float:
 def _row(layer: Quantizer, storage: Storage | None) -> tuple[str, ...]:
     shape = tuple(layer.activation_shape) if layer.built else ()
     start = (
-        layer.name,
+        f"{layer.name} ({type(layer).__name__})",
         " x ".join(str(size or "?") for size in shape),
         str(layer.bits),
         str(layer.extra_bits),
     )
     if not layer.is_calibrated:
-        return (*start, "-", "-", "not calibrated: passes values through", "-", "-")
+        return (*start, *"-----")
     entry = layer.table()
     measured = storage.layers[layer.name] if storage else None
     activations = measured.activations if measured else int(np.prod(shape))
@@ -58,8 +66,12 @@ def _row(layer: Quantizer, storage: Storage | None) -> tuple[str, ...]:
 
 
 def _totals(layers: list[Quantizer], storage: Storage | None) -> list[str]:
-    if not all(layer.is_calibrated for layer in layers):
-        return ["Totals follow once every layer is calibrated."]
+    waiting = [layer.name for layer in layers if not layer.is_calibrated]
+    if waiting:
+        return [
+            f"Not calibrated yet: {', '.join(waiting)}. Values pass through unchanged; "
+            "totals follow."
+        ]
     if storage:
         activations, kib = storage.activations, storage.kib
     else:
@@ -78,12 +90,35 @@ def _totals(layers: list[Quantizer], storage: Storage | None) -> list[str]:
     ]
 
 
+def _rendered(table: rich.table.Table) -> str:
+    """The table as text, as wide as it needs or as the terminal has room for."""
+    # Keras writes through this too, and it wraps cells where lines are too narrow.
+    width = rich.console.Console().width if sys.stdout.isatty() else _WIDEST
+    console = rich.console.Console(
+        file=io.StringIO(), width=width, color_system=None, legacy_windows=False
+    )
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _table(rows: list[tuple[str, ...]]) -> rich.table.Table:
+    columns = (
+        rich.table.Column(name, justify="left" if index < _LEFT else "right")
+        for index, name in enumerate(_COLUMNS)
+    )
+    table = rich.table.Table(*columns, show_lines=True, box=rich.box.HEAVY_HEAD)
+    for row in rows:
+        table.add_row(*map(rich.markup.escape, row))
+    return table
+
+
 def summary(model: keras.Model, storage: Storage | None = None) -> str:
-    """Prints the per-layer report and returns it.
+    """Prints the per-layer table and returns it.
 
     Args:
         model: Keras model with quantizers.
-        storage: What `storage_bits` measured. By default the columns "stored bits" and
+        storage: What `storage_bits` measured. By default the columns "Stored bits" and
             "SQNR" show what calibration saw.
 
     Returns:
@@ -94,15 +129,21 @@ def summary(model: keras.Model, storage: Storage | None = None) -> str:
     >>> import dqa_keras as dqa
     >>> model = keras.Sequential([keras.Input((4,)), dqa.layers.DQA(name="codes")])
     >>> text = dqa.summary(model)
-    layer  shape  bits  extra ...
-    ...
-    codes  4      4     2      -          -      not calibrated: passes values ...
-    Totals follow once every layer is calibrated.
+    Quantizers of "sequential..."
+    ┏━━━━━━━━━━━━━...┓
+    ┃ Layer (type) ┃ Shape ┃ Bits ┃ Extra ┃ ...
+    ┡━━━━━━━━━━━━━...┩
+    │ codes (DQA)  │ 4     │    4 │     2 │ ...
+    └─────────────...┘
+    Not calibrated yet: codes. Values pass through unchanged; totals follow.
     """
     layers = quantizer_layers(model)
-    rows = [_COLUMNS, *(_row(layer, storage) for layer in layers)]
-    lines = [table(rows)]
-    lines += _totals(layers, storage) if layers else ["This model has no quantizers."]
+    lines = [f'Quantizers of "{model.name}"']
+    if layers:
+        lines.append(_rendered(_table([_row(layer, storage) for layer in layers])))
+        lines += _totals(layers, storage)
+    else:
+        lines.append("There are none.")
     left_out = skipped(model)
     if left_out:
         lines += ["Not quantized:", *(f"  {s.name}: {s.reason}" for s in left_out)]

@@ -11,7 +11,7 @@ CONFIG = dqa.DQAConfig(bits=3, extra_bits=2, important_fraction=0.25)
 
 
 def cells(line):
-    return re.split(r"\s{2,}", line.strip())
+    return [cell.strip() for cell in re.split("[┃│]", line)[1:-1]]
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,23 @@ def storage(quantized, images):
     return dqa.storage_bits(quantized, images)
 
 
+def name_of(row):
+    return row["Layer (type)"].split()[0]
+
+
 def report(text):
     """The table as dictionaries, and the lines behind it."""
-    lines = text.splitlines()
+    title, top, *lines = text.splitlines()
+    assert title.startswith("Quantizers of ")
     header = cells(lines[0])
-    assert set(lines[1]) == {"-"}
-    rows = []
-    for line in lines[2:]:
-        if len(cells(line)) != len(header):
-            break
-        rows.append(dict(zip(header, cells(line), strict=True)))
-    return rows, lines[2 + len(rows) :]
+    assert len({len(line) for line in [top, *lines[:3]]}) == 1  # columns line up
+    end = next(index for index, line in enumerate(lines) if line.startswith("└"))
+    rows = [
+        dict(zip(header, cells(line), strict=True))
+        for line in lines[2:end]
+        if line.startswith("│")
+    ]
+    return rows, lines[end + 1 :]
 
 
 def test_what_is_printed_is_returned(quantized, capsys):
@@ -46,31 +52,32 @@ def test_what_is_printed_is_returned(quantized, capsys):
 
 def test_a_row_for_each_quantizer_with_every_column(quantized, storage):
     rows, _ = report(dqa.summary(quantized, storage))
-    assert [row["layer"] for row in rows] == ["first_dqa", "second_dqa"]
+    names = [row["Layer (type)"] for row in rows]
+    assert names == ["first_dqa (DQA)", "second_dqa (DQA)"]
     for row, shape, important in zip(
         rows, ("6 x 6 x 8", "4 x 4 x 6"), ("2/8", "2/6"), strict=True
     ):
         layer, measured = (
-            quantized.get_layer(row["layer"]),
-            storage.layers[row["layer"]],
+            quantized.get_layer(name_of(row)),
+            storage.layers[name_of(row)],
         )
         assert list(row) == [
-            "layer",
-            "shape",
-            "bits",
-            "extra",
-            "important",
-            "scale",
-            "stored bits",
+            "Layer (type)",
+            "Shape",
+            "Bits",
+            "Extra",
+            "Important",
+            "Scale",
+            "Stored bits",
             "KiB",
             "SQNR dB",
         ]
-        assert (row["shape"], row["bits"], row["extra"]) == (shape, "3", "2")
-        assert row["important"] == important
-        low, high = map(float, row["scale"].split(".."))
+        assert (row["Shape"], row["Bits"], row["Extra"]) == (shape, "3", "2")
+        assert row["Important"] == important
+        low, high = map(float, row["Scale"].split(".."))
         scale = layer.scale.numpy()
         np.testing.assert_allclose([low, high], [scale.min(), scale.max()], rtol=0.01)
-        assert float(row["stored bits"]) == pytest.approx(measured.bits, abs=6e-4)
+        assert float(row["Stored bits"]) == pytest.approx(measured.bits, abs=6e-4)
         assert float(row["KiB"]) == pytest.approx(measured.kib, abs=6e-3)
         assert float(row["SQNR dB"]) == pytest.approx(measured.sqnr, abs=0.06)
 
@@ -81,9 +88,9 @@ def test_one_scale_for_all_channels_is_shown_once(small_cnn, images):
     dqa.calibrate(model, images, verbose=0)
     rows, _ = report(dqa.summary(model))
     for row in rows:
-        scale = model.get_layer(row["layer"]).scale.numpy()[0]
-        assert float(row["scale"]) == pytest.approx(scale, rel=0.01)
-        assert row["important"].startswith("0/")
+        scale = model.get_layer(name_of(row)).scale.numpy()[0]
+        assert float(row["Scale"]) == pytest.approx(scale, rel=0.01)
+        assert row["Important"].startswith("0/")
 
 
 def test_totals_stand_beside_int8_and_float32(quantized, storage):
@@ -110,8 +117,8 @@ def test_without_storage_it_shows_what_calibration_saw(quantized, storage):
     rows, rest = report(dqa.summary(quantized))
     assert "(as in calibration)" in rest[0]
     for row in rows:
-        measured = storage.layers[row["layer"]]
-        missing = measured.bits - float(row["stored bits"])
+        measured = storage.layers[name_of(row)]
+        missing = measured.bits - float(row["Stored bits"])
         assert 0 < missing * measured.activations < 24
         assert float(row["SQNR dB"]) == pytest.approx(measured.sqnr, abs=0.5)
     stored = float(re.search(r"([\d.]+) stored bits each", rest[0]).group(1))
@@ -129,8 +136,11 @@ def test_before_calibration_it_says_that_values_pass_through(small_cnn):
     rows, rest = report(dqa.summary(dqa.quantize_model(small_cnn, CONFIG)))
     assert len(rows) == 2
     for row in rows:
-        assert row["stored bits"] == "not calibrated: passes values through"
-    assert rest[0] == "Totals follow once every layer is calibrated."
+        assert row["Stored bits"] == row["SQNR dB"] == "-"
+    assert rest[0] == (
+        "Not calibrated yet: first_dqa, second_dqa. Values pass through unchanged; "
+        "totals follow."
+    )
 
 
 def test_sizes_unknown_before_run_time_come_from_measured_storage(images):
@@ -138,7 +148,7 @@ def test_sizes_unknown_before_run_time_come_from_measured_storage(images):
     model = keras.Sequential([keras.Input((None, None, 3)), layer])
     dqa.calibrate(model, images, verbose=0)
     rows, rest = report(dqa.summary(model))
-    assert (rows[0]["shape"], rows[0]["KiB"]) == ("? x ? x 3", "?")
+    assert (rows[0]["Shape"], rows[0]["KiB"]) == ("? x ? x 3", "?")
     assert "pass storage=storage_bits(model, data)" in rest[0]
     storage = dqa.storage_bits(model, images)
     rows, rest = report(dqa.summary(model, storage))
@@ -147,7 +157,7 @@ def test_sizes_unknown_before_run_time_come_from_measured_storage(images):
 
 
 def test_a_model_without_quantizers_says_so(small_cnn):
-    assert "This model has no quantizers." in dqa.summary(small_cnn)
+    assert "There are none." in dqa.summary(small_cnn)
 
 
 def test_an_unbuilt_layer_is_listed():
