@@ -65,6 +65,14 @@ struct Epilogue {
   uint8_t* out;
   size_t out_bytes;  // from a pixel to the next
   size_t channels;   // to write, up to 16
+
+  // Moves on to the next pixels.
+  void advance(size_t pixels) {
+    out += pixels * out_bytes;
+    for (unsigned k = 0; k < addends; ++k) {
+      addend[k].codes += pixels * addend[k].pixel_bytes;
+    }
+  }
 };
 
 using FinishKernel = void (*)(const Epilogue& epilogue, const int32_t (*sums)[kBlock],

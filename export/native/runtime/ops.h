@@ -1,0 +1,39 @@
+// What ops compute: one function for each code of a plan.
+#ifndef DQA_RUNTIME_OPS_H_
+#define DQA_RUNTIME_OPS_H_
+
+#include "run.h"
+
+namespace dqa {
+
+// Finds the largest magnitude of an input, in front of everything else.
+DqaStatus measure(Run& run, const Op& op);
+
+// Scales the arrays of an op by the steps of its inputs.
+void scale_arrays(const Run& run, const Op& op);
+
+// Output rows `todo`.
+void conv(const Run& run, size_t index, Rows todo);
+void depthwise(const Run& run, size_t index, Rows todo);
+
+// Output row y.
+void read(Run& run, const Op& op, uint32_t y);
+DqaStatus load(const Run& run, const Op& op, uint32_t y);
+DqaStatus store(const Run& run, const Op& op, uint32_t y);
+void combine(const Run& run, const Op& op, uint32_t y);
+void average(const Run& run, const Op& op, uint32_t y);
+void maximum(const Run& run, const Op& op, uint32_t y);
+void nearest(const Run& run, const Op& op, uint32_t y);
+void bilinear(const Run& run, const Op& op, uint32_t y);
+void join(const Run& run, const Op& op, uint32_t y);
+
+// What they share: how sums of a block of channels of row y end, and
+Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block);
+
+// copying pixels between a ring, whose pixels are padded, and packed ones.
+void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
+                 size_t bytes, size_t pixels);
+
+}  // namespace dqa
+
+#endif  // DQA_RUNTIME_OPS_H_

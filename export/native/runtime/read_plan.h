@@ -1,0 +1,15 @@
+// Reading the bytes of a plan.
+#ifndef DQA_RUNTIME_READ_PLAN_H_
+#define DQA_RUNTIME_READ_PLAN_H_
+
+#include "plan.h"
+
+namespace dqa {
+
+// Parses and checks. On success every access that the ops make is within bounds.
+DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
+                    size_t constants_size, DqaIsa isa, Plan* plan, DqaError* error);
+
+}  // namespace dqa
+
+#endif  // DQA_RUNTIME_READ_PLAN_H_

@@ -1,0 +1,66 @@
+// Moving rows: between rings and what is stored, and next to each other.
+#include <cstring>
+
+#include "ops.h"
+
+namespace dqa {
+void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
+                 size_t bytes, size_t pixels) {
+  if (from_step == bytes && to_step == bytes) {
+    std::memcpy(to, from, bytes * pixels);
+    return;
+  }
+  for (size_t p = 0; p < pixels; ++p) {
+    std::memcpy(to + p * to_step, from + p * from_step, bytes);
+  }
+}
+
+DqaStatus load(const Run& run, const Op& op, uint32_t y) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const size_t bytes = in.channels * in.element_bytes();
+  if (in.table == kNone) {
+    copy_pixels(run.stored_row(in, y), bytes, run.row(out, y), out.pixel_bytes(), bytes,
+                in.width);
+    return DQA_OK;
+  }
+  const Table& table = run.plan.tables[in.table];
+  uint8_t* const codes = run.row_scratch();
+  if (const DqaStatus status =
+          dqa_unpack_strip(table.codec.get(), DQA_RAW, DQA_CODES, run.stored_row(in, y),
+                           in.size / in.height, in.width, codes, nullptr, run.error)) {
+    return status;
+  }
+  run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
+                    run.row(out, y), out.pixel_bytes());
+  return DQA_OK;
+}
+
+DqaStatus store(const Run& run, const Op& op, uint32_t y) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const size_t bytes = in.channels * in.element_bytes();
+  if (out.table == kNone) {
+    copy_pixels(run.row(in, y), in.pixel_bytes(), run.stored_row(out, y), bytes, bytes,
+                in.width);
+    return DQA_OK;
+  }
+  const Table& table = run.plan.tables[out.table];
+  uint8_t* const codes = run.row_scratch();
+  run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero,
+                     run.row(in, y), in.pixel_bytes(), codes);
+  size_t size = 0;
+  return dqa_pack_strip(table.codec.get(), DQA_RAW, DQA_CODES, codes, out.width,
+                        run.stored_row(out, y), out.size / out.height, &size, nullptr,
+                        run.error);
+}
+
+void join(const Run& run, const Op& op, uint32_t y) {
+  const Buffer& out = run.buffer(op.output);
+  for (size_t k = 0; k < op.link_count; ++k) {
+    const Buffer& part = run.buffer(run.link(op, k).buffer);
+    copy_pixels(run.row(part, y), part.pixel_bytes(),
+                run.row(out, y) + run.link(op, k).value * out.element_bytes(),
+                out.pixel_bytes(), part.channels * part.element_bytes(), out.width);
+  }
+}
+
+}  // namespace dqa
