@@ -90,6 +90,12 @@ def collect(
     reservoir = _Reservoir(keep, quantizer_layers(model)[0].config.seed)
     source = feeding.observed(model, data, batch_size, verbose, "calibrate")
     for number, x in enumerate(source):
+        # Some CPUs turn NaN into 0 in a convolution fused with its ReLU.
+        if not all(np.all(np.isfinite(leaf)) for leaf in keras.tree.flatten(x)):
+            raise ValueError(
+                f"the model's inputs must be finite. Received: NaN or infinity in "
+                f"batch {number}. Check the data."
+            )
         for layer, (samples, minimum, maximum, total) in observe(x):
             if not np.all(np.isfinite(total)):
                 raise ValueError(
