@@ -16,9 +16,12 @@ from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
 from dqa_keras.export import flatbuffer, native_runtime
-from dqa_keras.export.lowering import Program, lower
+from dqa_keras.export.lowering import lower
+from dqa_keras.export.nodes import Reader
 from dqa_keras.export.plan import Plan, decode
-from dqa_keras.export.regions import Node, Reader, Region, Unsupported
+from dqa_keras.export.program import Program
+from dqa_keras.export.reading import Node, Unsupported
+from dqa_keras.export.regions import Region, regions
 from dqa_keras.export.runner import Runner
 from dqa_keras.export.scheduling import schedule
 from dqa_keras.layers import quantizer_layers
@@ -87,7 +90,7 @@ def pack_regions(
     unpacked = flatbuffer.unpack(data)
     reader = Reader(unpacked, quantizer_layers(model))
     nodes, reasons = reader.nodes()
-    found = reader.regions(nodes)
+    found = regions(reader, nodes)
     ranges = _ranges(data, unpacked, found, samples)
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
     within = {id(node) for region in found for node in region.nodes}

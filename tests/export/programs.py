@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from dqa_keras.export.lowering import (
+from dqa_keras.export.native_runtime import NativeRuntime
+from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
+from dqa_keras.export.program import (
     Operation,
     Packing,
     Program,
@@ -10,8 +12,6 @@ from dqa_keras.export.lowering import (
     conv_layout,
     depthwise_layout,
 )
-from dqa_keras.export.native_runtime import NativeRuntime
-from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
 from dqa_keras.export.reference import Reference
 from dqa_keras.export.scheduling import schedule
 
