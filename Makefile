@@ -7,7 +7,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:
 	@echo "make demo     train, quantize, export and compare on real digits (offline)"
-	@echo "make test     style, types, doctests, unit and end-to-end tests, notebook"
+	@echo "make test     style, types, doctests, unit and end-to-end tests"
+	@echo "make notebooks   runs every notebook"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -19,7 +20,7 @@ help:
 include export/native/native.mk
 include export/android/android.mk
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint notebooks clean
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
@@ -43,7 +44,11 @@ lint: install lint-native
 
 test: lint
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
+	  --ignore tests/notebooks_test.py \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
+
+notebooks: install
+	$(PYTHON) -m pytest tests/notebooks_test.py
 
 clean:
 	rm -rf build dist .venv *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache

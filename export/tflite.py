@@ -12,10 +12,12 @@ compute with integers: see `dqa_keras.export.packed`.
 """
 
 import dataclasses
+import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import keras
@@ -261,6 +263,18 @@ def _input_name(index: int) -> str:
     return f"quantized_model_input_{index}"
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """TensorFlow keeps to itself what it does with a folder that is gone at once."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def convert(model: keras.Model, weights: Weights) -> bytes:
     """A model, quantized or not, as the converter writes it: no metadata, no checks."""
     import tensorflow as tf
@@ -296,7 +310,7 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
     graph = tf.function(serve, input_signature=signature, autograph=False)
     module = tf.Module()
     module.large = large  # saves what is reachable
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
         tf.saved_model.save(module, folder, graph.get_concrete_function())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if weights == "int8":
