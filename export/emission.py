@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.nodes import Reader
-from dqa_keras.export.plan import Code, Type, Window
+from dqa_keras.export.plan import NONE, Code, Type, Window
 from dqa_keras.export.program import (
     Floats,
     Operation,
@@ -49,6 +49,11 @@ class Sum:
     addends: list[tuple[int, Floats]]
     low: float = -np.inf
     high: float = np.inf
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether its sums come out as channels that become pixels afterwards."""
+        return self.node is not None and self.node.kind == "transpose"
 
     @property
     def is_clipped(self) -> bool:
@@ -123,11 +128,11 @@ class Emitter:
     def _codes(self, tensor: int) -> int:
         """The tensor of codes of a value, made if need be."""
         value = self._values[tensor]
-        if isinstance(value, Codes):
-            if any(value.pads):
-                raise Unsupported("padding in front of something else than a window")
+        if isinstance(value, Codes) and not any(value.pads):
             return value.tensor
-        if isinstance(value, Input):
+        if isinstance(value, Codes):
+            made = self._surround(value, tensor)
+        elif isinstance(value, Input):
             made = self._read(value, tensor)
         else:
             made = self._keep(value, tensor)
@@ -153,6 +158,34 @@ class Emitter:
         )  # fmt: skip
         return out
 
+    def _surround(self, value: Codes, tensor: int) -> int:
+        """A copy of a tensor with zeros around it, for what is no window."""
+        inner = self.program.tensors[value.tensor]
+        if inner.slot != NONE:
+            raise Unsupported("padding of an input in front of what is no window")
+        top, bottom, left, right = value.pads
+        height, width, channels = inner.shape
+        shape = (height + top + bottom, width + left + right, channels)
+        out = self._add_tensor(dataclasses.replace(inner, shape=shape))
+        ones = np.ones(channels)
+        low = -inner.zero if inner.type == Type.CODES else -inner.peak
+        arrays: dict[str, NDArray] = {
+            "weights": depthwise_layout(np.ones((1, 1, channels), np.int8)),
+            "multiplier": padded(ones),
+            "bias": padded(0 * ones),
+            "low": padded(low * ones),
+            "high": padded((inner.peak - inner.zero) * ones),
+        }
+        if inner.type == Type.CODES:
+            arrays["power"] = padded(ones, 1)
+        self.program.operations.append(
+            Operation(
+                Code.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
+                arrays=arrays, name=self._name(tensor),
+            )
+        )  # fmt: skip
+        return out
+
     def _wide_limit(self, tensor: int) -> int:
         """The largest magnitude of wide codes whose sums of products fit 32 bits."""
         most, waiting, seen = 1, [tensor], {tensor}
@@ -162,7 +195,7 @@ class Emitter:
                 if at not in node.inputs:
                     continue
                 taps = node.window.height * node.window.width
-                if node.kind == "conv":
+                if node.kind in ("conv", "transpose"):
                     most = max(most, node.arrays["kernel"][0].size)
                 elif node.kind in ("depthwise", "average"):
                     most = max(most, taps)
@@ -190,9 +223,12 @@ class Emitter:
             # Zeros around the tensor count as well.
             least, most = np.minimum(t.low, 0), np.maximum(t.high, 0)
             kernel = value.node.arrays.get("kernel", np.ones((1, 1, t.shape[2])))
-            axes = (1, 2, 3) if value.node.kind == "conv" else (0, 1)
+            axes = (0, 1) if kernel.ndim == 3 else (1, 2, 3)
             downs = np.minimum(kernel * least, kernel * most).sum(axis=axes)
             ups = np.maximum(kernel * least, kernel * most).sum(axis=axes)
+            # A transposed convolution has several sets of outputs.
+            downs = downs.reshape(-1, value.shape[2]).min(axis=0)
+            ups = ups.reshape(-1, value.shape[2]).max(axis=0)
             low += np.minimum(downs * value.gain, ups * value.gain)
             high += np.maximum(downs * value.gain, ups * value.gain)
         return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
@@ -249,6 +285,9 @@ class Emitter:
         power: Floats | None = None,
         is_output: bool = False,
     ) -> None:
+        if value.is_transposed:
+            self._emit_transposed(value, inverse_step, limits, output, name, power)
+            return
         low = np.maximum(value.low * inverse_step, limits[0])
         high = np.minimum(value.high * inverse_step, limits[1])
         arrays: dict[str, NDArray] = {
@@ -285,6 +324,59 @@ class Emitter:
             Operation(
                 code, operands, output, value.window, [], addends, arrays, 0, name,
                 is_output, products,
+            )
+        )  # fmt: skip
+
+    def _emit_transposed(
+        self,
+        value: Sum,
+        inverse_step: Floats,
+        limits: tuple[Any, Any],
+        output: int,
+        name: str,
+        power: Floats | None,
+    ) -> None:
+        """Convolves at the input's size, then turns sets of channels into pixels."""
+        if value.node is None:
+            raise Unsupported("a transposed convolution without a kernel")
+        factors = value.node.widths
+        height, width, channels = value.shape
+
+        def tiled(values: Any) -> Any:
+            if values is None:
+                return None
+            return np.tile(np.broadcast_to(values, channels), int(np.prod(factors)))
+
+        out = self.program.tensors[output]
+        packing = out.packing
+        if packing is not None:
+            packing = dataclasses.replace(packing, mask=tiled(packing.mask))
+        inner = dataclasses.replace(
+            out,
+            shape=(
+                -(-height // factors[0]),
+                -(-width // factors[1]),
+                channels * int(np.prod(factors)),
+            ),
+            step=tiled(out.step),
+            low=tiled(out.low),
+            high=tiled(out.high),
+            packing=packing,
+        )
+        index = self._add_tensor(inner)
+        convolution = dataclasses.replace(
+            value,
+            shape=inner.shape,
+            node=dataclasses.replace(value.node, kind="conv"),
+            gain=tiled(value.gain),
+            bias=tiled(value.bias),
+        )
+        bounds = (tiled(limits[0]), tiled(limits[1]))
+        self._emit(convolution, tiled(inverse_step), bounds, index, name, tiled(power))
+        self.program.operations.append(
+            Operation(
+                Code.DEPTH_TO_SPACE, [index], output,
+                Window(stride=(factors[0], factors[1])), name=name,
             )
         )  # fmt: skip
 

@@ -33,19 +33,35 @@ class _Lowering(Emitter):
             channels = self.program.inputs[number][2]
             self._values[tensor] = Input(number, np.ones(channels), np.zeros(channels))
         for node in self._region.nodes:
-            self._values[node.output] = getattr(self, f"_{node.kind}")(node)
+            try:
+                self._values[node.output] = getattr(self, f"_{node.kind}")(node)
+            except Unsupported as reason:
+                raise Unsupported(str(reason), node) from reason
         for number, tensor in enumerate(self._region.outputs):
-            value = self._values[tensor]
-            if not isinstance(value, Sum) or self._uses.get(tensor, 0):
-                value = self._scaled(self._codes(tensor))
-            self._emit_output(value, number, self._name(tensor))
+            try:
+                self._emit_output(self._outside(tensor), number, self._name(tensor))
+            except Unsupported as reason:
+                made = (n for n in self._region.nodes if n.output == tensor)
+                raise Unsupported(str(reason), next(made)) from reason
         return self.program
+
+    def _outside(self, tensor: int) -> Sum:
+        """A value as numbers that leave the region."""
+        value = self._values[tensor]
+        if (
+            isinstance(value, Sum)
+            and not value.is_transposed
+            and not self._uses.get(tensor, 0)
+        ):
+            return value
+        return self._scaled(self._codes(tensor))
 
     def _windowed(self, node: Node) -> Sum:
         source = self._values[node.inputs[0]]
         window = node.window
         pads: tuple[int, ...] = (0, 0, 0, 0)
-        if isinstance(source, Codes):
+        # An average counts zeros that are padded, but not those of its own window.
+        if isinstance(source, Codes) and node.kind != "average":
             operand, pads = source.tensor, source.pads
         else:
             operand = self._codes(node.inputs[0])
@@ -58,7 +74,7 @@ class _Lowering(Emitter):
         value.low, value.high = node.clamp
         return value
 
-    _conv = _depthwise = _average = _windowed
+    _conv = _depthwise = _average = _transpose = _windowed
 
     def _open(self, tensor: int) -> Sum:
         """A value that may still be scaled and added to."""
@@ -67,11 +83,16 @@ class _Lowering(Emitter):
             return value
         return self._scaled(self._codes(tensor))
 
+    def _addable(self, tensor: int) -> Sum:
+        """A value that may still be added to."""
+        value = self._open(tensor)
+        return self._scaled(self._codes(tensor)) if value.is_transposed else value
+
     def _add(self, node: Node) -> Sum:
         first, second = node.inputs
-        value = self._open(first)
+        value = self._addable(first)
         if value.operand is None and first != second:
-            other = self._open(second)
+            other = self._addable(second)
             if other.operand is not None:
                 value, second = other, first
         if len(value.addends) > 1 or (value.operand is not None and value.addends):
@@ -165,7 +186,30 @@ class _Lowering(Emitter):
         return dataclasses.replace(source, shape=self._reader.shape(node.output))
 
     def _maximum(self, node: Node) -> Codes:
+        source = self._values[node.inputs[0]]
+        if isinstance(source, Codes) and self._ignores_zeros(node, source):
+            top, _, left, _ = source.pads
+            w = node.window
+            window = dataclasses.replace(w, top=w.top + top, left=w.left + left)
+            node = dataclasses.replace(node, window=window)
+            inner = self.program.tensors[source.tensor]
+            out = dataclasses.replace(inner, shape=self._reader.shape(node.output))
+            return self._move(Code.MAXIMUM, node, out, operands=[source.tensor])
         return self._move(Code.MAXIMUM, node, self._same(node))
+
+    def _ignores_zeros(self, node: Node, source: Codes) -> bool:
+        """Whether zeros around a tensor cannot be the only maximum of a window."""
+        inner = self.program.tensors[source.tensor]
+        if inner.type != Type.CODES or inner.zero:
+            return False
+        w, out = node.window, self._reader.shape(node.output)
+        starts = (w.top + source.pads[0], w.left + source.pads[2])
+        taps = (w.height, w.width)
+        return all(
+            starts[i] < taps[i]
+            and (out[i] - 1) * w.stride[i] - starts[i] < inner.shape[i]
+            for i in range(2)
+        )
 
     def _nearest(self, node: Node) -> Codes:
         return self._move(Code.NEAREST, node, self._same(node))

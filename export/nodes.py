@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from dqa_keras.export import patterns
 from dqa_keras.export.plan import Window
@@ -85,6 +86,35 @@ class Reader(ModelReader):
                 "kernel": kernel[0].astype(np.float64),
                 "bias": self.bias(op, kernel.shape[3]),
             },
+        )
+
+    def _transpose_conv(self, index: int, op: Any) -> Node:
+        kernel = self.constant(op.inputs[1]).astype(np.float64)
+        source, target = self.shape(op.inputs[2]), self.shape(op.outputs[0])
+        options = op.builtinOptions
+        strides = (int(options.strideH), int(options.strideW))
+        taps = kernel.shape[1:3]
+        pads = [0, 0]
+        if options.padding == schema.Padding.SAME:
+            for i in range(2):
+                full = (source[i] - 1) * strides[i] + taps[i]
+                pads[i] = max(0, full - target[i]) // 2
+        if any(-(-target[i] // strides[i]) < source[i] for i in range(2)):
+            raise Unsupported("a transposed convolution that drops pixels")
+        phases, before = _phases(kernel, strides, pads)
+        bias = np.zeros(target[2])
+        if len(op.inputs) > 3 and op.inputs[3] >= 0:
+            bias = self.constant(op.inputs[3]).astype(np.float64)
+        return self.make(
+            "transpose",
+            index,
+            op.inputs[2:3],
+            window=Window(
+                phases.shape[1], phases.shape[2], top=before[0], left=before[1]
+            ),
+            clamp=self.clamp(op),
+            arrays={"kernel": phases, "bias": bias},
+            widths=strides,
         )
 
     def _fully_connected(self, index: int, op: Any) -> Node:
@@ -194,3 +224,30 @@ class Reader(ModelReader):
 
     def _resize_bilinear(self, index: int, op: Any) -> Node:
         return self._resize(index, op, "bilinear")
+
+
+def _phases(
+    kernel: NDArray, strides: tuple[int, int], pads: list[int]
+) -> tuple[NDArray, list[int]]:
+    """A transposed convolution as an ordinary one with a set of outputs per phase.
+
+    Output pixel `s i + p` sums `kernel[k]` times input pixel `i + (p + pad - k) / s`
+    over the k for which that is whole: one small kernel for each p.
+
+    Returns:
+        Kernels (phases O, taps, taps, I), phases by rows, and the taps in front of i.
+    """
+    sizes, before = [], []
+    for axis in range(2):
+        low = -((kernel.shape[1 + axis] - 1 - pads[axis]) // strides[axis])
+        high = (strides[axis] - 1 + pads[axis]) // strides[axis]
+        before.append(max(0, -low))
+        sizes.append(high + before[-1] + 1)
+    outputs, height, width, inputs = kernel.shape
+    phases = np.zeros((*strides, outputs, *sizes, inputs))
+    for ky in range(height):
+        for kx in range(width):
+            py, dy = (ky - pads[0]) % strides[0], -((ky - pads[0]) // strides[0])
+            px, dx = (kx - pads[1]) % strides[1], -((kx - pads[1]) // strides[1])
+            phases[py, px, :, before[0] + dy, before[1] + dx] = kernel[:, ky, kx]
+    return phases.reshape(-1, *sizes, inputs), before

@@ -90,22 +90,13 @@ def pack_regions(
     unpacked = flatbuffer.unpack(data)
     reader = Reader(unpacked, quantizer_layers(model))
     nodes, reasons = reader.nodes()
-    found = regions(reader, nodes)
-    ranges = _ranges(data, unpacked, found, samples)
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
-    within = {id(node) for region in found for node in region.nodes}
-    for node in nodes:
-        if id(node) not in within:
-            outside[_op_name(reader, node.ops[0])] = "no quantizer is near"
+    ranges = _ranges(data, unpacked, regions(reader, nodes), samples)
+    lowered, refused = _lower_all(reader, nodes, ranges, trusted)
+    outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
-    for region in found:
-        try:
-            program = lower(reader, region, ranges, trusted)
-        except Unsupported as reason:
-            for node in region.nodes:
-                outside[_op_name(reader, node.ops[0])] = str(reason)
-            continue
+    for region, program in lowered:
         if byte_inputs:
             model_inputs = set(map(int, unpacked.subgraphs[0].inputs))
             program.bytes = {
@@ -130,6 +121,32 @@ def pack_regions(
     if byte_inputs:
         _take_bytes(unpacked)
     return flatbuffer.pack(unpacked), PackedReport(tuple(reports), outside)
+
+
+def _lower_all(
+    reader: Reader, nodes: list[Node], ranges: Ranges, trusted: bool
+) -> tuple[list[tuple[Region, Program]], list[tuple[Node, str]]]:
+    """Regions and their programs; a node that cannot be lowered splits its region."""
+    refused: list[tuple[Node, str]] = []
+    while True:
+        lowered = []
+        for region in regions(reader, nodes):
+            try:
+                lowered.append((region, lower(reader, region, ranges, trusted)))
+            except Unsupported as reason:
+                if reason.node is None:
+                    raise
+                nodes = [node for node in nodes if node is not reason.node]
+                refused.append((reason.node, str(reason)))
+                break
+        else:
+            within = {id(node) for region, _ in lowered for node in region.nodes}
+            refused += [
+                (node, "no quantizer is near")
+                for node in nodes
+                if id(node) not in within
+            ]
+            return lowered, refused
 
 
 def _op_name(reader: Reader, index: int) -> str:
@@ -175,7 +192,9 @@ def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> R
 
 
 def _may_be_kept(node: Node) -> bool:
-    return node.kind in ("conv", "depthwise", "add", "affine", "clamp", "average")
+    return node.kind in (
+        "conv", "depthwise", "transpose", "add", "affine", "clamp", "average",
+    )  # fmt: skip
 
 
 def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:

@@ -64,6 +64,7 @@ class Code(enum.IntEnum):
     NEAREST = 8
     BILINEAR = 9
     JOIN = 10  # channels side by side
+    DEPTH_TO_SPACE = 11  # channels become pixels
 
 
 @dataclasses.dataclass
@@ -142,8 +143,8 @@ class Window:
     Args:
         height: Integer. Taps, downwards. Defaults to `1`.
         width: Integer. Taps, sideways. Defaults to `1`.
-        stride: Pair of integers, down and sideways. NEAREST and BILINEAR enlarge by
-            it. Defaults to `(1, 1)`.
+        stride: Pair of integers, down and sideways. NEAREST, BILINEAR and
+            DEPTH_TO_SPACE enlarge by it. Defaults to `(1, 1)`.
         dilation: Pair of integers. Defaults to `(1, 1)`.
         top: Integer. Rows of zeros above. Defaults to `0`.
         left: Integer. Columns of zeros on the left. Defaults to `0`.

@@ -21,7 +21,16 @@ _RELU = {
 
 
 class Unsupported(Exception):
-    """Why an op stays outside."""
+    """Why an op stays outside.
+
+    Args:
+        reason: String.
+        node: The `Node` that a region cannot hold, where that is known.
+    """
+
+    def __init__(self, reason: str, node: "Node | None" = None) -> None:
+        super().__init__(reason)
+        self.node = node
 
 
 @dataclasses.dataclass
@@ -29,8 +38,8 @@ class Node:
     """One operation on activations.
 
     Args:
-        kind: String: conv, depthwise, add, affine, clamp, average, maximum, nearest,
-            bilinear, concat, widen, pad, quantize.
+        kind: String: conv, depthwise, transpose, add, affine, clamp, average, maximum,
+            nearest, bilinear, concat, widen, pad, quantize.
         inputs: List of tensors, numbers of the flatbuffer's.
         output: Integer. Tensor.
         ops: List of integers. The flatbuffer's ops it stands for.
@@ -38,7 +47,7 @@ class Node:
         clamp: Pair of floats, of the fused activation.
         arrays: Dictionary of constants: kernel, bias, scale, offset.
         widths: Integers: padding (top, bottom, left, right) of `pad`, channels in front
-            of `widen`.
+            of `widen`, strides of `transpose`.
         quantizer: The layer of `quantize`.
     """
 

@@ -77,6 +77,8 @@ class Reference:
             return _maximum(x, op.window, out)
         if op.code == Code.NEAREST and x is not None:
             return x.repeat(op.window.stride[0], 0).repeat(op.window.stride[1], 1)
+        if op.code == Code.DEPTH_TO_SPACE and x is not None:
+            return _depth_to_space(x, op.window.stride, out)
         if op.code == Code.BILINEAR and x is not None:
             return _bilinear(x, op.window.stride, op.shift)
         if op.code == Code.JOIN:
@@ -212,6 +214,14 @@ def _maximum(x: NDArray, w: Window, out: Buffer) -> NDArray[np.int64]:
         for kx in range(w.width)
     ]
     return np.max(taps, axis=0).astype(np.int64)
+
+
+def _depth_to_space(x: NDArray, factors: tuple[int, int], out: Buffer) -> NDArray:
+    split = x.reshape(*x.shape[:2], *factors, out.channels).transpose(0, 2, 1, 3, 4)
+    large = split.reshape(
+        x.shape[0] * factors[0], x.shape[1] * factors[1], out.channels
+    )
+    return large[: out.height, : out.width]
 
 
 def _between(size: int, s: int) -> tuple[NDArray, NDArray, NDArray]:

@@ -35,7 +35,7 @@ def rows_read(
     if code in _WINDOWED and not addend:
         first = first * s - window.top
         end = (end - 1) * s - window.top + (window.height - 1) * window.dilation[0] + 1
-    elif code == Code.NEAREST:
+    elif code in (Code.NEAREST, Code.DEPTH_TO_SPACE):
         first, end = first // s, (end - 1) // s + 1
     elif code == Code.BILINEAR:
         first = (2 * first + 1 + s) // (2 * s) - 1

@@ -128,6 +128,63 @@ def test_a_whole_model_equals_the_reference(tmp_path):
     assert report.max_difference < 0.1 * report.output_range
 
 
+def exported(model, path, bits=7):
+    """A small model with random data as a packed file: what it and Keras compute."""
+    shape = model.input_shape[1:]
+    data = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=bits, extra_bits=1))
+    dqa.calibrate(quantized, data, verbose=0)
+    report = export_tflite(quantized, path, mode="packed", samples=data)
+    theirs = quantized.predict(data[:1], verbose=0)[0]
+    return report, data, run(load_packed(path), data[:1])[0], theirs
+
+
+def test_transposed_convolutions(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 5, 3))
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2DTranspose(4, 3, strides=2, padding="same", use_bias=False)(x)
+    x = skip = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Conv2DTranspose(4, 3, padding="same")(x)
+    x = layers.ReLU()(layers.Add()([x, skip]))
+    x = layers.Conv2DTranspose(2, (5, 3), strides=(2, 3))(x)
+    model = keras.Model(inputs, x)
+    path = tmp_path / "m.tflite"
+    report, data, ours, theirs = exported(model, path)
+    assert report.ops == {"DQA": 1}
+    assert report.packed.outside == {}
+    ((plan, constants),) = packed.read_plans(path.read_bytes())
+    outputs, _ = Reference(plan, constants)([data[0]])
+    np.testing.assert_array_equal(ours, outputs[0])
+    np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+
+
+def test_zeros_around_pools_and_sums(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    signed = layers.ZeroPadding2D(2)(layers.Conv2D(8, 1)(x))
+    x = layers.AveragePooling2D(3, 1)(layers.ZeroPadding2D(((2, 4), (3, 3)))(x))
+    x = layers.Add()([x, layers.MaxPooling2D(1)(signed)])
+    model = keras.Model(inputs, layers.ReLU()(x))
+    report, _, ours, theirs = exported(model, tmp_path / "m.tflite")
+    assert report.ops == {"DQA": 1}
+    np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+
+
+def test_an_op_that_cannot_be_computed_with_integers_splits_a_region(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(inputs)
+    x = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(8, 1)(x))
+    x = layers.Conv2D(2, 1)(layers.Conv2D(4, 3, activation="relu")(x))
+    report, _, ours, theirs = exported(keras.Model(inputs, x), tmp_path / "m.tflite")
+    assert report.ops == {"DQA": 2, "RESIZE_BILINEAR": 1}
+    assert list(report.packed.outside.values()) == ["it interpolates signed codes"]
+    np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+
+
 def test_samples_decide_how_linear_values_are_kept(quantized, images, tmp_path):
     def kept(samples):
         path = tmp_path / "m.tflite"

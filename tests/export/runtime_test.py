@@ -135,7 +135,22 @@ def test_a_skip_across_stages_is_stored_packed():
     )
 
 
-_KINDS = ("conv", "depthwise", "add", "average", "maximum", "grow", "join")
+@pytest.mark.parametrize("shape", [(8, 18, 5), (7, 16, 5)])
+def test_channels_become_pixels(shape):
+    build = Builder((4, 6, 5))
+    for out in (build.codes(shape), Tensor(shape, Type.WIDE, np.ones(5), 0, 30000)):
+        inner = dataclasses.replace(out, shape=(4, 6, 30), packing=None)
+        if out.type == Type.CODES:
+            inner = build.codes((4, 6, 30), signed=True)
+            out = dataclasses.replace(out, zero=inner.zero, packing=None)
+        first = build.conv(build.input, inner, Window())
+        window = Window(stride=(2, 3))
+        spread = build.add(out, Code.DEPTH_TO_SPACE, [first], window=window)
+        build.output(build.conv(spread, build.codes((*shape[:2], 3)), Window()))
+    check(build.program)
+
+
+_KINDS = ("conv", "depthwise", "add", "average", "maximum", "grow", "spread", "join")
 
 
 @st.composite
@@ -197,6 +212,17 @@ def programs(draw):
             larger = (shape[0] * w.stride[0], shape[1] * w.stride[1], shape[2])
             same = dataclasses.replace(tensor, shape=larger)
             there.append(build.add(same, Code.NEAREST, [source], window=w))
+        elif kind == "spread" and max(shape) <= 20:
+            w = Window(stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))))
+            count = w.stride[0] * w.stride[1]
+            inner = codes((*shape[:2], count * draw(st.integers(1, 5))))
+            first = build.conv(source, inner, Window())
+            height = shape[0] * w.stride[0] - draw(st.integers(0, w.stride[0] - 1))
+            width = shape[1] * w.stride[1] - draw(st.integers(0, w.stride[1] - 1))
+            out = dataclasses.replace(
+                inner, shape=(height, width, inner.shape[2] // count), packing=None
+            )
+            there.append(build.add(out, Code.DEPTH_TO_SPACE, [first], window=w))
         elif kind == "join":
             front = draw(st.integers(0, 3))
             grown = dataclasses.replace(

@@ -19,7 +19,8 @@ const Link& link(const Plan& plan, const Op& op, size_t k) {
 }
 
 bool links(const Plan& plan, const Op& op) {
-  if (op.code > Code::kJoin || op.link_count < 1 || op.output >= plan.buffers.size() ||
+  if (op.code > Code::kDepthToSpace || op.link_count < 1 ||
+      op.output >= plan.buffers.size() ||
       size_t{op.first_link} + op.link_count > plan.links.size()) {
     return false;
   }

@@ -172,6 +172,15 @@ const char* broken_rule(const Plan& plan, const Op& op) {
         }
       }
       return nullptr;
+    case Code::kDepthToSpace:
+      if (op.link_count != 1 || !ring_to_ring || !same_codes(in, out) ||
+          op.stride_y < 1 || op.stride_x < 1 ||
+          uint64_t{out.channels} * op.stride_y * op.stride_x != in.channels ||
+          (out.height + op.stride_y - 1) / op.stride_y != in.height ||
+          (out.width + op.stride_x - 1) / op.stride_x != in.width) {
+        return "channels become pixels by whole factors";
+      }
+      return nullptr;
   }
   return "its code is unknown";
 }

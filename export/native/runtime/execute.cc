@@ -30,6 +30,7 @@ DqaStatus compute_row(Run& run, const Op& op, uint32_t y) {
     case Code::kNearest: nearest(run, op, y); break;
     case Code::kBilinear: bilinear(run, op, y); break;
     case Code::kJoin: join(run, op, y); break;
+    case Code::kDepthToSpace: depth_to_space(run, op, y); break;
     case Code::kConv:
     case Code::kDepthwise: break;
   }

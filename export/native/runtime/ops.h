@@ -25,6 +25,7 @@ void average(const Run& run, const Op& op, uint32_t y);
 void maximum(const Run& run, const Op& op, uint32_t y);
 void nearest(const Run& run, const Op& op, uint32_t y);
 void bilinear(const Run& run, const Op& op, uint32_t y);
+void depth_to_space(const Run& run, const Op& op, uint32_t y);
 void join(const Run& run, const Op& op, uint32_t y);
 
 // What they share: how sums of a block of channels of row y end, and

@@ -30,9 +30,10 @@ enum class Code : uint8_t {
   kMaximum,
   kNearest,
   kBilinear,
-  kJoin
+  kJoin,
+  kDepthToSpace
 };
-constexpr uint8_t kCodes = 11;
+constexpr uint8_t kCodes = 12;
 
 struct Buffer {
   Kind kind;

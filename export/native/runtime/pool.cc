@@ -68,7 +68,7 @@ void maximum(const Run& run, const Op& op, uint32_t y) {
           run.row(in, static_cast<uint32_t>(i)) + static_cast<size_t>(xs.first) * bytes;
       for (int64_t j = xs.first; j < xs.end; ++j, pixel += bytes, first = false) {
         if (first) {
-          std::memcpy(to, pixel, bytes);
+          std::memmove(to, pixel, bytes);
         } else if (in.type == Type::kCodes) {
           for (size_t c = 0; c < bytes; ++c) {
             to[c] = to[c] > pixel[c] ? to[c] : pixel[c];
@@ -76,7 +76,7 @@ void maximum(const Run& run, const Op& op, uint32_t y) {
         } else {
           for (size_t c = 0; c < in.channels; ++c) {
             if (code(in, pixel, c) > code(out, to, c)) {
-              std::memcpy(to + 2 * c, pixel + 2 * c, 2);
+              std::memmove(to + 2 * c, pixel + 2 * c, 2);
             }
           }
         }

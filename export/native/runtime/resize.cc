@@ -1,4 +1,4 @@
-// Enlarging images.
+// Enlarging images. Rows of a hostile plan may overlap: hence memmove.
 #include <cstring>
 
 #include "ops.h"
@@ -29,8 +29,21 @@ void nearest(const Run& run, const Op& op, uint32_t y) {
   const uint8_t* from = run.row(in, y / op.stride_y);
   for (size_t x = 0; x < in.width; ++x, from += bytes) {
     for (unsigned i = 0; i < op.stride_x; ++i, to += bytes) {
-      std::memcpy(to, from, bytes);
+      std::memmove(to, from, bytes);
     }
+  }
+}
+
+// Sets of channels, by rows of pixels, become the pixels of a block.
+void depth_to_space(const Run& run, const Op& op, uint32_t y) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const size_t bytes = out.channels * out.element_bytes();
+  uint8_t* to = run.row(out, y);
+  const uint8_t* const from =
+      run.row(in, y / op.stride_y) + y % op.stride_y * op.stride_x * bytes;
+  for (uint32_t x = 0; x < out.width; ++x, to += out.pixel_bytes()) {
+    std::memmove(
+        to, from + x / op.stride_x * in.pixel_bytes() + x % op.stride_x * bytes, bytes);
   }
 }
 

@@ -1,4 +1,5 @@
-// Moving rows: between rings and what is stored, and next to each other.
+// Moving rows: between rings and what is stored, and next to each other. Rows of a
+// hostile plan may overlap: hence memmove.
 #include <cstring>
 
 #include "ops.h"
@@ -7,11 +8,11 @@ namespace dqa {
 void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
                  size_t bytes, size_t pixels) {
   if (from_step == bytes && to_step == bytes) {
-    std::memcpy(to, from, bytes * pixels);
+    std::memmove(to, from, bytes * pixels);
     return;
   }
   for (size_t p = 0; p < pixels; ++p) {
-    std::memcpy(to + p * to_step, from + p * from_step, bytes);
+    std::memmove(to + p * to_step, from + p * from_step, bytes);
   }
 }
 

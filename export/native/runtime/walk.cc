@@ -11,7 +11,7 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   if (link.addend == 0 && windowed) {
     first = first * op.stride_y - op.top;
     end = (end - 1) * op.stride_y - op.top + (op.taps_y - 1) * op.dilation_y + 1;
-  } else if (op.code == Code::kNearest) {
+  } else if (op.code == Code::kNearest || op.code == Code::kDepthToSpace) {
     first = first / op.stride_y;
     end = (end - 1) / op.stride_y + 1;
   } else if (op.code == Code::kBilinear) {

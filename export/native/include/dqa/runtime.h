@@ -48,7 +48,7 @@ DQA_EXPORT void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer,
                                     void* user);
 
 /* From now on runs add the seconds they spend in ops of each code of the plan to
- * `seconds[code]`, 11 numbers; NULL stops that. */
+ * `seconds[code]`, 12 numbers; NULL stops that. */
 DQA_EXPORT void dqa_runtime_profile(DqaRuntime* runtime, double* seconds);
 
 #ifdef __cplusplus
