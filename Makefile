@@ -9,6 +9,7 @@ help:
 	@echo "make demo     train, quantize, export and compare on real digits (offline)"
 	@echo "make test     style, types, doctests, unit and end-to-end tests"
 	@echo "make notebooks   runs every notebook"
+	@echo "make test-backends    the same codes on JAX and PyTorch"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -20,7 +21,7 @@ help:
 include export/native/native.mk
 include export/android/android.mk
 
-.PHONY: help install demo test lint notebooks clean
+.PHONY: help install demo test test-backends lint notebooks clean
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
@@ -44,8 +45,17 @@ lint: install lint-native
 
 test: lint
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
-	  --ignore tests/notebooks_test.py \
+	  --ignore tests/notebooks_test.py --ignore tests/backends \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
+
+# An environment of its own: no TensorFlow in it, so nothing can lean on it by accident.
+test-backends: install
+	$(PYTHON_BIN) -m venv build/backends
+	build/backends/bin/python -m pip install -q --upgrade pip
+	build/backends/bin/python -m pip install -q ai-edge-litert flatbuffers jax keras \
+	  matplotlib numpy torch tqdm
+	DQA_BACKENDS_PYTHON=$(abspath build/backends/bin/python) \
+	  $(PYTHON) -m pytest tests/backends
 
 notebooks: install
 	$(PYTHON) -m pytest tests/notebooks_test.py

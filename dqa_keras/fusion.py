@@ -30,7 +30,8 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     [2.0, 4.0]
     """
     if keras.backend.backend() != "tensorflow":
-        return function
+        # JAX takes arrays only, and a Keras variable is none.
+        return lambda *tensors: function(*map(keras.ops.convert_to_tensor, tensors))
     import tensorflow as tf
 
     compiled = tf.function(function, jit_compile=True, autograph=False)

@@ -152,10 +152,6 @@ class Quantizer(keras.layers.Layer):
         """Quantized values, or the inputs themselves before calibration."""
         if self.hook is not None:
             return self.hook(self, inputs)
-        return self.forward(inputs, training)
-
-    def forward(self, inputs: Any, training: bool | None = None) -> Any:
-        """What `call` computes while no hook is set."""
         outputs = self._stored(inputs, self.calibrated, bool(training))
         return ops.cast(outputs, self.compute_dtype)
 
@@ -172,13 +168,16 @@ class Quantizer(keras.layers.Layer):
     def codes(self, inputs: Any) -> Any:
         """The codes that `inputs` are stored as: int32, same shape."""
         q = quantizers.encode(
-            ops.cast(inputs, "float32"), self.inverse_scale, *self.code_range()
+            ops.cast(inputs, "float32"),
+            ops.convert_to_tensor(self.inverse_scale),
+            *self.code_range(),
         )
         return ops.cast(q, "int32")
 
     def code_range(self) -> tuple[Any, Any]:
         """Smallest and largest code of each channel: two float32 tensors (C,)."""
-        return quantizers.code_range(self.bits, self.extra_bits, self.mask, self.signed)
+        mask, signed = map(ops.convert_to_tensor, (self.mask, self.signed))
+        return quantizers.code_range(self.bits, self.extra_bits, mask, signed)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -359,7 +358,7 @@ class NoisyQuant(Direct):
         )
 
     def _stored(self, inputs: Any, calibrated: Any, training: bool) -> Any:
-        noise = ops.where(calibrated, self.noise, 0.0)
+        noise = ops.where(*map(ops.convert_to_tensor, (calibrated, self.noise, 0.0)))
         x = ops.add(ops.cast(inputs, "float32"), noise)
         return ops.subtract(super()._stored(x, calibrated, training), noise)
 

@@ -19,6 +19,10 @@ def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     The graph takes batches of any size, so that it is traced once; once more, with that
     size left open, if images of another size arrive.
     """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.no_grad()(function)
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

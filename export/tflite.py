@@ -116,8 +116,9 @@ def export_tflite(
         An `ExportReport`.
 
     Raises:
-        ValueError: If an option is unknown, a layer is not calibrated, the path
-            cannot be written, or `strict` and an op stays outside.
+        ValueError: If Keras runs on another backend than TensorFlow, an option is
+            unknown, a layer is not calibrated, the path cannot be written, or `strict`
+            and an op stays outside.
         RuntimeMissingError: If a packed export cannot be tried out because the runtime
             was not built.
         VerificationError: If the result has an op that is not built in, or its codes
@@ -141,6 +142,13 @@ def export_tflite(
     >>> list(read_metadata(path).tables)
     ['conv_dqa']
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "export_tflite needs TensorFlow. Received: Keras on "
+            f"{keras.backend.backend()}. Save the calibrated model with "
+            "model.save('model.keras') and export that file under "
+            "KERAS_BACKEND=tensorflow."
+        )
     for name, value, allowed in (
         ("mode", mode, ("builtin", "packed")),
         ("inputs", inputs, ("float32", "uint8")),
