@@ -13,14 +13,17 @@ ValueError: bits must be in 1..8. Received: bits=0
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 Method = Literal["dqa", "direct", "noisyquant"]
 Granularity = Literal["channel", "tensor"]
 Clipping = Literal["mse", "max", "percentile"]
-Ranking = Literal["mse", "greedy"]
+Ranking = Literal["auto", "mse", "greedy", "fisher", "output"]
+Entropy = Literal["residual", "all"]
 
 MAX_BITS = 8
+MAX_EXTRA_BITS = 4
 
 
 def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -75,9 +78,22 @@ class DQAConfig:
             chosen from the values seen. Defaults to `"mse"`.
         percentile: Float in 50..100. Share of the magnitudes that the range covers;
             used with `clipping="percentile"`. Defaults to `99.99`.
-        ranking: `"mse"` (squared error that the extra bits remove) or `"greedy"` (the
-            paper's: every channel is tried against the model's own output). Defaults
-            to `"mse"`.
+        ranking: What a channel's error counts. `"mse"`: the squared error that the
+            extra bits remove. `"greedy"`: the paper's; every channel is tried against
+            the model's own output. `"fisher"`: squared error times the squared gradient
+            of the loss, the model's own predictions taken as labels. `"output"`: the
+            same with the squared change of the model's output as the loss. The last two
+            take one backward pass and compare channels across layers. `"auto"`:
+            `"output"` with a budget, `"mse"` without. Defaults to `"auto"`.
+        entropy: What is stored in Huffman code: `"residual"`, or `"all"` for the base
+            codes too, with one code a layer. The values are the same; only stored bits
+            differ. Defaults to `"residual"`.
+        budget_bits: Float in 1..8. Stored bits per activation that the whole model may
+            take, as `storage_bits` measures them. Calibration then chooses n, m, the
+            important channels and the ranges of every layer, and `bits`, `extra_bits`
+            and `important_fraction` are not used (see `dqa_keras.budget`). Needs method
+            `"dqa"`, granularity `"channel"` and clipping `"mse"`. Defaults to `None`.
+        budget_kib: Float. The same in KiB for one input. Defaults to `None`.
         quantize_merges: Boolean. Whether `quantize_model` also puts quantizers behind
             Add and Concatenate. Defaults to `False`.
         seed: Integer. Seeds the noise of NoisyQuant and the choice of the images on
@@ -99,7 +115,10 @@ class DQAConfig:
     granularity: Granularity = "channel"
     clipping: Clipping = "mse"
     percentile: float = 99.99
-    ranking: Ranking = "mse"
+    ranking: Ranking = "auto"
+    entropy: Entropy = "residual"
+    budget_bits: float | None = None
+    budget_kib: float | None = None
     quantize_merges: bool = False
     seed: int = 0
 
@@ -108,11 +127,12 @@ class DQAConfig:
         _choice("method", self.method, ("dqa", "direct", "noisyquant"))
         _choice("granularity", self.granularity, ("channel", "tensor"))
         _choice("clipping", self.clipping, ("mse", "max", "percentile"))
-        _choice("ranking", self.ranking, ("mse", "greedy"))
+        _choice("ranking", self.ranking, ("mse", "greedy", "fisher", "output", "auto"))
+        _choice("entropy", self.entropy, ("residual", "all"))
         _choice("signed", self.signed, ("auto", True, False))
         _choice("quantize_merges", self.quantize_merges, (True, False))
         _integer("bits", self.bits, 1, MAX_BITS)
-        _integer("extra_bits", self.extra_bits, 0, 4)
+        _integer("extra_bits", self.extra_bits, 0, MAX_EXTRA_BITS)
         _integer("seed", self.seed, 0, 2**31 - 1)
         if self.bits + self.extra_bits > MAX_BITS and self.method == "dqa":
             raise ValueError(
@@ -121,6 +141,46 @@ class DQAConfig:
             )
         _number("important_fraction", self.important_fraction, 0, 1)
         _number("percentile", self.percentile, 50, 100)
+        if self.budget_bits is not None:
+            _number("budget_bits", self.budget_bits, 1, MAX_BITS)
+        if self.budget_kib is not None:
+            _number("budget_kib", self.budget_kib, 0, math.inf)
+        if self.has_budget:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget_bits is not None and self.budget_kib is not None:
+            raise ValueError(
+                "a budget is given in bits or in KiB, not in both. Received: "
+                f"budget_bits={self.budget_bits}, budget_kib={self.budget_kib}"
+            )
+        for name, needed in (
+            ("method", "dqa"),
+            ("granularity", "channel"),
+            ("clipping", "mse"),
+        ):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"a budget needs {name}={needed!r}: ranges and bits are chosen "
+                    f"together. Received: {name}={getattr(self, name)!r}"
+                )
+        if self.ranking == "greedy":
+            raise ValueError(
+                "a budget needs a ranking that compares channels of all layers: "
+                "'output', 'fisher' or 'mse'. Received: ranking='greedy'"
+            )
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether calibration chooses n and m under a budget."""
+        return self.budget_bits is not None or self.budget_kib is not None
+
+    @property
+    def ranked_by(self) -> Literal["mse", "greedy", "fisher", "output"]:
+        """The ranking, with `"auto"` resolved."""
+        if self.ranking != "auto":
+            return self.ranking
+        return "output" if self.has_budget else "mse"
 
     @classmethod
     def paper(cls, bits: int = 4, **changes: Any) -> "DQAConfig":

@@ -4,13 +4,13 @@ The model runs as it is; what it computes in front of each quantizer is reduced 
 `Observer`, so memory does not grow with the data.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from dqa_keras import feeding, tracing
+from dqa_keras import feeding, sensitivity, tracing
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.observers import Observer
 
@@ -22,7 +22,7 @@ _GOLDEN = 0.6180339887498949
 
 
 def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
-    """Samples (M, C), smallest, largest and summed values (C,); passes inputs on."""
+    """Samples (M, C); smallest, largest, summed values (C,); size; passes inputs on."""
     x = ops.cast(inputs, "float32")
     axes = list(range(x.ndim - 1))
     minimum, maximum = ops.min(x, axes), ops.max(x, axes)
@@ -38,7 +38,22 @@ def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
         spread = np.modf(np.arange(_POSITIONS) * _GOLDEN)[0].astype(np.float32)
         index = ops.cast(spread * ops.cast(positions, "float32"), "int32")
         rows = ops.take(rows, ops.minimum(index, positions - 1), axis=1)
-    return (ops.reshape(rows, (-1, channels)), minimum, maximum, total), inputs
+    samples = ops.reshape(rows, (-1, channels))
+    return (samples, minimum, maximum, total, ops.size(x)), inputs
+
+
+class Gathered(NamedTuple):
+    """What one pass over the data gives.
+
+    Args:
+        observers: Dictionary from quantizer name to `Observer`.
+        images: Integer. Images seen.
+        kept: A batch of some of them, or None if none were to be kept.
+    """
+
+    observers: dict[str, Observer]
+    images: int
+    kept: Any
 
 
 class _Reservoir:
@@ -66,8 +81,13 @@ class _Reservoir:
 
 
 def collect(
-    model: keras.Model, data: Any, batch_size: int, verbose: int, keep: int
-) -> tuple[dict[str, Observer], Any]:
+    model: keras.Model,
+    data: Any,
+    batch_size: int,
+    verbose: int,
+    keep: int,
+    loss: sensitivity.Loss | None,
+) -> Gathered:
     """Statistics of what reaches each quantizer, and a few images.
 
     Args:
@@ -76,10 +96,11 @@ def collect(
         batch_size: Integer. Images a step when `data` is arrays.
         verbose: Integer. `0` hides the progress bar.
         keep: Integer. How many images to keep; a uniform sample of all.
+        loss: Which loss the observers' `sensitivity` belongs to; `None` saves the
+            backward pass.
 
     Returns:
-        A dictionary from quantizer name to `Observer`, and a batch of the kept images
-        (None if none are to be kept).
+        A `Gathered`.
 
     Raises:
         ValueError: If the data is empty or does not fit the model, or an activation
@@ -87,6 +108,8 @@ def collect(
     """
     observers: dict[str, Observer] = {}
     observe = tracing.observing(model, _statistics)
+    backward = sensitivity.observing(model, loss) if loss else None
+    images = 0
     reservoir = _Reservoir(keep, quantizer_layers(model)[0].config.seed)
     source = feeding.observed(model, data, batch_size, verbose, "calibrate")
     for number, x in enumerate(source):
@@ -96,7 +119,8 @@ def collect(
                 f"the model's inputs must be finite. Received: NaN or infinity in "
                 f"batch {number}. Check the data."
             )
-        for layer, (samples, minimum, maximum, total) in observe(x):
+        images += len(keras.tree.flatten(x)[0])
+        for layer, (samples, minimum, maximum, total, size) in observe(x):
             if not np.all(np.isfinite(total)):
                 raise ValueError(
                     f"the activation in front of {layer.name!r} must be finite. "
@@ -106,6 +130,9 @@ def collect(
             if layer.name not in observers:
                 observers[layer.name] = Observer(minimum.size)
             observers[layer.name].update(samples, minimum, maximum)
+            observers[layer.name].values += int(size)
+        for layer, squares in backward(x) if backward else ():
+            observers[layer.name].sensitivity += squares
         if keep:
             reservoir.add(x)
-    return observers, reservoir.batch() if keep else None
+    return Gathered(observers, images, reservoir.batch() if keep else None)

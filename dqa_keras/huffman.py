@@ -15,6 +15,9 @@ looks its next `MAX_CODE_LENGTH` bits up in one table.
 ([0, 3, 1, 0], 7)
 """
 
+import heapq
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,6 +65,36 @@ def code_lengths(counts: NDArray[np.integer]) -> NDArray[np.uint8]:
     for _, symbols in packages[: counts.size - 1]:
         np.add.at(lengths, list(symbols), 1)
     return lengths
+
+
+def estimated_lengths(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """What `code_lengths` would give, ten times as fast, to compare many codes.
+
+    Huffman's own algorithm. Rare symbols are taken to be as frequent as one in 2^11, in
+    place of a bound on the length, so a codeword may differ where symbols are rarer.
+
+    Args:
+        counts: Float array (S,). How often each symbol occurs.
+
+    Returns:
+        Float64 array (S,): bits of each codeword.
+    """
+    symbols = counts.size
+    if symbols == 1:
+        return np.zeros(1)
+    weights = np.maximum(counts, max(counts.sum(), 1e-30) / 2 ** (MAX_CODE_LENGTH - 1))
+    heap = [(weight, symbol) for symbol, weight in enumerate(weights.tolist())]
+    heapq.heapify(heap)
+    parents = [0] * (2 * symbols - 1)
+    for node in range(symbols, 2 * symbols - 1):
+        rare, first = heapq.heappop(heap)
+        second = heap[0][1]
+        heapq.heapreplace(heap, (rare + heap[0][0], node))
+        parents[first] = parents[second] = node
+    depths = [0] * (2 * symbols - 1)
+    for node in range(2 * symbols - 3, -1, -1):
+        depths[node] = depths[parents[node]] + 1
+    return np.array(depths[:symbols], np.float64)
 
 
 def check_lengths(lengths: NDArray[np.integer]) -> None:

@@ -1,7 +1,8 @@
 """Which channels matter: a score a channel, higher is more important.
 
-Two rankings: `mse_scores` from statistics alone, and the paper's `greedy_scores`, which
-tries every channel against the model's own output.
+`mse_scores` come from statistics alone; weighted by the sensitivities of
+`dqa_keras.sensitivity` they are the rankings `"fisher"` and `"output"`. The paper's
+`greedy_scores` try every channel against the model's own output.
 """
 
 from collections.abc import Callable

@@ -31,7 +31,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from dqa_keras import huffman, quantizers
-from dqa_keras.config import DQAConfig, Method
+from dqa_keras.config import MAX_BITS, MAX_EXTRA_BITS, DQAConfig, Method
 from dqa_keras.fusion import fused
 from dqa_keras.tables import LayerTable
 
@@ -49,6 +49,8 @@ class Calibration:
     """What calibration decides for one layer of C channels.
 
     Args:
+        bits: Integer. Bits n of a base code.
+        extra_bits: Integer. Extra bits m of important channels.
         scale: Float32 array (C,). Step of each channel.
         mask: Boolean array (C,). True for important channels.
         signed: Boolean. Whether codes are signed.
@@ -59,6 +61,8 @@ class Calibration:
         sqnr: Float, dB. Signal to quantization noise on the calibration data.
     """
 
+    bits: int
+    extra_bits: int
     scale: NDArray[np.float32]
     mask: NDArray[np.bool_]
     signed: bool
@@ -110,8 +114,6 @@ class Quantizer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.config = config
-        self.bits = config.bits
-        self.extra_bits = config.extra_bits if config.method == "dqa" else 0
         # Takes over `call` while a model is observed or exported.
         self.hook: Callable[[Quantizer, Any], Any] | None = None
 
@@ -140,10 +142,13 @@ class Quantizer(keras.layers.Layer):
         self.mask = state("mask", (channels,), "bool", False)
         self.signed = state("signed", (), "bool", False)
         self.calibrated = state("calibrated", (), "bool", False)
-        self.residual_counts = state(
-            "residual_counts", (2**self.extra_bits,), "int32", 1
-        )
-        self.base_counts = state("base_counts", (2**self.bits,), "int32", 1)
+        bits, extra_bits = self._configured()
+        if self.config.has_budget:
+            # 2^n and 2^(n+m), which only calibration knows.
+            self.levels = state("levels", (2,), "int32", 1)
+            bits, extra_bits = MAX_BITS, MAX_EXTRA_BITS
+        self.residual_counts = state("residual_counts", (2**extra_bits,), "int32", 1)
+        self.base_counts = state("base_counts", (2**bits,), "int32", 1)
         self.importance = state("importance", (channels,), "float32", 0.0)
         self.sqnr = state("sqnr", (), "float32", 0.0)
         self.activation_shape = tuple(size or 0 for size in input_shape[1:])
@@ -177,7 +182,32 @@ class Quantizer(keras.layers.Layer):
     def code_range(self) -> tuple[Any, Any]:
         """Smallest and largest code of each channel: two float32 tensors (C,)."""
         mask, signed = map(ops.convert_to_tensor, (self.mask, self.signed))
+        if self.config.has_budget:
+            levels = ops.convert_to_tensor(self.levels)
+            return quantizers.limits(ops.where(mask, levels[1], levels[0]), signed)
         return quantizers.code_range(self.bits, self.extra_bits, mask, signed)
+
+    def _configured(self) -> tuple[int, int]:
+        """Bits n and m that the config asks for."""
+        config = self.config
+        return config.bits, config.extra_bits if config.method == "dqa" else 0
+
+    def _split(self) -> tuple[int, int]:
+        """Bits n and m: those of the config or, under a budget, of calibration."""
+        if not (self.config.has_budget and self.is_calibrated):
+            return self._configured()
+        low, high = ops.convert_to_numpy(self.levels).tolist()
+        return low.bit_length() - 1, high.bit_length() - low.bit_length()
+
+    @property
+    def bits(self) -> int:
+        """Stored bits n; under a budget the config's until calibration chooses."""
+        return self._split()[0]
+
+    @property
+    def extra_bits(self) -> int:
+        """Extra bits m; under a budget the config's until calibration chooses."""
+        return self._split()[1]
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -200,8 +230,14 @@ class Quantizer(keras.layers.Layer):
         self.inverse_scale.assign(np.float32(1) / scale)
         self.mask.assign(calibration.mask)
         self.signed.assign(calibration.signed)
-        self.residual_counts.assign(_thinned(calibration.residual_counts))
-        self.base_counts.assign(_thinned(calibration.base_counts))
+        for counts, given in (
+            (self.residual_counts, calibration.residual_counts),
+            (self.base_counts, calibration.base_counts),
+        ):
+            counts.assign(_thinned(np.pad(given, (0, counts.shape[0] - given.size))))
+        if self.config.has_budget:
+            total = calibration.bits + calibration.extra_bits
+            self.levels.assign([2**calibration.bits, 2**total])
         self.importance.assign(np.asarray(calibration.importance, np.float32))
         self.sqnr.assign(calibration.sqnr)
         self.calibrated.assign(True)
@@ -223,16 +259,19 @@ class Quantizer(keras.layers.Layer):
                 "Call dqa_keras.calibrate(model, data) first."
             )
         to_numpy = ops.convert_to_numpy
+        bits, extra_bits = self._split()
         return LayerTable(
             name=self.name,
-            bits=self.bits,
-            extra_bits=self.extra_bits,
+            bits=bits,
+            extra_bits=extra_bits,
             signed=bool(ops.convert_to_numpy(self.signed)),
             shape=self.activation_shape,
             mask=to_numpy(self.mask).astype(bool),
             scale=to_numpy(self.scale),
-            residual_lengths=huffman.code_lengths(to_numpy(self.residual_counts)),
-            base_lengths=huffman.code_lengths(to_numpy(self.base_counts)),
+            residual_lengths=huffman.code_lengths(
+                to_numpy(self.residual_counts)[: 2**extra_bits]
+            ),
+            base_lengths=huffman.code_lengths(to_numpy(self.base_counts)[: 2**bits]),
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -270,7 +309,8 @@ class DQA(Quantizer):
         important_fraction: Float in 0..1. Share of channels that get the extra bits.
             Defaults to `0.25`.
         **options: Other fields of `dqa_keras.DQAConfig` (`signed`, `granularity`,
-            `clipping`, `percentile`, `ranking`, `seed`) and of `keras.layers.Layer`.
+            `clipping`, `percentile`, `ranking`, `entropy`, `budget_bits`, `budget_kib`,
+            `seed`) and of `keras.layers.Layer`.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -318,7 +358,13 @@ class Direct(Quantizer):
 
     @classmethod
     def _own_fields(cls) -> set[str]:
-        return _CONFIG_FIELDS - {"extra_bits", "important_fraction", "ranking"}
+        return _CONFIG_FIELDS - {
+            "budget_bits",
+            "budget_kib",
+            "extra_bits",
+            "important_fraction",
+            "ranking",
+        }
 
 
 @keras.saving.register_keras_serializable(package="dqa_keras")

@@ -49,6 +49,10 @@ class Observer:
         positive: Uint32 array (C, BINS). Histogram of values >= 0.
         negative: Uint32 array (C, BINS) of the magnitudes of values < 0, or None if
             there was none.
+        sensitivity: Float64 array (C,). Squared gradients with respect to the values,
+            summed over images and positions (see `dqa_keras.sensitivity`); 0 where they
+            were not asked for.
+        values: Integer. Values that the activation had in all.
     """
 
     def __init__(self, channels: int) -> None:
@@ -56,6 +60,8 @@ class Observer:
         self.maximum = np.zeros(channels, np.float32)
         self.positive: Histogram = np.zeros((channels, BINS), np.uint32)
         self.negative: Histogram | None = None
+        self.sensitivity = np.zeros(channels, np.float64)
+        self.values = 0
         self._exponent = np.full(channels, _SMALLEST, np.int32)
 
     @property
@@ -106,6 +112,8 @@ class Observer:
 
     def merge(self, other: "Observer") -> None:
         """Takes in what another observer of the same layer has seen."""
+        self.sensitivity = self.sensitivity + other.sensitivity
+        self.values += other.values
         self.minimum = np.minimum(self.minimum, other.minimum)
         self.maximum = np.maximum(self.maximum, other.maximum)
         self._widen(np.maximum(self._exponent, other._exponent))

@@ -381,9 +381,12 @@ def packed_size(
 
 
 def strips_sizes(
-    residual: NDArray[np.uint8], table: LayerTable, row_values: int
+    residual: NDArray[np.uint8],
+    table: LayerTable,
+    row_values: int,
+    base: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.int64]:
-    """Bytes of the strips of class `"residual"`, for each of several tensors.
+    """Bytes of the strips of several tensors, in class `"residual"` or `"all"`.
 
     Strips have `default_strip_rows` rows. A blob has its header and directory on top,
     which a reader that keeps bare strips does without.
@@ -392,6 +395,8 @@ def strips_sizes(
         residual: Uint8 array (N, R, K). Residual symbols of each row of N tensors.
         table: `LayerTable`.
         row_values: Integer. Values in a row.
+        base: Uint8 array (N, R, row_values). Base symbols, for class `"all"`; `None`
+            for `"residual"`, where they take n bits each. Defaults to `None`.
 
     Returns:
         Int64 array (N,).
@@ -402,7 +407,14 @@ def strips_sizes(
     for first in range(0, rows, strip_rows):
         strip = residual[:, first : first + strip_rows]
         height, symbols = strip.shape[1:]
-        total += blocks.plane_size(height * row_values, table.bits)
+        if base is None:
+            total += blocks.plane_size(height * row_values, table.bits)
+        else:
+            total += blocks.blocks_sizes(
+                base[:, first : first + strip_rows].reshape(tensors, -1),
+                table.bits,
+                table.base_lengths,
+            )
         total += blocks.blocks_sizes(
             strip.reshape(tensors, height * symbols),
             table.extra_bits,

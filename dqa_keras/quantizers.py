@@ -48,6 +48,19 @@ def code_range(
         Two float32 tensors (C,): q_min and q_max.
     """
     levels = ops.where(mask, 2.0 ** (bits + extra_bits), 2.0**bits)
+    return limits(levels, signed)
+
+
+def limits(levels: Tensor, signed: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest of so many codes.
+
+    Args:
+        levels: Tensor (C,). Number of codes of each channel, powers of two.
+        signed: Boolean scalar (tensor or Python). Whether codes are signed.
+
+    Returns:
+        Two float32 tensors (C,): q_min and q_max.
+    """
     levels = ops.cast(levels, "float32")
     offset = ops.where(signed, 0.5 * levels, ops.zeros_like(levels))
     return -offset, levels - 1.0 - offset

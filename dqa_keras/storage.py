@@ -1,10 +1,10 @@
 """How many bits activations really take, measured on data.
 
-What counts is what the codec writes for each image by itself in storage class
-`residual`, to the byte (`packing.strips_sizes`): planes of n-bit base codes; blocks of
-Huffman-coded residuals with the sizes of their streams; the bits that fill up the last
-byte of each; and the plane that takes the place of a block that would not shrink. The
-layer's residual table (mask and codeword lengths) is spread over the activations of one
+What counts is what the codec writes for each image by itself, to the byte
+(`packing.strips_sizes`): planes of n-bit base codes; blocks of Huffman-coded residuals
+with the sizes of their streams; the bits that fill up the last byte of each; and the
+plane that takes the place of a block that would not shrink. With `entropy="all"` base
+codes are in blocks too. The layer's mask and codeword lengths are counted once for each
 input.
 
 Not counted are scales, which any per-channel scheme has and which are constants of the
@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from dqa_keras import feeding, packing, tracing
+from dqa_keras import feeding, huffman, packing, quantizers, tracing
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.observers import decibels
 from dqa_keras.tables import LayerTable
@@ -73,20 +73,28 @@ class Storage:
 
 
 def _tap(tables: dict[str, LayerTable]) -> tracing.Tap:
-    """Reports residuals of important channels, signal and noise energy, and values."""
+    """Reports symbols, signal and noise energy, and the number of values."""
 
-    def residuals(layer: Quantizer, x: Any) -> Any:
-        important = np.flatnonzero(tables[layer.name].mask)
-        if layer.extra_bits == 0 or important.size == 0:
-            return ops.cast(x[..., :0], "uint8")
-        codes = ops.take(layer.codes(x), important, axis=-1)
-        return ops.cast(ops.bitwise_and(codes, 2**layer.extra_bits - 1), "uint8")
+    def symbols(layer: Quantizer, x: Any) -> tuple[Any, Any]:
+        """Base symbols if they are coded, and residuals of important channels."""
+        table = tables[layer.name]
+        important = np.flatnonzero(table.mask)
+        codes = layer.codes(x)
+        base = codes[..., :0]
+        if layer.config.entropy == "all":
+            base, _ = quantizers.split(codes, table.mask, table.extra_bits)
+            base = ops.bitwise_and(base, 2**table.bits - 1)
+        residual = codes[..., :0]
+        if table.extra_bits and important.size:
+            residual = ops.take(codes, important, axis=-1)
+            residual = ops.bitwise_and(residual, 2**table.extra_bits - 1)
+        return ops.cast(base, "uint8"), ops.cast(residual, "uint8")
 
     def measured(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
         x = ops.cast(inputs, "float32")
         outputs = layer.quantized(x)
         report = (
-            residuals(layer, x),
+            *symbols(layer, x),
             ops.sum(ops.square(x)),
             ops.sum(ops.square(x - outputs)),
             ops.size(x),
@@ -99,26 +107,66 @@ def _tap(tables: dict[str, LayerTable]) -> tracing.Tap:
 class _Tally:
     """Sums over batches for one layer."""
 
-    def __init__(self, table: LayerTable) -> None:
-        self.table = table
-        self.bits = self.values = 0
-        self.signal = self.noise = 0.0
+    def __init__(self, layer: Quantizer) -> None:
+        self._table = layer.table()
+        self._code_base = layer.config.entropy == "all"
+        self._bits = self._values = 0
+        self._signal = self._noise = 0.0
 
     def add(
-        self, residual: NDArray[np.uint8], signal: Any, noise: Any, values: Any
+        self,
+        base: NDArray[np.uint8],
+        residual: NDArray[np.uint8],
+        signal: Any,
+        noise: Any,
+        values: Any,
     ) -> None:
         images, *axes, important = residual.shape
         rows = axes[0] if axes else 1
-        symbols = int(np.prod(axes[1:], dtype=np.int64)) * important
+        row_values = int(values) // (images * rows)
+        pixels = int(np.prod(axes[1:], dtype=np.int64))
         strips = packing.strips_sizes(
-            residual.reshape(images, rows, symbols),
-            self.table,
-            int(values) // (images * rows),
+            residual.reshape(images, rows, pixels * important),
+            self._table,
+            row_values,
+            base.reshape(images, rows, row_values) if self._code_base else None,
         )
-        self.bits += 8 * int(strips.sum())
-        self.signal += float(signal)
-        self.noise += float(noise)
-        self.values += int(values)
+        self._bits += 8 * int(strips.sum())
+        self._signal += float(signal)
+        self._noise += float(noise)
+        self._values += int(values)
+
+    def result(self, images: int) -> LayerStorage:
+        bits = self._bits + table_bits(self._table, self._code_base) * images
+        return LayerStorage(
+            bits=bits / self._values,
+            activations=self._values // images,
+            sqnr=decibels(self._signal, self._noise),
+        )
+
+
+def table_bits(table: LayerTable, code_base: bool) -> int:
+    """Bits of a table that are there for coding: mask and codeword lengths."""
+    bits = table.storage_bits if table.extra_bits else 0
+    return bits + (8 * table.base_lengths.size if code_base else 0)
+
+
+def expected_bits(layer: Quantizer) -> float:
+    """Stored bits per activation as calibration saw them, without streams' ends."""
+    table = layer.table()
+    code_base = layer.config.entropy == "all"
+    bits = float(table.bits)
+    if code_base:
+        bits = _mean_length(layer.base_counts, table.base_lengths)
+    if table.extra_bits:
+        mean = _mean_length(layer.residual_counts, table.residual_lengths)
+        bits += float(np.mean(table.mask)) * mean
+    activations = int(np.prod(layer.activation_shape))
+    return bits + (table_bits(table, code_base) / activations if activations else 0.0)
+
+
+def _mean_length(counts: Any, lengths: NDArray[np.uint8]) -> float:
+    return huffman.mean_length(ops.convert_to_numpy(counts)[: lengths.size], lengths)
 
 
 def storage_bits(
@@ -160,21 +208,11 @@ def storage_bits(
             "fewer bits. Use dqa_keras.quantize_model(model, config) first."
         )
     tables = {name: layer.table() for name, layer in layers.items()}
-    tallies = {name: _Tally(table) for name, table in tables.items()}
+    tallies = {name: _Tally(layer) for name, layer in layers.items()}
     observe = tracing.observing(model, _tap(tables))
     images = 0
     for x in feeding.observed(model, data, batch_size, verbose, "measure storage"):
         images += len(keras.tree.flatten(x)[0])
         for layer, result in observe(x):
             tallies[layer.name].add(*result)
-    measured = {}
-    for name, tally in tallies.items():
-        bits = tally.bits
-        if layers[name].extra_bits:
-            bits += tally.table.storage_bits * images
-        measured[name] = LayerStorage(
-            bits=bits / tally.values,
-            activations=tally.values // images,
-            sqnr=decibels(tally.signal, tally.noise),
-        )
-    return Storage(measured)
+    return Storage({name: tally.result(images) for name, tally in tallies.items()})

@@ -14,10 +14,9 @@ import rich.console
 import rich.markup
 import rich.table
 
-from dqa_keras import huffman
 from dqa_keras.conversion import skipped
 from dqa_keras.layers import Quantizer, quantizer_layers
-from dqa_keras.storage import Storage
+from dqa_keras.storage import Storage, expected_bits
 
 _COLUMNS = (
     "Layer (type)", "Shape", "Bits", "Extra", "Important", "Scale", "Stored bits",
@@ -25,18 +24,6 @@ _COLUMNS = (
 )  # fmt: skip
 _LEFT = 2  # columns of text; the others are numbers
 _WIDEST = 1000
-
-
-def expected_bits(layer: Quantizer) -> float:
-    """Stored bits per activation as calibration saw them."""
-    if not layer.extra_bits:
-        return float(layer.bits)
-    entry = layer.table()
-    counts = keras.ops.convert_to_numpy(layer.residual_counts)
-    share = float(np.mean(entry.mask))
-    bits = layer.bits + share * huffman.mean_length(counts, entry.residual_lengths)
-    activations = int(np.prod(layer.activation_shape))
-    return bits + (entry.storage_bits / activations if activations else 0.0)
 
 
 def _row(layer: Quantizer, storage: Storage | None) -> tuple[str, ...]:

@@ -31,6 +31,10 @@ from dqa_keras import DQAConfig
         ("clipping", "min", "clipping must be one of 'mse', 'max', 'percentile'"),
         ("ranking", "best", "ranking must be one of 'mse', 'greedy'"),
         ("signed", "yes", "signed must be one of 'auto', True, False"),
+        ("entropy", "base", "entropy must be one of 'residual', 'all'"),
+        ("budget_bits", 0.5, "budget_bits must be a number in 1..8"),
+        ("budget_bits", "3", "budget_bits must be a number in 1..8"),
+        ("budget_kib", -1.0, "budget_kib must be a number in 0.."),
         ("quantize_merges", "no", "quantize_merges must be one of True, False"),
     ],
 )
@@ -73,6 +77,7 @@ def test_dict_round_trip_through_json_keeps_every_field():
         clipping="percentile",
         percentile=99.0,
         ranking="greedy",
+        entropy="all",
         quantize_merges=True,
         seed=7,
     )
@@ -121,3 +126,26 @@ def test_paper_preset_takes_changes():
     assert DQAConfig.paper(ranking="mse").ranking == "mse"
     with pytest.raises(ValueError, match="at most 8"):
         DQAConfig.paper(bits=8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"budget_kib": 3.0}, r"in bits or in KiB, not in both.*budget_kib=3\.0"),
+        ({"method": "direct"}, "needs method='dqa'.*Received: method='direct'"),
+        ({"granularity": "tensor"}, "needs granularity='channel'"),
+        ({"clipping": "max"}, "needs clipping='mse'"),
+        ({"ranking": "greedy"}, "compares channels of all layers"),
+    ],
+)
+def test_what_does_not_go_with_a_budget(fields, rule):
+    with pytest.raises(ValueError, match=rule):
+        DQAConfig(budget_bits=3.25, **fields)
+
+
+def test_the_ranking_follows_the_budget():
+    assert DQAConfig().ranked_by == "mse"
+    assert DQAConfig(budget_bits=3.25).ranked_by == "output"
+    assert DQAConfig(budget_bits=3.25, ranking="fisher").ranked_by == "fisher"
+    assert DQAConfig(budget_kib=10).has_budget
+    assert not DQAConfig().has_budget

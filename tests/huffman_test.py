@@ -204,3 +204,12 @@ def test_a_truncated_stream_is_refused(counts):
 def test_mean_length_weighs_lengths_by_counts():
     assert huffman.mean_length(np.array([3, 1, 0]), np.array([1, 2, 2])) == 1.25
     assert huffman.mean_length(np.zeros(3, int), np.array([1, 2, 2])) == 0
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40))
+def test_estimated_lengths_cost_what_the_code_costs(counts):
+    counts = np.array(counts)
+    estimate = huffman.estimated_lengths(counts)
+    # No symbol is rarer than one in 2^11 here by more than rounding.
+    assert counts @ estimate <= counts @ huffman.code_lengths(counts) * 1.02
+    assert np.sum(2.0**-estimate) == pytest.approx(1)

@@ -13,6 +13,8 @@ def calibration(layer, channels, *, signed=True, seed=0):
     random = np.random.default_rng(seed)
     mask = np.arange(channels) % 2 == 0
     return Calibration(
+        bits=layer.bits,
+        extra_bits=layer.extra_bits,
         scale=random.uniform(0.05, 0.3, channels).astype(np.float32),
         mask=mask & (layer.extra_bits > 0),
         signed=signed,

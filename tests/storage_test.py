@@ -48,6 +48,23 @@ def test_stored_bits_are_those_of_real_codes_and_codewords(n, m, shift, data):
     assert measured.total == pytest.approx(measured.layers["q"].bits, rel=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_coded_base_codes_are_counted_as_the_codec_writes_them(shift, data):
+    layer = dqa.layers.DQA(
+        bits=3, extra_bits=2, important_fraction=0.5, entropy="all", name="q"
+    )
+    x = np.tile(data, (1, 8, 4)) + np.float32(shift)
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    dqa.calibrate(model, x[:20], verbose=0)
+    table = layer.table()
+    blobs = [packing.pack(image[None], table, "all") for image in x]
+    strips = sum(len(blob) - packing.read_header(blob).offsets[0] for blob in blobs)
+    bits = 8 * strips + len(x) * (table.mask.size + 8 * 2**2 + 8 * 2**3)
+    measured = dqa.storage_bits(model, x, batch_size=7)
+    assert measured.total == pytest.approx(bits / x.size, rel=1e-12)
+    assert measured.total < (3.5 if shift == 0 else 4)
+
+
 def test_no_important_channel_costs_the_table_only(data):
     layer = dqa.layers.DQA(bits=4, extra_bits=2, important_fraction=0.0, name="q")
     model = one_layer(layer)
