@@ -117,8 +117,8 @@ def export_tflite(
 
     Raises:
         ValueError: If Keras runs on another backend than TensorFlow, an option is
-            unknown, a layer is not calibrated, the path cannot be written, or `strict`
-            and an op stays outside.
+            unknown or does not go with the mode, a layer is not calibrated, the path
+            cannot be written, or `strict` and an op stays outside.
         RuntimeMissingError: If a packed export cannot be tried out because the runtime
             was not built.
         VerificationError: If the result has an op that is not built in, or its codes
@@ -164,6 +164,8 @@ def export_tflite(
             "mode='packed' chooses its own int8 weights: leave weights at 'float32'. "
             f"Received: weights={weights!r}"
         )
+    if mode != "packed" and strict:
+        raise ValueError(f"strict=True needs mode='packed'. Received: mode={mode!r}")
     if mode != "packed" and inputs != "float32":
         raise ValueError(f"inputs={inputs!r} needs mode='packed'. Received: {mode!r}")
     entries = metadata.describe(model, weights, normalization, labels)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,19 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
         "How the .tflite stores weights.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "mode",
+        "builtin",
+        ("builtin", "packed"),
+        "builtin runs everywhere; packed stores activations in few bits while it runs.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "strict",
+        False,
+        "Fail if a packed export leaves an op outside.",
+        flag_values=values,
+    )
 
 
 def config_from(values: flags.FlagValues) -> DQAConfig:
@@ -169,9 +182,11 @@ def accuracy(model: keras.Model, data: Any) -> float:
     return tally.percent()
 
 
-def tflite_accuracy(path: str | Path, data: Any) -> float:
-    """The same of a `.tflite` in LiteRT."""
-    run = Runner(Path(path).read_bytes())
+def tflite_accuracy(
+    path: str | Path, data: Any, delegates: Sequence[Any] = ()
+) -> float:
+    """The same of a `.tflite` in LiteRT, with the delegates that it needs."""
+    run = Runner(Path(path).read_bytes(), delegates=delegates)
     tally: Tally | None = None
     for x, y in _progress(data.batch(1), "LiteRT", "image"):
         (scores,) = run(x)

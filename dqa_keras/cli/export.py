@@ -26,19 +26,6 @@ def define(values: flags.FlagValues) -> None:
         "output", None, "The .tflite to write.", flag_values=values, required=True
     )
     common.define_tflite_flags(values)
-    flags.DEFINE_enum(
-        "mode",
-        "builtin",
-        ("builtin", "packed"),
-        "builtin runs everywhere; packed stores activations in few bits while it runs.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "strict",
-        False,
-        "Fail if a packed export leaves an op outside.",
-        flag_values=values,
-    )
     flags.DEFINE_string(
         "samples",
         None,

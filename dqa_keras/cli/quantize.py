@@ -4,7 +4,8 @@ Example:
   dqa quantize --model m.keras --data digits.npz --bits 4 --output m.tflite
 
 Calibrates on training images, measures accuracy and stored bits on the test images,
-writes the file and runs it in LiteRT over the same images.
+writes the file and runs it in LiteRT over the same images. With --mode packed the file
+stores activations in few bits while it runs, and needs the runtime.
 """
 
 from pathlib import Path
@@ -13,7 +14,10 @@ from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras.cli import common
-from dqa_keras.export import export_tflite
+from dqa_keras.export import export_tflite, packed
+
+# Images whose ranges a packed export goes by.
+_RANGES = 32
 
 
 def define(values: flags.FlagValues) -> None:
@@ -51,13 +55,19 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         common.save_keras(quantized, output)
         print(f"wrote {output}")
         return
+    # Samples of a packed export set ranges: images that calibration saw.
+    is_packed = values.mode == "packed"
+    few = data.train.batch(_RANGES) if is_packed else data.test.batch(4)
     report = export_tflite(
         quantized,
         output,
+        mode=values.mode,
+        strict=values.strict,
         weights=values.tflite_weights,
-        samples=next(iter(data.test.batch(4)))[0].numpy(),
+        samples=next(iter(few))[0].numpy(),
         labels=data.labels,
     )
-    in_litert = common.tflite_accuracy(output, data.test)
+    delegates = [packed.delegate()] if is_packed else []
+    in_litert = common.tflite_accuracy(output, data.test, delegates)
     print(f"accuracy, .tflite:         {in_litert:6.2f} %")
     print(common.describe_export(report))

@@ -2,7 +2,7 @@
 
 RUNTIME_SOURCES := $(wildcard $(NATIVE)/runtime/*.cc $(NATIVE)/delegate/*.cc)
 
-.PHONY: runtime-strict
+.PHONY: runtime-strict abi versions fuzz-plan
 
 # The runtime and the delegate with every warning of the native code as an error.
 runtime-strict:
@@ -10,3 +10,57 @@ runtime-strict:
 	@mkdir -p $(NATIVE_BUILD)
 	g++ $(NATIVE_FLAGS) -fPIC -shared -fvisibility=hidden $(NATIVE_SOURCES) \
 		$(RUNTIME_SOURCES) -o $(NATIVE_BUILD)/dqa_delegate.so
+
+# The part of TensorFlow Lite's C ABI that the delegate declares, compared with the
+# headers in the Android package, for both machines.
+ABI_TFLITE := 2.16.1
+ABI_BUILD := build/abi
+
+abi:
+	@$(call need,g++,g++)
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,mvn,maven)
+	@$(call need,unzip,unzip)
+	rm -rf $(ABI_BUILD) && mkdir -p $(ABI_BUILD)
+	mvn -q -B dependency:copy -DoutputDirectory=$(ABI_BUILD) \
+		-Dartifact=org.tensorflow:tensorflow-lite:$(ABI_TFLITE):aar
+	unzip -q $(ABI_BUILD)/tensorflow-lite-$(ABI_TFLITE).aar 'headers/*' -d $(ABI_BUILD)
+	for compiler in g++ aarch64-linux-gnu-g++; do \
+		$$compiler -std=c++17 -fsyntax-only -Wall -Werror -I$(ABI_BUILD)/headers \
+			$(NATIVE)/abi/tflite_abi_check.cc || exit 1; \
+	done
+
+# One packed file and one library on each interpreter: the same bytes must come out.
+VERSIONS_BUILD := build/versions
+VERSIONS := ai-edge-litert==1.4.0 ai-edge-litert==2.1.6 ai-edge-litert==2.3.0 \
+	tensorflow-cpu==2.19.1 tensorflow-cpu==2.21.0
+VERSIONS_LIBRARY = $$(echo dqa_keras/_delegate*.so)
+
+versions: native
+	rm -rf $(VERSIONS_BUILD) && mkdir -p $(VERSIONS_BUILD)
+	$(PYTHON) tests/versions/write.py $(VERSIONS_BUILD)
+	for version in $(VERSIONS); do \
+		rm -rf $(VERSIONS_BUILD)/venv && $(PYTHON_BIN) -m venv $(VERSIONS_BUILD)/venv && \
+		$(VERSIONS_BUILD)/venv/bin/pip install -q $$version && \
+		$(VERSIONS_BUILD)/venv/bin/python tests/versions/run.py $(VERSIONS_LIBRARY) \
+			$(VERSIONS_BUILD) $${version%%[-=]*} >> $(VERSIONS_BUILD)/outputs || exit 1; \
+	done
+	cat $(VERSIONS_BUILD)/outputs
+	test $$(cut -d ' ' -f 1 $(VERSIONS_BUILD)/outputs | sort -u | wc -l) = 1
+
+# Hostile plans under AddressSanitizer and UndefinedBehaviorSanitizer: as many runs, from
+# the same seed, each time.
+FUZZ_PLAN_RUNS ?= 20000
+FUZZ_PLAN_SOURCES := $(NATIVE_SOURCES) $(wildcard $(NATIVE)/runtime/*.cc) \
+	$(NATIVE)/fuzz/plan_fuzz.cc
+
+fuzz-plan: native
+	@$(call need,clang++,clang)
+	@mkdir -p $(NATIVE_BUILD)/found
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all $(FUZZ_PLAN_SOURCES) -o $(NATIVE_BUILD)/plan_fuzz
+	rm -rf $(NATIVE_BUILD)/plans
+	$(PYTHON) $(NATIVE)/fuzz/make_plans.py tests/export $(NATIVE_BUILD)/plans
+	$(NATIVE_BUILD)/plan_fuzz -runs=$(FUZZ_PLAN_RUNS) -seed=$(FUZZ_SEED) \
+		-max_len=32768 -print_final_stats=1 \
+		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/plans

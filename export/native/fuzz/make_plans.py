@@ -1,0 +1,71 @@
+"""Writes the first inputs of plan_fuzz: small plans with every op, and their constants.
+
+python make_plans.py TESTS_FOLDER OUTPUT_FOLDER
+"""
+
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dqa_keras.export.plan import Code, Type, Window
+from dqa_keras.export.scheduling import schedule
+
+
+def programs() -> Iterator[Any]:
+    """One program for each group of ops."""
+    from programs import Builder, Tensor, slid
+
+    window = Window(3, 3, top=1, left=1)
+    build = Builder((6, 5, 3))
+    first = skip = build.conv(build.input, build.codes((6, 5, 20)), window)
+    for signed in (False, True, False):
+        first = build.conv(first, build.codes((6, 5, 20), signed=signed), window)
+    build.output(build.combine([skip, first], build.codes((6, 5, 20), 8, 0)))
+    yield build.program
+
+    build = Builder((8, 8, 4))
+    first = build.conv(build.input, build.codes((8, 8, 18)), window)
+    strided = Window(3, 3, (2, 2), top=1, left=1)
+    half = build.conv(first, build.codes((4, 4, 18)), strided, depthwise=True)
+    pooled = Tensor((4, 4, 18), Type.CODES, np.ones(18), 0, 63)
+    pooled = build.add(pooled, Code.MAXIMUM, [first], window=Window(2, 2, (2, 2)))
+    mean = build.average(half, build.codes((2, 2, 18)), Window(2, 2, (2, 2)))
+    build.output(mean)
+    build.output(build.conv(pooled, build.codes((4, 4, 3)), Window()))
+    yield build.program
+
+    build = Builder((4, 4, 5))
+    first = build.conv(build.input, build.codes((4, 4, 5)), Window())
+    twice = Window(stride=(2, 2))
+    near = Tensor((8, 8, 5), Type.CODES, np.ones(5), 0, 127)
+    near = build.add(near, Code.NEAREST, [first], window=twice)
+    smooth = Tensor((8, 8, 5), Type.CODES, np.ones(5), 0, 127)
+    smooth = build.add(smooth, Code.BILINEAR, [first], window=twice, shift=4)
+    both = Tensor((8, 8, 12), Type.CODES, np.ones(12), 0, 127)
+    both = build.add(both, Code.JOIN, [near, smooth], places=[0, 6])
+    spread = Tensor((16, 16, 3), Type.CODES, np.ones(3), 0, 127)
+    spread = build.add(spread, Code.DEPTH_TO_SPACE, [both], window=twice)
+    shape = slid((16, 16), window, 4)
+    wide = Tensor(shape, Type.WIDE, np.ones(4), 0, 30000)
+    wide = build.conv(spread, wide, window)
+    build.output(build.conv(wide, build.codes(shape), window))
+    yield build.program
+
+
+def main(tests: Path, folder: Path) -> None:
+    """Plans the programs and writes them."""
+    sys.path.insert(0, str(tests))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, program in enumerate(programs()):
+        plan, constants = schedule(program)
+        data = plan.encode()
+        seed = struct.pack("<I", len(data)) + data + constants
+        (folder / f"plan{number}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,56 @@
+"""`dqa quantize`, in-process: what the flags of packed files do."""
+
+import keras
+import numpy as np
+import pytest
+
+from dqa_keras.cli import main
+from dqa_keras.export import packed
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quantize")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.Conv2D(3, 3, activation="softmax")(x)
+    keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)).save(
+        folder / "model.keras"
+    )
+    random = np.random.default_rng(0)
+    x, y = random.random((12, 6, 6, 1), np.float32), random.integers(0, 3, 12)
+    np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    model, data = str(folder / "model.keras"), str(folder / "data.npz")
+    return ["quantize", "--model", model, "--data", data]
+
+
+def code_of(*arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main.run(list(arguments))
+    return exit_.value.code
+
+
+def test_a_packed_file_is_written_and_measured(arguments, tmp_path, capsys):
+    path = tmp_path / "model.tflite"
+    assert code_of(*arguments, "--output", str(path), "--mode", "packed") == 0
+    printed = capsys.readouterr().out
+    assert "packed region: 3 operations, 1 quantizers" in printed
+    assert "(SOFTMAX): SOFTMAX is not among the ops" in printed
+    assert "accuracy, .tflite:" in printed
+    assert len(packed.read_plans(path.read_bytes())) == 2
+
+
+def test_strict_names_what_a_region_cannot_hold(arguments, tmp_path, capsys):
+    path = tmp_path / "model.tflite"
+    flags = ("--output", str(path), "--mode", "packed", "--strict")
+    assert code_of(*arguments, *flags) == 2
+    assert "strict: every op must run on packed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_strict_is_of_packed_files(arguments, tmp_path, capsys):
+    path = tmp_path / "model.tflite"
+    assert code_of(*arguments, "--output", str(path), "--strict") == 2
+    assert "strict=True needs mode='packed'" in capsys.readouterr().err
+    assert not path.exists()
