@@ -137,4 +137,32 @@ def _parsed(found: dict[str, bytes]) -> Metadata:
             f"{CONFIG_NAME} must be of format {CONFIG_VERSION}. Upgrade dqa_keras, or "
             "export the file again."
         )
+    _check(config)
     return Metadata({table.name: table for table in tables}, config)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Raises MetadataError unless the fields are of the kinds that readers rely on."""
+
+    def is_of(value: Any, kind: Any) -> bool:
+        if isinstance(kind, list):
+            return isinstance(value, list) and all(is_of(v, kind[0]) for v in value)
+        if isinstance(kind, dict):
+            return isinstance(value, dict) and all(
+                is_of(value.get(name), wanted) for name, wanted in kind.items()
+            )
+        return isinstance(value, kind) and not isinstance(value, bool)
+
+    numbers = [(int, float)]
+    for name, kind, optional in (
+        ("tool", str, False),
+        ("model", str, False),
+        ("weights", str, False),
+        ("input", {"mean": numbers, "std": numbers}, True),
+        ("labels", [str], True),
+        ("layers", [{"name": str, "config": dict, "scale": numbers}], False),
+        ("skipped", [{"name": str, "reason": str}], False),
+    ):
+        value = config.get(name)
+        if not ((optional and value is None) or is_of(value, kind)):
+            raise MetadataError(f"{CONFIG_NAME} is damaged: field {name!r}")

@@ -119,6 +119,8 @@ def export_tflite(
         ValueError: If Keras runs on another backend than TensorFlow, an option is
             unknown or does not go with the mode, a layer is not calibrated, the path
             cannot be written, or `strict` and an op stays outside.
+        OSError: If the model cannot be written, to the folder of temporary files for
+            conversion or to its place: a full disk.
         RuntimeMissingError: If a packed export cannot be tried out because the runtime
             was not built.
         VerificationError: If the result has an op that is not built in, or its codes
@@ -321,7 +323,12 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
     module = tf.Module()
     module.large = large  # saves what is reachable
     with tempfile.TemporaryDirectory() as folder, _without_advice():
-        tf.saved_model.save(module, folder, graph.get_concrete_function())
+        try:
+            tf.saved_model.save(module, folder, graph.get_concrete_function())
+        except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
+            raise OSError(
+                f"cannot write the model to {folder} for conversion: {error.message}"
+            ) from error
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if weights == "int8":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

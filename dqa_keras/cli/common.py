@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dqa_keras import datasets, files, models
 from dqa_keras.accuracy import Tally
+from dqa_keras.cli.loading import load_keras
 from dqa_keras.config import DQAConfig, Method
 from dqa_keras.export import ExportReport
 from dqa_keras.export.runner import Runner
@@ -151,7 +152,7 @@ def load_model(values: flags.FlagValues) -> keras.Model:
             f"no such model: --model {values.model} is neither a file nor one of "
             f"{', '.join(_BUILT_IN)}"
         )
-    return keras.models.load_model(values.model)
+    return load_keras(values.model)
 
 
 def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:

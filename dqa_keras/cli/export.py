@@ -6,14 +6,13 @@ Example:
   dqa export --model quantized.keras --output m.tflite --mode packed
 """
 
-from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from absl import flags
 
 from dqa_keras.cli import common
+from dqa_keras.cli.loading import load_keras
 from dqa_keras.export import export_tflite
 
 
@@ -47,10 +46,8 @@ def _samples(path: str | None) -> Any:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     common.no_arguments(arguments)
-    if not Path(values.model).is_file():
-        raise ValueError(f"no such model file: {values.model}")
     report = export_tflite(
-        keras.models.load_model(values.model),
+        load_keras(values.model),
         values.output,
         mode=values.mode,
         strict=values.strict,

@@ -10,13 +10,13 @@ Example:
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras import codec
 from dqa_keras.cli import common
+from dqa_keras.cli.loading import load_keras
 from dqa_keras.export import Metadata, packed, plan, read_metadata
 from dqa_keras.text import table
 
@@ -50,7 +50,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         raise ValueError(f"inspect takes one file. Received: {len(arguments)}")
     path = arguments[0]
     if path.endswith(".keras"):
-        dqa.summary(keras.models.load_model(path))
+        dqa.summary(load_keras(path))
         return
     metadata = read_metadata(path)
     if values.plan:
