@@ -8,6 +8,7 @@ from dqa_keras import layers
 from dqa_keras.calibration import CalibrationCallback, calibrate
 from dqa_keras.config import DQAConfig
 from dqa_keras.conversion import Skipped, quantize_model, skipped
+from dqa_keras.fine_tuning import FineTuning
 from dqa_keras.storage import LayerStorage, Storage, storage_bits
 from dqa_keras.summary import summary
 from dqa_keras.tables import LayerTable
@@ -16,6 +17,7 @@ from dqa_keras.version import __version__
 __all__ = [
     "CalibrationCallback",
     "DQAConfig",
+    "FineTuning",
     "LayerStorage",
     "LayerTable",
     "Skipped",

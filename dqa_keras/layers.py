@@ -96,6 +96,21 @@ _store = _storing(quantizers.encode)
 _store_straight_through = _storing(quantizers.encode_straight_through)
 
 
+def _learning(x: Any, calibrated: Any, scale: Any, q_min: Any, q_max: Any) -> Any:
+    """What values become, with gradients for the scale too."""
+    x = ops.cast(x, "float32")
+    stored = quantizers.store_learning(x, scale, q_min, q_max)
+    return ops.where(calibrated, stored, x)
+
+
+_store_learning = fused(_learning)
+
+
+def _positive(scale: Any) -> Any:
+    """Keeps a learning scale from crossing 0."""
+    return ops.maximum(scale, 1e-12)
+
+
 class Quantizer(keras.layers.Layer):
     """Base of the three quantizing layers; use `DQA`, `Direct` or `NoisyQuant`.
 
@@ -126,17 +141,26 @@ class Quantizer(keras.layers.Layer):
                 f"number of channels is known. Received: shape={input_shape}"
             )
 
-        def state(name: str, shape: tuple[int, ...], dtype: str, value: Any) -> Any:
+        def state(
+            name: str,
+            shape: tuple[int, ...],
+            dtype: str,
+            value: Any,
+            trainable: bool = False,
+        ) -> Any:
             return self.add_weight(
                 name=name,
                 shape=shape,
                 dtype=dtype,
                 initializer=keras.initializers.Constant(value),
-                trainable=False,
+                trainable=trainable,
                 autocast=False,
             )
 
-        self.scale = state("scale", (channels,), "float32", 1.0)
+        # Made as one that can learn: TensorFlow's tape watches no other.
+        self.scale = state("scale", (channels,), "float32", 1.0, trainable=True)
+        self.scale.constraint = _positive
+        self.scale.trainable = False
         # Kept beside the scale because backends' reciprocals differ in the last bit.
         self.inverse_scale = state("inverse_scale", (channels,), "float32", 1.0)
         self.mask = state("mask", (channels,), "bool", False)
@@ -165,6 +189,8 @@ class Quantizer(keras.layers.Layer):
         return self._stored(inputs, True, training=False)
 
     def _stored(self, inputs: Any, calibrated: Any, training: bool) -> Any:
+        if training and self.scale.trainable:
+            return _store_learning(inputs, calibrated, self.scale, *self.code_range())
         store = _store_straight_through if training else _store
         return store(
             inputs, calibrated, self.scale, self.inverse_scale, *self.code_range()
@@ -225,9 +251,7 @@ class Quantizer(keras.layers.Layer):
 
     def assign(self, calibration: Calibration) -> None:
         """Sets what calibration decided and starts quantizing."""
-        scale = np.asarray(calibration.scale, np.float32)
-        self.scale.assign(scale)
-        self.inverse_scale.assign(np.float32(1) / scale)
+        self.set_scale(np.asarray(calibration.scale, np.float32))
         self.mask.assign(calibration.mask)
         self.signed.assign(calibration.signed)
         for counts, given in (
@@ -241,6 +265,15 @@ class Quantizer(keras.layers.Layer):
         self.importance.assign(np.asarray(calibration.importance, np.float32))
         self.sqnr.assign(calibration.sqnr)
         self.calibrated.assign(True)
+
+    def set_scale(self, scale: NDArray[np.float32]) -> None:
+        """Sets the step of each channel, float32 (C,), and its reciprocal."""
+        self.scale.assign(scale)
+        self.inverse_scale.assign(np.float32(1) / scale)
+
+    def learn_scale(self, learns: bool) -> None:
+        """Whether the scale is a trainable weight; see `dqa_keras.FineTuning`."""
+        self.scale.trainable = learns
 
     @property
     def is_calibrated(self) -> bool:

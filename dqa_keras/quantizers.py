@@ -94,6 +94,30 @@ def encode_straight_through(
     return v + ops.stop_gradient(ops.round(v) - v)
 
 
+def store_learning(x: Tensor, scale: Tensor, q_min: Tensor, q_max: Tensor) -> Tensor:
+    r"""Stored values, with the gradients of LSQ for the scale.
+
+    $\partial \hat x / \partial s = \mathrm{rint}(v) - v$ with $v = x / s$ inside the
+    range, $q_{min}$ or $q_{max}$ outside, times $1 / \sqrt{P q_{max}}$ for P positions
+    of a channel in an image (arXiv 1902.08153, section 2).
+
+    Args:
+        x: Float32 tensor (N, ..., C).
+        scale: Float32 tensor (C,).
+        q_min: Float32 tensor (C,).
+        q_max: Float32 tensor (C,).
+
+    Returns:
+        Float32 tensor (N, ..., C).
+    """
+    positions = ops.cast(ops.size(x[0]) // ops.shape(x)[-1], "float32")
+    gain = ops.rsqrt(positions * ops.maximum(q_max, 1.0))
+    slow = ops.multiply(scale, gain)
+    step = slow + ops.stop_gradient(ops.convert_to_tensor(scale) - slow)
+    v = ops.clip(ops.divide(x, step), q_min, q_max)
+    return ops.multiply(v + ops.stop_gradient(ops.round(v) - v), step)
+
+
 def decode(q: Tensor, scale: Tensor) -> Tensor:
     """Values of the codes: `q * scale`, float32 (N, ..., C)."""
     return ops.multiply(q, scale)

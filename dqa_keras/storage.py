@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from dqa_keras import feeding, huffman, packing, quantizers, tracing
-from dqa_keras.layers import Quantizer, quantizer_layers
+from dqa_keras.layers import Calibration, Quantizer, quantizer_layers
 from dqa_keras.observers import decibels
 from dqa_keras.tables import LayerTable
 
@@ -72,16 +72,16 @@ class Storage:
         return sum(layer.kib for layer in self.layers.values())
 
 
-def _tap(tables: dict[str, LayerTable]) -> tracing.Tap:
+def _tap(tables: dict[str, LayerTable], every_base: bool) -> tracing.Tap:
     """Reports symbols, signal and noise energy, and the number of values."""
 
     def symbols(layer: Quantizer, x: Any) -> tuple[Any, Any]:
-        """Base symbols if they are coded, and residuals of important channels."""
+        """Base symbols if they are wanted, and residuals of important channels."""
         table = tables[layer.name]
         important = np.flatnonzero(table.mask)
         codes = layer.codes(x)
         base = codes[..., :0]
-        if layer.config.entropy == "all":
+        if every_base or layer.config.entropy == "all":
             base, _ = quantizers.split(codes, table.mask, table.extra_bits)
             base = ops.bitwise_and(base, 2**table.bits - 1)
         residual = codes[..., :0]
@@ -209,10 +209,58 @@ def storage_bits(
         )
     tables = {name: layer.table() for name, layer in layers.items()}
     tallies = {name: _Tally(layer) for name, layer in layers.items()}
-    observe = tracing.observing(model, _tap(tables))
+    observe = tracing.observing(model, _tap(tables, every_base=False))
     images = 0
     for x in feeding.observed(model, data, batch_size, verbose, "measure storage"):
         images += len(keras.tree.flatten(x)[0])
         for layer, result in observe(x):
             tallies[layer.name].add(*result)
     return Storage({name: tally.result(images) for name, tally in tallies.items()})
+
+
+def counted(
+    model: keras.Model, data: Any, *, batch_size: int = 32
+) -> dict[str, Calibration]:
+    """The calibration that a model has, with its codes counted anew.
+
+    Args:
+        model: Keras model with calibrated quantizers.
+        data: Inputs, as for `calibrate`.
+        batch_size: Integer. Images a step when `data` is arrays. Defaults to `32`.
+
+    Returns:
+        A dictionary from quantizer name to `Calibration`.
+
+    Raises:
+        ValueError: If a layer is not calibrated or the data does not fit the model.
+    """
+    layers = quantizer_layers(model)
+    tables = {layer.name: layer.table() for layer in layers}
+    observe = tracing.observing(model, _tap(tables, every_base=True))
+    counts = {
+        name: (
+            np.zeros(table.base_lengths.size, np.int64),
+            np.zeros(table.residual_lengths.size, np.int64),
+        )
+        for name, table in tables.items()
+    }
+    energies = {name: np.zeros(2) for name in tables}
+    for x in feeding.observed(model, data, batch_size, 0, "count codes"):
+        for layer, (base, residual, signal, noise, _) in observe(x):
+            for sums, symbols in zip(counts[layer.name], (base, residual), strict=True):
+                sums += np.bincount(symbols.ravel(), minlength=sums.size)
+            energies[layer.name] += (signal, noise)
+    return {
+        layer.name: Calibration(
+            bits=layer.bits,
+            extra_bits=layer.extra_bits,
+            scale=tables[layer.name].scale,
+            mask=tables[layer.name].mask,
+            signed=tables[layer.name].signed,
+            base_counts=counts[layer.name][0],
+            residual_counts=counts[layer.name][1],
+            importance=ops.convert_to_numpy(layer.importance),
+            sqnr=decibels(*energies[layer.name]),
+        )
+        for layer in layers
+    }

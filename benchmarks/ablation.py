@@ -1,0 +1,138 @@
+"""What each option of calibration is worth, on training images that it did not see.
+
+    python benchmarks/ablation.py --weights resnet32_cifar10.npz --data_dir tfds \
+        --json benchmarks/results/ablation.json
+
+ResNet-32 on CIFAR-10. Calibrates on the first training images and measures on others:
+no test image is read, so options may be chosen by this table. The float network knows
+its training images (99.9 %), so the divergence of the predictions from float's says
+more than accuracy does. Writes a Markdown table beside the JSON.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+BATCH = 100
+
+# Within a group rows differ in one option; the first has the defaults.
+GROUPS: dict[str, dict[str, dict]] = {
+    "who gets the bits (budget of 2.5)": {
+        "ranking=output (default)": {"budget_bits": 2.5},
+        "ranking=fisher": {"budget_bits": 2.5, "ranking": "fisher"},
+        "ranking=mse": {"budget_bits": 2.5, "ranking": "mse"},
+    },
+    "base codes coded too (budget of 2.5)": {
+        "entropy=residual (default)": {"budget_bits": 2.5},
+        "entropy=all": {"budget_bits": 2.5, "entropy": "all"},
+    },
+    "one n for all (n = 2, m = 2)": {
+        "ranking=mse (default)": {"bits": 2},
+        "ranking=fisher": {"bits": 2, "ranking": "fisher"},
+        "ranking=output": {"bits": 2, "ranking": "output"},
+        "clipping=max": {"bits": 2, "clipping": "max"},
+        "clipping=percentile": {"bits": 2, "clipping": "percentile"},
+        "granularity=tensor": {"bits": 2, "granularity": "tensor"},
+        "entropy=all": {"bits": 2, "entropy": "all"},
+    },
+}
+
+
+def arrays(train, skip: int, count: int):
+    """Images and labels of a part of a `tf.data` set, as NumPy arrays."""
+    x, y = next(iter(train.skip(skip).take(count).batch(count)))
+    return x.numpy(), y.numpy()
+
+
+def measure(model, fields: dict, calibration, x, y, expected) -> dict:
+    """Accuracy, divergence from float's predictions, and stored bits."""
+    import numpy as np
+
+    import dqa_keras as dqa
+
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(**fields))
+    dqa.calibrate(quantized, calibration, batch_size=BATCH, verbose=0)
+    found = log_softmax(quantized.predict(x, batch_size=BATCH, verbose=0))
+    divergence = np.sum(np.exp(expected) * (expected - found), -1)
+    return {
+        "options": fields,
+        "accuracy": 100 * float(np.mean(found.argmax(-1) == y)),
+        "divergence": float(np.mean(divergence)),
+        "stored_bits": dqa.storage_bits(quantized, x, batch_size=BATCH).total,
+    }
+
+
+def log_softmax(logits):
+    """Logarithm of the probabilities, float64."""
+    import numpy as np
+
+    logits = logits.astype(np.float64)
+    logits -= logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def markdown(result: dict) -> str:
+    """The table."""
+    lines = [
+        f"ResNet-32, calibrated on {result['calibration_images']} training images, "
+        f"measured on {result['held_out_images']} others; float: "
+        f"{result['float']:.2f} %.",
+        "",
+        "| | option | stored bits | accuracy, % | divergence from float, nats |",
+        "|---|---|---|---|---|",
+    ]
+    for group, rows in result["groups"].items():
+        for name, row in rows.items():
+            lines.append(
+                f"| {group} | {name} | {row['stored_bits']:.3f} | "
+                f"{row['accuracy']:.2f} | {row['divergence']:.4f} |"
+            )
+            group = ""
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--calibration_images", type=int, default=1000)
+    parser.add_argument("--held_out_images", type=int, default=4000)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+
+    import numpy as np
+
+    from dqa_keras import datasets
+    from dqa_keras.models import resnet32
+
+    model = resnet32(weights=str(options.weights))
+    train = datasets.load("cifar10", data_dir=options.data_dir).train
+    calibration, _ = arrays(train, 0, options.calibration_images)
+    x, y = arrays(train, options.calibration_images, options.held_out_images)
+    expected = log_softmax(model.predict(x, batch_size=BATCH, verbose=0))
+    result: dict = {
+        "calibration_images": len(calibration),
+        "held_out_images": len(x),
+        "float": 100 * float(np.mean(expected.argmax(-1) == y)),
+        "groups": {},
+    }
+    measured: dict[str, dict] = {}
+    for group, rows in GROUPS.items():
+        result["groups"][group] = {}
+        for name, fields in rows.items():
+            key = json.dumps(fields, sort_keys=True)
+            if key not in measured:
+                measured[key] = measure(model, fields, calibration, x, y, expected)
+            result["groups"][group][name] = measured[key]
+            print(group, name, measured[key], flush=True)
+    print("\n" + markdown(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+        options.json.with_suffix(".md").write_text(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
