@@ -1,8 +1,11 @@
 """Images and labels from wherever they lie, as `tf.data`.
 
-A source is the name of a TFDS dataset (`cifar10`), a folder of images by class (with
-`train/` and `test/` inside, or without), or an `.npz` file with `x` and `y` or
-`x_train`, `y_train`, `x_test` and `y_test`.
+A source is the name of a TFDS dataset (`cifar10`, `camvid`, `cityscapes`), a folder of
+images by class (with `train/` and `test/` inside, or without), or an `.npz` file with
+`x` and `y` or `x_train`, `y_train`, `x_test` and `y_test`.
+
+Cityscapes may not be passed on: fetch it with an account of your own, and name the
+folder of its archives as `manual_dir`. TFDS prepares it once, under `data_dir`.
 """
 
 import dataclasses
@@ -16,7 +19,33 @@ import numpy as np
 _TFDS_KEYS = (
     ("image", "label"),
     ("image", "segmentation_mask"),
+    ("image_left", "segmentation_label"),
 )
+
+_VOID = 255
+
+# The 19 classes that Cityscapes evaluates, out of its label ids 0..33.
+_CITYSCAPES = {
+    7: "road",
+    8: "sidewalk",
+    11: "building",
+    12: "wall",
+    13: "fence",
+    17: "pole",
+    19: "traffic light",
+    20: "traffic sign",
+    21: "vegetation",
+    22: "terrain",
+    23: "sky",
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +55,8 @@ class Splits:
     Args:
         train: `tf.data.Dataset` of (image, label), unbatched; images are float32
             (H, W, C), labels int64, () or (H, W). For calibration.
-        test: The same, for measuring accuracy.
+        test: The same, for measuring accuracy. Cityscapes' is its validation split, as
+            the labels of its test split are secret.
         labels: Class labels, or `None` if the source does not name them.
     """
 
@@ -39,6 +69,7 @@ def load(
     source: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Splits:
     """Opens a data set; images are read as they are needed.
@@ -46,7 +77,10 @@ def load(
     Args:
         source: Name of a TFDS dataset, a folder of images by class, or an `.npz`.
         data_dir: Where TFDS keeps its prepared datasets. Nothing is downloaded.
-        image_size: Height and width to resize a folder's images to.
+        manual_dir: Folder of the archives of a TFDS dataset that has to be fetched by
+            hand, to prepare it from.
+        image_size: Height and width to resize the images of a folder or of a TFDS
+            dataset to; masks take the nearest pixel.
 
     Returns:
         A `Splits`. A source without a test part uses all of it for both.
@@ -70,7 +104,7 @@ def load(
         return _folder(path, image_size)
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"no such data set: {source} is neither a folder nor an .npz")
-    return _tfds(str(source), data_dir)
+    return _tfds(str(source), data_dir, manual_dir, image_size)
 
 
 def _npz(path: Path) -> Splits:
@@ -137,23 +171,32 @@ def _folder(path: Path, image_size: tuple[int, int] | None) -> Splits:
     return Splits(train, test, names[1])
 
 
-def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
+def _tfds(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    manual_dir: str | os.PathLike | None,
+    image_size: tuple[int, int] | None,
+) -> Splits:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    found = data_dir or "~/tensorflow_datasets"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
+        if manual_dir is not None:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
         parts = set(builder.info.splits)
+        ends = ("train", "validation" if name == "cityscapes" else "test")
         train, test = (
-            builder.as_dataset(split=part if part in parts else "all")
-            for part in ("train", "test")
+            builder.as_dataset(split=part if part in parts else "all") for part in ends
         )
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"cannot open the TFDS dataset {name!r} under "
-            f"{data_dir or '~/tensorflow_datasets'}: {first_line}. Prepare it with "
-            f"tensorflow_datasets.load({name!r}), or name another --data_dir."
+            f"cannot open the TFDS dataset {name!r} under {found}: {first_line}. "
+            + _way_out(name)
         ) from error
 
     features = builder.info.features
@@ -163,12 +206,36 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> Splits:
             f"the TFDS dataset {name!r} must have images with labels or masks. "
             f"Received: {sorted(features)}"
         )
+    classes = np.full(256, _VOID, np.int64)
+    classes[list(_CITYSCAPES)] = np.arange(len(_CITYSCAPES))
 
     def typed(example: dict[str, Any]) -> tuple[Any, Any]:
         image, label = (example[key] for key in keys)
+        image = tf.cast(image, tf.float32)
+        if image_size is not None and image.shape[:2] != image_size:
+            image = tf.image.resize(image, image_size, antialias=True)
+            if label.shape.rank == 3:
+                label = tf.image.resize(label, image_size, method="nearest")
         if label.shape.rank == 3:  # a mask (H, W, 1)
             label = label[..., 0]
-        return tf.cast(image, tf.float32), tf.cast(label, tf.int64)
+        if name == "cityscapes":
+            label = tf.gather(classes, tf.cast(label, tf.int32))
+        return image, tf.cast(label, tf.int64)
 
     labels = features["label"].names if keys[1] == "label" else None
+    if name == "cityscapes":
+        labels = list(_CITYSCAPES.values())
     return Splits(train.map(typed), test.map(typed), labels)
+
+
+def _way_out(name: str) -> str:
+    if name == "cityscapes":
+        return (
+            "Fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip with an "
+            "account at www.cityscapes-dataset.com, and name their folder as "
+            "--manual_dir (manual_dir in Python)."
+        )
+    return (
+        f"Prepare it with tensorflow_datasets.load({name!r}), or name another "
+        "--data_dir."
+    )

@@ -1,8 +1,12 @@
 """Data from .npz files, folders of images and TFDS, all real files."""
 
+import shutil
+import zipfile
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from dqa_keras import datasets
@@ -79,6 +83,53 @@ def test_tfds_masks(tmp_path):
 def test_an_unknown_tfds_name_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"cannot open .*'stripez'.*--data_dir"):
         datasets.load("stripez", data_dir=tmp_path)
+
+
+def write_cityscapes(folder):
+    """Archives of the real layout and size, a scene a part: stripes of every label."""
+    label_ids = np.broadcast_to(np.arange(2048) // 60, (1024, 2048)).astype(np.uint8)
+    scene = np.repeat(label_ids[..., None] * 7, 3, -1)
+    names = {"leftImg8bit": scene, "gtFine_labelIds": label_ids[..., None]}
+    pictures = {
+        name: tf.io.encode_png(pixels, compression=1).numpy()
+        for name, pixels in names.items()
+    }
+    for root in ("leftImg8bit", "gtFine"):
+        with zipfile.ZipFile(folder / f"{root}_trainvaltest.zip", "w") as archive:
+            for part, city in (("train", "ulm"), ("val", "bonn"), ("test", "mainz")):
+                for name, picture in pictures.items():
+                    if name.startswith(root):
+                        path = f"{root}/{part}/{city}/{city}_000001_000019_{name}.png"
+                        archive.writestr(path, picture)
+    return label_ids
+
+
+def test_cityscapes_from_its_archives(tmp_path):
+    (tmp_path / "manual").mkdir()
+    label_ids = write_cityscapes(tmp_path / "manual")
+    folders = {"data_dir": tmp_path / "tfds", "manual_dir": tmp_path / "manual"}
+    splits = datasets.load("cityscapes", **folders)
+    assert len(splits.labels) == 19
+    image, mask = next(iter(splits.test))
+    np.testing.assert_array_equal(image[..., 0], label_ids * 7.0)
+    for label_id, train_id in ((7, 0), (26, 13), (33, 18), (0, 255), (29, 255)):
+        assert set(mask.numpy()[label_ids == label_id]) == {train_id}
+    # Prepared once, the archives are not needed again.
+    shutil.rmtree(tmp_path / "manual")
+    splits = datasets.load(
+        "cityscapes", data_dir=tmp_path / "tfds", image_size=(180, 240)
+    )
+    image, mask = next(iter(splits.train))
+    assert (image.shape, mask.shape) == ((180, 240, 3), (180, 240))
+    assert set(mask.numpy().ravel()) <= {*range(19), 255}
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_without_cityscapes_the_error_says_where_to_get_it(tmp_path, manual):
+    (tmp_path / "empty").mkdir()
+    folders = {"manual_dir": tmp_path / "empty"} if manual else {}
+    with pytest.raises(ValueError, match=r"gtFine_trainvaltest.zip.*--manual_dir"):
+        datasets.load("cityscapes", data_dir=tmp_path / "tfds", **folders)
 
 
 def test_a_folder_of_images_by_class(tmp_path):

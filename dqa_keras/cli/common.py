@@ -58,6 +58,12 @@ def define_model_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "data_dir", None, "Where TFDS keeps prepared datasets.", flag_values=values
     )
+    flags.DEFINE_string(
+        "manual_dir",
+        None,
+        "Folder of archives fetched by hand (Cityscapes), to prepare --data from.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "calibration_images",
         1000,
@@ -161,7 +167,12 @@ def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:
     if not isinstance(shape, tuple):
         raise ValueError("the dqa command handles models with one input; use Python")
     size = (shape[1], shape[2]) if len(shape) == 4 and shape[1] and shape[2] else None
-    splits = datasets.load(values.data, data_dir=values.data_dir, image_size=size)
+    splits = datasets.load(
+        values.data,
+        data_dir=values.data_dir,
+        manual_dir=values.manual_dir,
+        image_size=size,
+    )
     test = splits.test.take(values.limit) if values.limit else splits.test
     return datasets.Splits(
         splits.train.take(values.calibration_images), test, splits.labels
@@ -172,13 +183,13 @@ def _progress(data: Any, title: str, unit: str) -> Any:
     return tqdm(data, desc=title, unit=unit, leave=False, disable=None)
 
 
-def accuracy(model: keras.Model, data: Any) -> float:
+def accuracy(model: keras.Model, data: Any, batch: int = BATCH) -> float:
     """Accuracy of a Keras model on unbatched (image, label) data, in percent.
 
     Top-1, or mean IoU where labels are masks.
     """
     tally = Tally(model.output_shape[-1])
-    for x, y in _progress(data.batch(BATCH), "accuracy", "batch"):
+    for x, y in _progress(data.batch(batch), "accuracy", "batch"):
         tally.add(np.asarray(model.predict_on_batch(x)), y.numpy())
     return tally.percent()
 

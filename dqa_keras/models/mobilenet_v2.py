@@ -8,11 +8,12 @@ from keras import layers
 from dqa_keras.models.weights import load_weights
 
 # (expansion, filters, blocks, stride of the first). The paper's net halves a 224x224
-# image five times; a 32x32 image is halved three times, as is usual for CIFAR-10.
+# image five times; a 32x32 image is halved three times: at the stages of 24, 64 and 160
+# filters, as in the paper, but not at the stem and the stage of 32.
 _STAGES = (
     (1, 16, 1, 1),
-    (6, 24, 2, 1),
-    (6, 32, 3, 2),
+    (6, 24, 2, 2),
+    (6, 32, 3, 1),
     (6, 64, 4, 2),
     (6, 96, 3, 1),
     (6, 160, 3, 2),
@@ -46,17 +47,21 @@ def _block(
 
 
 def mobilenet_v2(
-    weights: str | os.PathLike | None = None, *, classes: int = 10
+    weights: str | os.PathLike | None = None,
+    *,
+    classes: int = 10,
+    image_size: tuple[int, int] = (32, 32),
 ) -> keras.Model:
     """MobileNetV2 1.0 with 35 ReLU6 and 2.3 M parameters.
 
     Args:
-        weights: Path of a weight file, or `None` for random weights. Defaults to
-            `None`.
+        weights: `"cifar10"` for the trained weights of the package, the path of a
+            weight file, or `None` for random weights. Defaults to `None`.
         classes: Integer. Outputs (logits). Defaults to `10`.
+        image_size: Height and width. Defaults to `(32, 32)`.
 
     Returns:
-        A Functional Keras model of (batch, 32, 32, 3) RGB values in 0..255; it
+        A Functional Keras model of (batch, height, width, 3) RGB values in 0..255; it
         normalises them itself.
 
     Example:
@@ -64,7 +69,7 @@ def mobilenet_v2(
     >>> mobilenet_v2().output_shape
     (None, 10)
     """
-    inputs = keras.Input((32, 32, 3), name="image")
+    inputs = keras.Input((*image_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, -1.0, name="normalise")(inputs)
     x = layers.Conv2D(32, 3, padding="same", use_bias=False, name="stem")(x)
     x = _norm(x, "stem")

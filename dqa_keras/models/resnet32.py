@@ -1,10 +1,13 @@
 """ResNet-32 for 32x32 images (He et al., 2016, arXiv 1512.03385, section 4.2)."""
 
 import os
+import zipfile
 
 import keras
 import numpy as np
 from keras import layers
+
+from dqa_keras.models.weights import load_weights
 
 # What the trained weights expect: pixels / 255, then these a channel.
 MEAN = (0.485, 0.456, 0.406)
@@ -45,17 +48,23 @@ def _shortcut(
     return layers.Reshape((height, width, filters), name=f"{name}_shortcut")(x)
 
 
-def resnet32(weights: str | None = None, classes: int = 10) -> keras.Model:
+def resnet32(
+    weights: str | os.PathLike | None = None,
+    classes: int = 10,
+    *,
+    image_size: tuple[int, int] = (32, 32),
+) -> keras.Model:
     """ResNet-32 with 31 ReLUs and 0.47 M parameters.
 
     Args:
-        weights: Path of an `.npz` with PyTorch names and OIHW kernels, as
-            `akamaster/pytorch_resnet_cifar10` names them, or `None` for random
-            weights. Defaults to `None`.
+        weights: Path of an `.npz` that `save_weights` wrote, or one with PyTorch names
+            and OIHW kernels, as `akamaster/pytorch_resnet_cifar10` names them; or
+            `None` for random weights. Defaults to `None`.
         classes: Integer. Outputs (logits). Defaults to `10`.
+        image_size: Height and width. Defaults to `(32, 32)`.
 
     Returns:
-        A Functional Keras model of (batch, 32, 32, 3) RGB values in 0..255; it
+        A Functional Keras model of (batch, height, width, 3) RGB values in 0..255; it
         normalises them itself.
 
     Raises:
@@ -67,7 +76,7 @@ def resnet32(weights: str | None = None, classes: int = 10) -> keras.Model:
     >>> model.output_shape, model.count_params()
     ((None, 10), 466426)
     """
-    inputs = keras.Input((32, 32, 3), name="image")
+    inputs = keras.Input((*image_size, 3), name="image")
     x = layers.Rescaling(
         [1 / (255 * std) for std in STD],
         [-mean / std for mean, std in zip(MEAN, STD, strict=True)],
@@ -88,8 +97,19 @@ def resnet32(weights: str | None = None, classes: int = 10) -> keras.Model:
     outputs = layers.Dense(classes, name="linear")(x)
     model = keras.Model(inputs, outputs, name="resnet32")
     if weights is not None:
-        load_pytorch_weights(model, weights)
+        if _from_pytorch(weights):
+            load_pytorch_weights(model, weights)
+        else:
+            load_weights(model, weights)
     return model
+
+
+def _from_pytorch(path: str | os.PathLike) -> bool:
+    """Keras names its variables `layer/kernel`, PyTorch `layer.weight`."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return not any("/" in name for name in archive.namelist())
 
 
 def load_pytorch_weights(model: keras.Model, path: str | os.PathLike) -> None:

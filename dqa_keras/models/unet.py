@@ -33,8 +33,8 @@ def unet(
     """A U-Net with batch norm, nearest upsampling and concatenated skips.
 
     Args:
-        weights: Path of a weight file, or `None` for random weights. Defaults to
-            `None`.
+        weights: `"camvid"` for the trained weights of the package, the path of a weight
+            file, or `None` for random weights. Defaults to `None`.
         filters: Integer. Filters of the first level; each level doubles them.
             Defaults to `16`.
         depth: Integer. How often the image is halved. Defaults to `4`.

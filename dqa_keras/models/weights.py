@@ -5,6 +5,7 @@ Half precision halves what the package weighs.
 
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -36,17 +37,30 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
+def load_weights(model: keras.Model, weights: str | os.PathLike) -> None:
     """Fills a model with what `save_weights` wrote.
 
     Args:
         model: Keras model.
-        path: Path of the `.npz`.
+        weights: Path of an `.npz`, or the data set whose weights the package brings
+            for a model of this name, such as `"camvid"`.
 
     Raises:
         ValueError: If the file cannot be read, lacks a variable or one has another
             shape.
     """
+    path = Path(weights)
+    if not path.suffix and len(path.parts) == 1:
+        path = Path(__file__).with_name(f"{model.name}_{weights}.npz")
+        if not path.exists():
+            found = sorted(
+                file.stem.removeprefix(f"{model.name}_")
+                for file in path.parent.glob(f"{model.name}_*.npz")
+            )
+            raise ValueError(
+                f"weights of {model.name!r} must be the path of an .npz, or one of "
+                f"{found}. Received: {weights!r}"
+            )
     try:
         file = np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:

@@ -6,6 +6,7 @@ import pytest
 
 from dqa_keras.models import resnet32
 from dqa_keras.models.resnet32 import MEAN, STD
+from dqa_keras.models.weights import save_weights
 
 
 def pytorch_file(path, change=None):
@@ -99,3 +100,17 @@ def test_a_wrong_file_is_refused(tmp_path, change, message):
     pytorch_file(tmp_path / "w.npz", change)
     with pytest.raises(ValueError, match=message):
         resnet32(str(tmp_path / "w.npz"))
+
+
+def test_weights_of_its_own_come_back(tmp_path):
+    model = resnet32()
+    save_weights(model, tmp_path / "w.npz")
+    other = resnet32(tmp_path / "w.npz")
+    for ours, theirs in zip(model.weights, other.weights, strict=True):
+        expected = np.asarray(ours, np.float16).astype(np.float32)
+        np.testing.assert_array_equal(np.asarray(theirs), expected)
+
+
+def test_unknown_weights_are_refused():
+    with pytest.raises(ValueError, match=r"path of an \.npz, or one of .*'mnist'"):
+        resnet32("mnist")

@@ -1,5 +1,6 @@
 """Training: augmentation, void labels, and going on where a run stopped."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import numpy as np
 import pytest
 
 from dqa_keras.models import mobilenet_v2, training, unet
-from dqa_keras.models.training import Recipe, shift_and_flip, train, zoom_and_flip
+from dqa_keras.models.training import (
+    Recipe,
+    shift_and_flip,
+    shrunk,
+    train,
+    zoom_and_flip,
+)
 from dqa_keras.models.weights import save_weights
 
 
@@ -22,7 +29,7 @@ def random():
 def test_shift_and_flip_moves_by_four_pixels_at_most(random):
     images = np.zeros((64, 32, 32, 3), np.uint8)
     images[:, 10, 20] = 255
-    moved, _ = shift_and_flip(images, np.arange(64), random)
+    moved, _ = shift_and_flip(images, np.arange(64), (32, 32), random)
     count, rows, columns = np.nonzero(moved[..., 0])
     assert count.tolist() == list(range(64))
     assert set(rows) <= set(range(6, 15))
@@ -35,12 +42,32 @@ def test_shift_and_flip_moves_by_four_pixels_at_most(random):
 def test_zoom_and_flip_keeps_pixels_and_mask_together(random):
     mask = random.integers(0, 12, (8, 18, 24))
     images = np.repeat(mask[..., None] * 10, 3, -1).astype(np.uint8)
-    zoomed, labels = zoom_and_flip(images, mask, random)
+    zoomed, labels = zoom_and_flip(images, mask, (18, 24), random)
     assert zoomed.shape == images.shape
     assert labels.shape == mask.shape
     assert not np.array_equal(labels, mask)
     for image, label in zip(zoomed, labels, strict=True):
         # One exposure an image: pixels of one class have one value.
+        for value in np.unique(label):
+            assert len(np.unique(image[label == value])) == 1
+
+
+def test_shrunk_images_are_means_of_areas(random):
+    images = random.integers(0, 256, (3, 6, 8, 3)).astype(np.uint8)
+    halves = images.reshape(3, 3, 2, 4, 2, 3).mean((2, 4))
+    np.testing.assert_array_equal(shrunk(images, (3, 4)), np.rint(halves))
+    # Three pixels become two: each is one pixel and half of the middle one.
+    row = np.uint8([30, 60, 90]).reshape(1, 1, 3, 1)
+    assert shrunk(row, (1, 2)).ravel().tolist() == [40, 80]
+
+
+def test_small_scenes_keep_pixels_and_mask_together(random):
+    mask = np.repeat(np.repeat(random.integers(0, 12, (4, 3, 4)), 12, 1), 12, 2)
+    images = np.repeat(mask[..., None] * 10, 3, -1).astype(np.uint8)
+    small, labels = zoom_and_flip(images, mask, (18, 24), random)
+    assert small.shape == (4, 18, 24, 3)
+    assert labels.shape == (4, 18, 24)
+    for image, label in zip(small, labels, strict=True):
         for value in np.unique(label):
             assert len(np.unique(image[label == value])) == 1
 
@@ -53,11 +80,13 @@ def small_recipe(**changes):
 def test_void_pixels_do_not_train(tmp_path, random):
     images = random.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
     everything_void = np.full((8, 16, 16), 11)
-    model = unet(filters=2, depth=1, image_size=(16, 16))
     recipe = small_recipe(weight_decay=0.0)
-    before = model.get_layer("scores").get_weights()
-    train(model, recipe, images, everything_void, tmp_path)
-    for old, new in zip(before, model.get_layer("scores").get_weights(), strict=True):
+    keras.utils.set_random_seed(0)
+    before = unet(filters=2, depth=1, image_size=(16, 16))
+    keras.utils.set_random_seed(0)
+    build = functools.partial(unet, filters=2, depth=1)
+    after = train(build, recipe, images, everything_void, tmp_path)
+    for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
         np.testing.assert_array_equal(old, new)
 
 
@@ -65,16 +94,24 @@ def test_training_learns(tmp_path, random):
     labels = random.integers(0, 2, (32, 16, 16))
     labels = np.repeat(np.repeat(labels[:, ::8, ::8], 8, 1), 8, 2)
     images = np.repeat(labels[..., None] * 200, 3, -1).astype(np.uint8)
-    model = unet(filters=4, depth=1, classes=2, image_size=(16, 16))
-    recipe = small_recipe(epochs=20, peak_rate=1e-2, balanced=True)
-    train(model, recipe, images, labels, tmp_path)
+    build = functools.partial(unet, filters=4, depth=1, classes=2)
+    recipe = small_recipe(
+        epochs=20,
+        peak_rate=1e-2,
+        balanced=True,
+        scales=((0.5, 0.5), (0.5, 1.0)),
+        precision="mixed_bfloat16",
+    )
+    model = train(build, recipe, images, labels, tmp_path)
+    assert model.dtype_policy.name == "float32"
+    assert model.input_shape == (None, 16, 16, 3)
     assert training.evaluate(model, images, labels) > 90
 
 
 def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
     arrays = {}
     for part in ("train", "test"):
-        arrays[f"x_{part}"] = random.integers(0, 256, (128, 32, 32, 3)).astype(np.uint8)
+        arrays[f"x_{part}"] = random.integers(0, 256, (128, 8, 8, 3)).astype(np.uint8)
         arrays[f"y_{part}"] = random.integers(0, 10, 128)
     np.savez(tmp_path / "data.npz", **arrays)
     # The first run stops as a killed one does: between two epochs, without a word.
@@ -82,8 +119,8 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
         "import sys, os, keras, runpy\n"
         "keep = keras.callbacks.CSVLogger.on_epoch_end\n"
         "def stop(self, epoch, logs=None):\n"
+        "    if epoch == 2: os._exit(9)\n"
         "    keep(self, epoch, logs)\n"
-        "    if epoch == 1: os._exit(9)\n"
         "keras.callbacks.CSVLogger.on_epoch_end = stop\n"
         "runpy.run_module('dqa_keras.models.training', run_name='__main__')\n"
     )
@@ -99,8 +136,8 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Epoch 1/3" not in done.stdout
-    assert "Epoch 3/3" in done.stdout
+    log = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["epoch", "0", "1", "2"]
     assert (tmp_path / "weights.npz").stat().st_size > 0
 
 

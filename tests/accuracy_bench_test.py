@@ -1,0 +1,79 @@
+"""The rules that `dqa bench accuracy` checks its figures by."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return runpy.run_path(str(BENCHMARK))
+
+
+def cells(**found):
+    """Cells of `method_bits=(stored bits, accuracy)`."""
+    return {
+        " ".join(name.split("_")): {
+            "stored_bits": stored,
+            "accuracy": accuracy,
+            "calibration_seconds": 1.0,
+        }
+        for name, (stored, accuracy) in found.items()
+    }
+
+
+def held(benchmark, models):
+    return {
+        check["rule"]: (check["holds"], check["measured"])
+        for check in benchmark["checks"](models)
+    }
+
+
+def test_the_line_runs_between_neighbours(benchmark):
+    points = [(3.0, 80.0), (2.0, 60.0), (4.0, 82.0)]
+    assert benchmark["line"](points, 2.25) == 65.0
+    assert benchmark["line"](points, 3.5) == 81.0
+    assert benchmark["line"](points, 4.5) is None
+
+
+def test_dqa_is_held_against_the_line_of_direct(benchmark):
+    found = cells(direct_2=(2, 60), direct_3=(3, 80), direct_4=(4, 90), dqa_2=(2.4, 73))
+    models = {"resnet32": {"float": 92.0, "cells": found}}
+    rule = (
+        "resnet32, 2 to 4 stored bits: dqa above the line between direct's neighbours"
+    )
+    better = "resnet32: 5 points above that line between 2 and 3"
+    result = held(benchmark, models)
+    assert result[rule] == (True, "at least 5.00 points (2.40 bits)")
+    assert result[better][0] is True
+    found.update(cells(dqa_3=(3.5, 84)))  # the line is at 85 there
+    result = held(benchmark, models)
+    assert result[rule] == (False, "at least -1.00 points (3.50 bits)")
+
+
+def test_a_target_counts_cells_at_or_under_its_bits(benchmark):
+    rule = "resnet32, dqa or budget: 4.5 below float at 2.5 bits"
+    found = cells(budget_2=(2.51, 91.0))
+    models = {"resnet32": {"float": 92.0, "cells": found}}
+    assert held(benchmark, models)[rule][0] is None
+    found.update(cells(dqa_2=(2.5, 87.5)))
+    assert held(benchmark, models)[rule] == (True, "4.50 points at 2.50 bits")
+    found["dqa 2"]["accuracy"] = 87.4
+    assert held(benchmark, models)[rule][0] is False
+
+
+def test_the_paper_preset_must_lead_both_baselines(benchmark):
+    found = {
+        f"paper {kind} 3": {"accuracy": accuracy, "stored_bits": 3.0}
+        for kind, accuracy in (("dqa", 50.0), ("direct", 20.0), ("noisyquant", 10.0))
+    }
+    result = held(benchmark, {"unet": {"float": 55.0, "cells": found}})
+    rule = "unet, paper preset, 3 bits: dqa above direct and noisyquant"
+    assert result[rule] == (True, "50.00 against 20.00 and 10.00 %")
+    best = "paper preset: a lead of 29.28 points or more in one cell"
+    assert result[best] == (True, "30.00 points")
+    found["paper noisyquant 3"]["accuracy"] = 50.0
+    assert held(benchmark, {"unet": {"float": 55.0, "cells": found}})[rule][0] is False
