@@ -6,7 +6,8 @@
 ResNet-32 on CIFAR-10. Calibrates on the first training images and measures on others:
 no test image is read, so options may be chosen by this table. The float network knows
 its training images (99.9 %), so the divergence of the predictions from float's says
-more than accuracy does. Writes a Markdown table beside the JSON.
+more than accuracy does. Rows that the file already holds are not computed again; when
+all are there, a Markdown table is written beside it.
 """
 
 import argparse
@@ -41,6 +42,22 @@ GROUPS: dict[str, dict[str, dict]] = {
 }
 
 
+def key(fields: dict) -> str:
+    """The options of a row as text."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(fields.items()))
+
+
+def finished(path: Path | None, calibration: int, held_out: int) -> dict:
+    """Rows of an earlier run over the same images."""
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    counts = found["calibration_images"], found["held_out_images"]
+    if counts != (calibration, held_out):
+        raise SystemExit(f"{path} holds figures over other images: move it away")
+    return found["rows"]
+
+
 def arrays(train, skip: int, count: int):
     """Images and labels of a part of a `tf.data` set, as NumPy arrays."""
     x, y = next(iter(train.skip(skip).take(count).batch(count)))
@@ -58,7 +75,6 @@ def measure(model, fields: dict, calibration, x, y, expected) -> dict:
     found = log_softmax(quantized.predict(x, batch_size=BATCH, verbose=0))
     divergence = np.sum(np.exp(expected) * (expected - found), -1)
     return {
-        "options": fields,
         "accuracy": 100 * float(np.mean(found.argmax(-1) == y)),
         "divergence": float(np.mean(divergence)),
         "stored_bits": dqa.storage_bits(quantized, x, batch_size=BATCH).total,
@@ -76,16 +92,20 @@ def log_softmax(logits):
 
 def markdown(result: dict) -> str:
     """The table."""
-    lines = [
+    head = (
         f"ResNet-32, calibrated on {result['calibration_images']} training images, "
         f"measured on {result['held_out_images']} others; float: "
-        f"{result['float']:.2f} %.",
+        f"{result['float']:.2f} %."
+    )
+    lines = [
+        head,
         "",
         "| | option | stored bits | accuracy, % | divergence from float, nats |",
         "|---|---|---|---|---|",
     ]
-    for group, rows in result["groups"].items():
-        for name, row in rows.items():
+    for group, rows in GROUPS.items():
+        for name, fields in rows.items():
+            row = result["rows"][key(fields)]
             lines.append(
                 f"| {group} | {name} | {row['stored_bits']:.3f} | "
                 f"{row['accuracy']:.2f} | {row['divergence']:.4f} |"
@@ -105,7 +125,7 @@ def main() -> None:
 
     import numpy as np
 
-    from dqa_keras import datasets
+    from dqa_keras import datasets, files
     from dqa_keras.models import resnet32
 
     model = resnet32(weights=str(options.weights))
@@ -117,20 +137,19 @@ def main() -> None:
         "calibration_images": len(calibration),
         "held_out_images": len(x),
         "float": 100 * float(np.mean(expected.argmax(-1) == y)),
-        "groups": {},
+        "rows": finished(options.json, len(calibration), len(x)),
     }
-    measured: dict[str, dict] = {}
-    for group, rows in GROUPS.items():
-        result["groups"][group] = {}
-        for name, fields in rows.items():
-            key = json.dumps(fields, sort_keys=True)
-            if key not in measured:
-                measured[key] = measure(model, fields, calibration, x, y, expected)
-            result["groups"][group][name] = measured[key]
-            print(group, name, measured[key], flush=True)
+    for rows in GROUPS.values():
+        for fields in rows.values():
+            if key(fields) not in result["rows"]:
+                row = measure(model, fields, calibration, x, y, expected)
+                result["rows"][key(fields)] = row
+                print(key(fields), row, flush=True)
+            if options.json:
+                with files.replacing(options.json) as temporary:
+                    temporary.write_text(json.dumps(result, indent=1))
     print("\n" + markdown(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
         options.json.with_suffix(".md").write_text(markdown(result))
 
 

@@ -104,8 +104,21 @@ def define_config_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "ranking",
         None,
-        ("mse", "greedy"),
+        ("auto", "mse", "greedy", "fisher", "output"),
         "How channels are ranked.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "entropy",
+        None,
+        ("residual", "all"),
+        "What is stored in Huffman code: residuals, or base codes too.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "budget_bits",
+        None,
+        "Stored bits per activation that the whole model may take; decides n and m.",
         flag_values=values,
     )
 
@@ -136,7 +149,15 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
 
 def config_from(values: flags.FlagValues) -> DQAConfig:
     """The config that the flags describe."""
-    names = ("method", "bits", "extra_bits", "important_fraction", "ranking")
+    names = (
+        "method",
+        "bits",
+        "extra_bits",
+        "important_fraction",
+        "ranking",
+        "entropy",
+        "budget_bits",
+    )
     given = {name: values[name].value for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     return preset(values.preset, **changes)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dqa_keras.cli import main
-from dqa_keras.export import packed
+from dqa_keras.export import packed, read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,14 @@ def test_strict_is_of_packed_files(arguments, tmp_path, capsys):
     assert code_of(*arguments, "--output", str(path), "--strict") == 2
     assert "strict=True needs mode='packed'" in capsys.readouterr().err
     assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", ["builtin", "packed"])
+def test_a_budget_decides_n_and_m(mode, arguments, tmp_path):
+    path = tmp_path / "model.tflite"
+    flags = ("--output", str(path), "--mode", mode, "--budget_bits", "2.5")
+    assert code_of(*arguments, *flags, "--ranking", "fisher") == 0
+    (table, *_) = read_metadata(path).tables.values()
+    assert table.bits + table.mask.mean() * table.extra_bits <= 2.5
+    config = read_metadata(path).config["layers"][0]["config"]
+    assert (config["budget_bits"], config["ranking"]) == (2.5, "fisher")
