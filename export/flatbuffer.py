@@ -12,15 +12,18 @@ from dqa_keras.export.residual_table import MetadataError
 
 IDENTIFIER = b"TFL3"
 
-# XNNPACK reads weights with aligned loads.
+# XNNPACK reads weights with aligned loads; LiteRT 2 hands constants to a custom op only
+# if they begin at a multiple of 64.
 _ALIGNMENT = 16
+_CONSTANT_ALIGNMENT = 64
 
 
 class _AlignedBuilder(flatbuffers.Builder):
     """Aligns byte vectors as the schema asks; the generated Python code forgets to."""
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
-        self.Prep(_ALIGNMENT, x.nbytes)
+        constant = x.dtype == np.uint8 and x.nbytes >= _CONSTANT_ALIGNMENT
+        self.Prep(_CONSTANT_ALIGNMENT if constant else _ALIGNMENT, x.nbytes)
         return super().CreateNumpyVector(x)
 
 

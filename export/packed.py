@@ -208,7 +208,7 @@ def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:
     model.operatorCodes.append(code)
     gone: set[int] = set()
     made = []
-    for number, (region, plan, constants) in enumerate(planned):
+    for number, (region, plan, constants) in enumerate(_told_apart(planned)):
         gone.update(index for node in region.nodes for index in node.ops)
         op = schema.OperatorT()
         op.opcodeIndex = len(model.operatorCodes) - 1
@@ -218,10 +218,37 @@ def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:
             _constant(model, f"dqa_weights_{number}", constants),
         ]
         op.outputs = list(region.outputs)
+        op.customOptions = np.frombuffer(
+            _options(model, region, plan.encode(), constants), np.uint8
+        )
         made.append(op)
     kept = [op for index, op in enumerate(graph.operators) if index not in gone]
     graph.operators = _ordered([*kept, *made])
     _drop_unused(model)
+
+
+def _options(model: Any, region: Region, plan: bytes, constants: bytes) -> bytes:
+    """What LiteRT 2 must know of an op before it runs: see `FORMAT.md`."""
+    numbers = [len(plan), len(constants), len(region.outputs)]
+    for tensor in region.outputs:
+        shape = model.subgraphs[0].tensors[tensor].shape
+        numbers += [len(shape), *map(int, shape)]
+    return np.array(numbers, "<u4").tobytes()
+
+
+def _told_apart(
+    planned: Sequence[tuple[Region, Plan, bytes]],
+) -> list[tuple[Region, Plan, bytes]]:
+    """Pads constants so that no two ops have plans and constants of the same sizes."""
+    sizes: set[tuple[int, int]] = set()
+    apart = []
+    for region, plan, constants in planned:
+        while (len(plan.encode()), len(constants)) in sizes:
+            constants += bytes(16)
+            plan = dataclasses.replace(plan, constants=len(constants))
+        sizes.add((len(plan.encode()), len(constants)))
+        apart.append((region, plan, constants))
+    return apart
 
 
 def _take_bytes(model: Any) -> None:

@@ -1,0 +1,43 @@
+/* `DQA` ops in LiteRT 2: a custom op kernel for its CompiledModel.
+ *
+ * This library does not link to LiteRT; whoever does hands its functions over.
+ */
+#ifndef DQA_LITERT_H_
+#define DQA_LITERT_H_
+
+#include <stddef.h>
+
+#ifndef DQA_EXPORT
+#define DQA_EXPORT __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* LiteRT's functions of these names; handles and kernels are pointers. */
+typedef struct DqaLiteRtApi {
+  int (*LiteRtAddCustomOpKernelOption)(void* options, const char* name, int version,
+                                       const void* kernel, void* user_data);
+  int (*LiteRtGetTensorBufferSize)(void* buffer, size_t* size);
+  int (*LiteRtLockTensorBuffer)(void* buffer, void** address, int mode);
+  int (*LiteRtUnlockTensorBuffer)(void* buffer);
+} DqaLiteRtApi;
+
+typedef struct DqaLiteRt DqaLiteRt;
+
+/* A kernel for one compiled model, which it must outlive; NULL without memory. */
+DQA_EXPORT DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api);
+DQA_EXPORT void dqa_litert_destroy(DqaLiteRt* kernel);
+
+/* Adds the kernel to the options that the model is compiled with; LiteRT's status. */
+DQA_EXPORT int dqa_litert_add(DqaLiteRt* kernel, void* options);
+
+/* Why the last call failed; empty if none did. */
+DQA_EXPORT const char* dqa_litert_error(const DqaLiteRt* kernel);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DQA_LITERT_H_ */
