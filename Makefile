@@ -10,6 +10,7 @@ help:
 	@echo "make test     style, types, doctests, unit and end-to-end tests"
 	@echo "make notebooks   runs every notebook"
 	@echo "make test-backends    the same codes on JAX and PyTorch"
+	@echo "make browser  Chromium, which the tests of dqa report need"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -46,7 +47,11 @@ lint: install lint-native
 	cp -r dqa_keras build/typed && cp -r export build/typed/dqa_keras/export
 	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file $(CURDIR)/setup.cfg -p dqa_keras
 
-test: lint
+# What the tests of the report open it in.
+browser:
+	@$(call need,chromedriver,chromium chromium-driver)
+
+test: lint browser
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
 	  --ignore tests/notebooks_test.py --ignore tests/backends \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90

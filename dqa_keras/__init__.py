@@ -12,6 +12,7 @@ from dqa_keras.fine_tuning import FineTuning
 from dqa_keras.storage import LayerStorage, Storage, storage_bits
 from dqa_keras.summary import summary
 from dqa_keras.tables import LayerTable
+from dqa_keras.tensorboard import TensorBoardCallback
 from dqa_keras.version import __version__
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "LayerTable",
     "Skipped",
     "Storage",
+    "TensorBoardCallback",
     "__version__",
     "calibrate",
     "layers",

@@ -46,6 +46,11 @@ class Tally:
         counts = np.bincount(pairs, minlength=self._classes**2)
         self._confusion += counts.reshape(self._confusion.shape)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the labels were masks."""
+        return self._dense
+
     def percent(self) -> float:
         """Top-1 accuracy, or mean IoU over the classes that occur, in percent."""
         right = np.diag(self._confusion)

@@ -1,26 +1,51 @@
-"""Pictures of quantized models, as matplotlib functions that return their axes."""
+"""Pictures of quantized models, as matplotlib functions that return their axes.
 
+Each takes `axes` to draw on, or makes a figure of its own. Colours are Okabe and Ito's,
+told apart by colour-blind readers; markers and line styles differ as well.
+"""
+
+import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
+from dqa_keras.histograms import Histogram
 from dqa_keras.layers import Quantizer
+from dqa_keras.memory import FORMS, Timeline
 from dqa_keras.storage import Storage
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.
+_BLUE, _GREEN, _ORANGE, _GREY = "#0072B2", "#009E73", "#D55E00", "#777777"
 _STYLES = {
-    "direct": ("#0072B2", "o"),
-    "noisyquant": ("#009E73", "s"),
-    "dqa": ("#D55E00", "D"),
+    "direct": (_BLUE, "o"),
+    "noisyquant": (_GREEN, "s"),
+    "dqa": (_ORANGE, "D"),
 }
+_FORM_STYLES = {
+    "float32": (_GREY, ":"),
+    "int8": (_BLUE, "--"),
+    "stored": (_ORANGE, "-"),
+}
+
+# A score is shown in shades down to this power of two below the layer's largest.
+_FAINTEST = -8
 
 
 def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:
     """Empty axes on a figure of its own, in inches."""
     figure = matplotlib.figure.Figure((width, height), layout="constrained")
     return figure.subplots()
+
+
+def svg(axes: Axes) -> str:
+    """The figure that `axes` are on, as an SVG element."""
+    buffer = io.StringIO()
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes without a figure cannot be drawn"
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 def accuracy_against_bits(
@@ -74,7 +99,7 @@ def layer_storage(storage: Storage, axes: Axes | None = None) -> Axes:
     int8 = [layer.activations / 1024 for layer in storage.layers.values()]
     stored = [layer.kib for layer in storage.layers.values()]
     axes.barh(rows, int8, color="#BBBBBB", label="int8")
-    axes.barh(rows, stored, height=0.5, color="#0072B2", label="stored")
+    axes.barh(rows, stored, height=0.5, color=_BLUE, label="stored")
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.set_xlabel("KiB for one input")
@@ -84,7 +109,10 @@ def layer_storage(storage: Storage, axes: Axes | None = None) -> Axes:
 
 
 def channel_importance(layers: Sequence[Quantizer], axes: Axes | None = None) -> Axes:
-    """Ranking score of every channel; important ones are filled.
+    """Heat map of ranking scores: one row a layer, one cell a channel.
+
+    Shades go by powers of two, from the layer's largest score down; a mark below a
+    cell says that the channel gets the extra bits.
 
     Args:
         layers: Calibrated quantizing layers.
@@ -93,17 +121,95 @@ def channel_importance(layers: Sequence[Quantizer], axes: Axes | None = None) ->
     Returns:
         The axes.
     """
-    axes = axes or new_axes(height=1.2 + 0.28 * len(layers))
+    axes = axes or new_axes(height=1.5 + 0.28 * len(layers))
+    widest = max(layer.mask.shape[0] for layer in layers)
+    shades = np.full((len(layers), widest), np.nan)
     for row, layer in enumerate(layers):
-        scores = np.asarray(layer.importance, np.float64)
-        area = 4 + 60 * np.abs(scores) / max(np.abs(scores).max(), 1e-30)
-        mask = np.asarray(layer.mask)
-        columns = np.arange(scores.size)
-        for chosen, color in ((mask, "#D55E00"), (~mask, "#BBBBBB")):
-            axes.scatter(
-                columns[chosen], np.full(chosen.sum(), row), area[chosen], color
-            )
+        scores = np.maximum(np.asarray(layer.importance, np.float64), 0)
+        largest = max(scores.max(), 1e-300)
+        down = np.log2(np.maximum(scores / largest, 2.0**_FAINTEST))
+        shades[row, : scores.size] = down
+        chosen = np.flatnonzero(np.asarray(layer.mask))
+        axes.plot(chosen, np.full(chosen.size, row + 0.38), "^", color=_ORANGE, ms=3)
+    image = axes.imshow(
+        shades, cmap="Blues", vmin=_FAINTEST, vmax=0, aspect="auto", origin="upper"
+    )
     axes.set_yticks(range(len(layers)), [layer.name for layer in layers])
     axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.set_xlabel("channel (area: score; coloured: gets the extra bits)")
+    axes.set_xlim(-0.5, widest - 0.5)
+    axes.set_xlabel("channel (triangle: gets the extra bits)")
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_label("score, log2 of the share of the layer's largest")
+    return axes
+
+
+def histogram(found: Histogram, axes: Axes | None = None) -> Axes:
+    """Values of one activation over the grid of its codes.
+
+    Args:
+        found: `dqa_keras.histograms.histogram(layer.table(), observer)`.
+        axes: Axes to draw on. Defaults to new ones.
+
+    Returns:
+        The axes.
+    """
+    axes = axes or new_axes(height=3.0)
+    fewest = min(found.grids)
+    axes.vlines(
+        found.grids[fewest],
+        0,
+        1,
+        transform=axes.get_xaxis_transform(),
+        color="#BBBBBB",
+        linewidth=0.8,
+        label=f"what {fewest} bits can store",
+    )
+    for bits, shares in found.shares.items():
+        important = bits != fewest
+        axes.stairs(
+            100 * shares,
+            found.edges,
+            fill=not important,
+            color=_ORANGE if important else _BLUE,
+            alpha=1.0 if important else 0.4,
+            label=f"channels of {bits} bits",
+        )
+    axes.set_yscale("log")
+    axes.set_ylim(1e-2, 100)
+    axes.set_xlabel("value, as a share of the largest that its channel's codes reach")
+    axes.set_ylabel("share of the values (%)")
+    axes.legend(loc="upper right", fontsize="small")
+    return axes
+
+
+def memory_timeline(timeline: Timeline, axes: Axes | None = None) -> Axes:
+    """Live activations of one input, step by step, with the peaks marked.
+
+    Args:
+        timeline: `dqa_keras.memory.timeline(model, storage)`.
+        axes: Axes to draw on. Defaults to new ones.
+
+    Returns:
+        The axes.
+    """
+    axes = axes or new_axes()
+    unit, name = timeline.unit
+    edges = np.arange(len(timeline.steps) + 1) + 0.5
+    for form in FORMS:
+        color, line = _FORM_STYLES[form]
+        step, peak = timeline.peak(form)
+        axes.stairs(
+            timeline.bytes[form] / unit,
+            edges,
+            color=color,
+            linestyle=line,
+            linewidth=1.6,
+            label=f"{form}: peak {peak / unit:.3g} {name} at {timeline.steps[step]}",
+        )
+        axes.plot(step + 1, peak / unit, "o", color=color)
+    axes.set_xlabel("step")
+    axes.set_ylabel(f"live activations of one input ({name})")
+    axes.set_ylim(0, 1.35 * timeline.peak("float32")[1] / unit)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper right", fontsize="small")
     return axes

@@ -43,20 +43,26 @@ def quantizer_number(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-class _Site(NamedTuple):
-    """A quantizer in a `.tflite`: its layer, the tensor in front, the one of codes."""
+class Rounding(NamedTuple):
+    """Where a quantizer rounds in a `.tflite`.
 
-    layer: Quantizer
+    Args:
+        number: Integer. The quantizer's number.
+        inputs: Integer. The tensor in front of it.
+        codes: Integer. The tensor of its codes.
+        folded: Boolean. Whether the multiplication by 1 / scale went into the layer in
+            front, so that `inputs` are scaled already.
+    """
+
+    number: int
     inputs: int
     codes: int
-    # Whether the multiplication by 1 / scale went into the layer in front, so that
-    # `inputs` are scaled already.
     folded: bool
 
 
-def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
-    """Finds every quantizer by the name of its rounding."""
-    sites = []
+def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
+    """Finds quantizers by the names of their roundings, in order."""
+    found = []
     for op in graph.ops:
         number = quantizer_number(graph.name(op.outputs[0]))
         if graph.kind(op) != "ROUND" or number is None:
@@ -69,8 +75,24 @@ def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
         scaled = graph.kind(producer) == "MUL"
         if scaled:
             tensor = graph.variable_input(producer)
-        layer = layers[number]
-        sites.append(_Site(layer, tensor, int(op.outputs[0]), not scaled))
+        found.append(Rounding(number, tensor, int(op.outputs[0]), not scaled))
+    return found
+
+
+class _Site(NamedTuple):
+    """A quantizer's layer and where it rounds."""
+
+    layer: Quantizer
+    inputs: int
+    codes: int
+    folded: bool
+
+
+def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
+    """Finds every quantizer of a model."""
+    sites = [
+        _Site(layers[r.number], r.inputs, r.codes, r.folded) for r in roundings(graph)
+    ]
     found = {site.layer.name: site.layer for site in sites}
     for layer in layers:
         # Two activations of one tensor calibrate alike, and the converter computes

@@ -14,6 +14,7 @@ def test_every_public_name_is_there():
         "layers",
         "skipped",
         "LayerTable",
+        "TensorBoardCallback",
     ):
         assert name in dqa_keras.__all__
     for name in dqa_keras.__all__:

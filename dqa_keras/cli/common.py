@@ -45,6 +45,11 @@ def define_model_flags(values: flags.FlagValues) -> None:
         flag_values=values,
         required=True,
     )
+    define_data_flags(values)
+
+
+def define_data_flags(values: flags.FlagValues) -> None:
+    """Flags that name a data set, and weights for a built-in model."""
     flags.DEFINE_string(
         "weights", None, "Weights of a built-in model (.npz).", flag_values=values
     )
@@ -170,23 +175,33 @@ def preset(name: str, **changes: Any) -> DQAConfig:
 
 def load_model(values: flags.FlagValues) -> keras.Model:
     """The model that --model and --weights name."""
-    if values.model in _BUILT_IN:
-        if values.weights is None:
-            raise ValueError(f"--model {values.model} needs --weights FILE.npz")
-        return _BUILT_IN[values.model](values.weights)
-    if not Path(values.model).is_file():
+    return open_model(values.model, values.weights)
+
+
+def open_model(name: str, weights: str | None) -> keras.Model:
+    """A `.keras` file, or a built-in model with weights of its own."""
+    if name in _BUILT_IN:
+        if weights is None:
+            raise ValueError(f"--model {name} needs --weights FILE.npz")
+        return _BUILT_IN[name](weights)
+    if not Path(name).is_file():
         raise ValueError(
-            f"no such model: --model {values.model} is neither a file nor one of "
-            f"{', '.join(_BUILT_IN)}"
+            f"no such model: {name} is neither a file nor one of {', '.join(_BUILT_IN)}"
         )
-    return load_keras(values.model)
+    return load_keras(name)
 
 
 def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:
     """The data set that the flags name, cut to the numbers they ask for."""
-    shape = model.input_shape
-    if not isinstance(shape, tuple):
+    if not isinstance(model.input_shape, tuple):
         raise ValueError("the dqa command handles models with one input; use Python")
+    return open_data(values, model.input_shape)
+
+
+def open_data(
+    values: flags.FlagValues, shape: tuple[int | None, ...]
+) -> datasets.Splits:
+    """The same for inputs of a shape, batch axis included."""
     size = (shape[1], shape[2]) if len(shape) == 4 and shape[1] and shape[2] else None
     splits = datasets.load(
         values.data,

@@ -9,6 +9,7 @@ LiteRT on the other 597, and writes summary.json, report.html, accuracy.svg and 
 .tflite files.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,19 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 import dqa_keras as dqa
-from dqa_keras import files, plots, report
+from dqa_keras import files, plots
 from dqa_keras.cli import common
 from dqa_keras.export import export_tflite
-from dqa_keras.layers import quantizer_layers
+from dqa_keras.reporting import page
+from dqa_keras.reporting.findings import Findings, Scores, examine
 from dqa_keras.text import table
 
 _TRAINING_IMAGES = 1200
 _EPOCHS = 25
 _BITS: tuple[int, ...] = (3, 4, 5)
+
+# The model whose layers the page shows.
+_SHOWN = "dqa_4"
 
 # A demo whose float model is worse than this has not trained.
 _LEAST_ACCURACY = 95.0
@@ -68,7 +73,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             candidate, path, samples=x_test[:4], labels=[str(d) for d in range(10)]
         )
         storage = dqa.storage_bits(candidate, x_test)
-        quantized[name] = (candidate, storage)
+        quantized[name] = candidate
         rows.append(
             {
                 "method": config.method,
@@ -86,10 +91,11 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         temporary.write_text(json.dumps(summary, indent=1))
     cells = _cells(summary)
     with files.replacing(folder / "accuracy.svg") as temporary:
-        temporary.write_text(report.svg(_accuracy(summary)))
-    best, storage = quantized["dqa_4"]
+        temporary.write_text(plots.svg(_accuracy(summary)))
+    training = tf.data.Dataset.from_tensor_slices(x_train)
+    found = examine(quantized[_SHOWN], training.batch(64), test.batch(64))
     with files.replacing(folder / "report.html") as temporary:
-        temporary.write_text(_page(summary, cells, best, storage))
+        temporary.write_text(_page(summary, cells, found))
     print(table(cells))
     print(f"\nwrote {folder}/summary.json, report.html and {len(rows)} .tflite files")
     if float_accuracy < _LEAST_ACCURACY:
@@ -166,43 +172,37 @@ def _cells(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _accuracy(summary: dict[str, Any]) -> Axes:
+def _points(summary: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     points: dict[str, list[tuple[float, float]]] = {}
     for row in summary["rows"]:
         point = row["stored_bits"], row["tflite_accuracy"]
         points.setdefault(row["method"], []).append(point)
-    return plots.accuracy_against_bits(points, summary["float_accuracy"])
+    return points
+
+
+def _accuracy(summary: dict[str, Any]) -> Axes:
+    return plots.accuracy_against_bits(_points(summary), summary["float_accuracy"])
 
 
 def _page(
-    summary: dict[str, Any],
-    cells: list[tuple[str, ...]],
-    model: keras.Model,
-    storage: dqa.Storage,
+    summary: dict[str, Any], cells: list[tuple[str, ...]], found: Findings
 ) -> str:
-    return report.page(
-        "DQA on scikit-learn's digits",
-        [
-            f"A small CNN, {summary['images']} test images, so one image is "
-            f"{100 / summary['images']:.2f} points. Each model was calibrated on the "
-            "training images, exported to .tflite and run in LiteRT.",
-            "Stored bits are measured on the test images, residual tables included. "
-            "The .tflite simulates this storage with float32 tensors: it shows the "
-            "accuracy, and does not by itself lower memory on the phone.",
-        ],
-        cells,
-        [
-            (
-                "Accuracy in LiteRT against measured stored bits.",
-                _accuracy(summary),
-            ),
-            (
-                "What each quantized activation of one image takes (dqa, 4 bits).",
-                plots.layer_storage(storage),
-            ),
-            (
-                "Which channels get the extra bits (dqa, 4 bits).",
-                plots.channel_importance(quantizer_layers(model)),
-            ),
-        ],
+    """The report of one of the models, with the figures of all above it."""
+    images = summary["images"]
+    (row,) = (r for r in summary["rows"] if f"{r['method']}_{r['bits']}" == _SHOWN)
+    scores = Scores(
+        measure="accuracy in LiteRT (%)",
+        images=images,
+        points=_points(summary),
+        this=(row["stored_bits"], row["tflite_accuracy"]),
+        unquantized=summary["float_accuracy"],
     )
+    text = (
+        f"A small CNN on scikit-learn's digits, {images} test images, so one image is "
+        f"{100 / images:.2f} points. Each model was calibrated on the training images, "
+        "exported to .tflite and run in LiteRT. The .tflite simulates low-bit storage "
+        "with float32 tensors: it shows the accuracy, and does not by itself lower "
+        f"memory on the phone. What follows the table is of {_SHOWN}."
+    )
+    above = page.paragraph(text) + page.sortable(cells, "Methods and bits")
+    return page.render(dataclasses.replace(found, scores=scores), above)

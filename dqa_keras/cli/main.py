@@ -5,6 +5,7 @@ Usage: dqa COMMAND [--flags]
   dqa quantize   a Keras model and data in, a checked .tflite out
   dqa evaluate   accuracy and stored bits of methods, bits and presets on a data set
   dqa export     a calibrated .keras file to .tflite
+  dqa report     one page on a model: accuracy, layers, errors, memory, channels
   dqa inspect    what a .tflite or .keras file says about its quantizers
   dqa bench      one of the benchmarks behind the README's figures
   dqa demo       train, quantize, export and compare on real digits, offline
@@ -23,7 +24,7 @@ from absl import flags
 from dqa_keras.cli.common import ShortfallError
 from dqa_keras.export import VerificationError
 
-COMMANDS = ("quantize", "evaluate", "export", "inspect", "bench", "demo")
+COMMANDS = ("quantize", "evaluate", "export", "report", "inspect", "bench", "demo")
 
 
 def _fail(code: int, message: str) -> NoReturn:

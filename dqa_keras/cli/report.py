@@ -1,0 +1,108 @@
+"""Writes one page on a model: accuracy, layers, errors, memory, channels, histograms.
+
+Example:
+  dqa report m.keras --data digits.npz --bits 4 -o report.html
+  dqa report quantized.keras --data cifar10 --data_dir tfds -o report.html
+  dqa report m.tflite --data digits.npz -o report.html --overlay overlays/m
+
+A .keras file without quantizers is quantized and calibrated first, as the flags say;
+one with quantizers is shown as it is. A .tflite runs in LiteRT; the page says what only
+the Keras model could show. --data may also be an .npy file of inputs without labels:
+the output of the unquantized model then takes their place. The page opens in any
+browser, without a network.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import flags
+
+import dqa_keras as dqa
+from dqa_keras import files
+from dqa_keras.cli import common
+from dqa_keras.export import overlay
+from dqa_keras.export.examination import examine_tflite, input_shape
+from dqa_keras.layers import quantizer_layers
+from dqa_keras.reporting import page
+from dqa_keras.reporting.findings import Findings, examine
+
+_BATCH = 32
+
+
+def define(values: flags.FlagValues) -> None:
+    """Flags of the command."""
+    common.define_data_flags(values)
+    common.define_config_flags(values)
+    values.set_default("limit", 1000)
+    flags.DEFINE_string(
+        "output",
+        "report.html",
+        "The page to write.",
+        short_name="o",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "overlay",
+        None,
+        "Of a .tflite, also write PREFIX.stored_bits.json and PREFIX.sqnr.json: node "
+        "data for ai-edge-model-explorer.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    if len(arguments) != 1:
+        raise ValueError(f"report takes one model. Received: {len(arguments)}")
+    name, output = arguments[0], Path(values.output)
+    common.check_writable(output)
+    if values.overlay:
+        common.check_writable(Path(f"{values.overlay}.json"))
+    is_tflite = name.endswith(".tflite")
+    if values.overlay and not is_tflite:
+        raise ValueError(f"--overlay is for the nodes of a .tflite. Received: {name}")
+    found = _of_tflite(values, name) if is_tflite else _of_keras(values, name)
+    with files.replacing(output) as temporary:
+        temporary.write_text(page.render(found))
+    print(f"wrote {output}: {output.stat().st_size / 1024:.0f} KiB")
+    if values.overlay:
+        for path in overlay.write(name, found, values.overlay):
+            print(f"wrote {path}")
+
+
+def _data(values: flags.FlagValues, shape: tuple[int | None, ...]) -> tuple[Any, Any]:
+    """Batches to calibrate with and to measure on."""
+    if values.data.endswith(".npy"):
+        return _unlabelled(values)
+    splits = common.open_data(values, shape)
+    return splits.train.batch(_BATCH), splits.test.batch(_BATCH)
+
+
+def _unlabelled(values: flags.FlagValues) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    try:
+        x = np.load(values.data, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--data must be an .npy file of numbers: {error}") from error
+    data = tf.data.Dataset.from_tensor_slices(x)
+    test = data.take(values.limit) if values.limit else data
+    return data.take(values.calibration_images).batch(_BATCH), test.batch(_BATCH)
+
+
+def _of_tflite(values: flags.FlagValues, path: str) -> Findings:
+    _, test = _data(values, input_shape(path))
+    return examine_tflite(path, test)
+
+
+def _of_keras(values: flags.FlagValues, name: str) -> Findings:
+    model: keras.Model = common.open_model(name, values.weights)
+    if not isinstance(model.input_shape, tuple):
+        raise ValueError("the dqa command handles models with one input; use Python")
+    calibration, test = _data(values, model.input_shape)
+    if not quantizer_layers(model):
+        model = dqa.quantize_model(model, common.config_from(values))
+        dqa.calibrate(model, calibration)
+    return examine(model, calibration, test)

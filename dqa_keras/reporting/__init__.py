@@ -1,0 +1,1 @@
+"""What a report shows (`findings`), how it is drawn (`charts`), its `page`."""
