@@ -1,4 +1,7 @@
 // An external delegate that runs `DQA` ops, and nothing else.
+#include "dqa/delegate.h"
+
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -14,8 +17,14 @@ constexpr char kName[] = "DQA";
 // Inputs of an op behind its activations: the plan, and the constants.
 constexpr int kConstantInputs = 2;
 
+// Kernels hold it too: whoever closes a delegate too early shall not be punished here.
+struct Counters {
+  std::atomic<uint64_t> ops{0}, arena_bytes{0}, runs{0};
+};
+
 struct Options {
   DqaIsa isa = DQA_AUTO;
+  std::shared_ptr<Counters> counters;
 };
 
 struct RuntimeDeleter {
@@ -33,6 +42,12 @@ struct Kernel {
   std::vector<int> inputs, outputs;  // tensors
   std::unique_ptr<DqaRuntime, RuntimeDeleter> runtime;
   std::unique_ptr<uint8_t, ArenaDeleter> arena;
+
+  ~Kernel() {
+    if (arena == nullptr) return;
+    options.counters->ops -= 1;
+    options.counters->arena_bytes -= dqa_runtime_arena(runtime.get());
+  }
 };
 
 TfLiteStatus refuse(TfLiteContext* context, int node, const char* reason) {
@@ -133,6 +148,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
       return refuse(context, kernel->node, "no memory for its arena");
     }
     kernel->arena.reset(static_cast<uint8_t*>(memory));
+    kernel->options.counters->ops += 1;
+    kernel->options.counters->arena_bytes += dqa_runtime_arena(runtime);
   }
   return kTfLiteOk;
 }
@@ -156,6 +173,7 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
                       &error) != DQA_OK) {
     return refuse(context, kernel->node, error.message);
   }
+  kernel->options.counters->runs += 1;
   return kTfLiteOk;
 }
 
@@ -216,14 +234,15 @@ DQA_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(
       return nullptr;
     }
   }
-  std::unique_ptr<TfLiteDelegate> delegate(new (std::nothrow) TfLiteDelegate());
-  auto* const copy = new (std::nothrow) Options(options);
-  if (delegate == nullptr || copy == nullptr) {
-    delete copy;
+  std::unique_ptr<TfLiteDelegate> delegate;
+  try {
+    options.counters = std::make_shared<Counters>();
+    delegate = std::make_unique<TfLiteDelegate>();
+    delegate->data = new Options(options);
+  } catch (const std::bad_alloc&) {
     if (report_error != nullptr) report_error("DQA delegate: no memory");
     return nullptr;
   }
-  delegate->data = copy;
   delegate->Prepare = claim;
   // Without this flag the model is prepared first, and custom ops are unresolved then.
   delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
@@ -234,6 +253,11 @@ DQA_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
   if (delegate == nullptr) return;
   delete static_cast<Options*>(delegate->data);
   delete delegate;
+}
+
+void dqa_delegate_counters(const TfLiteDelegate* delegate, DqaCounters* counters) {
+  const Counters& read = *static_cast<const Options*>(delegate->data)->counters;
+  *counters = {read.ops, read.arena_bytes, read.runs};
 }
 
 }  // extern "C"

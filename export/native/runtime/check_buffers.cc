@@ -5,7 +5,7 @@ namespace dqa {
 namespace {
 
 constexpr uint32_t kMaxSide = 1u << 16;
-constexpr uint64_t kMaxBytes = uint64_t{1} << 31;
+constexpr uint64_t kMaxBytes = uint64_t{1} << (sizeof(size_t) > 4 ? 31 : 28);
 
 bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
 
@@ -31,7 +31,7 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   if (is_ring(b)) {
     const uint64_t rows = uint64_t{b.rows} + b.zero_row;
     return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
-           (size_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
+           (uint64_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
            rows * b.row_bytes() == b.size;
   }
   const uint64_t row = b.table == kNone

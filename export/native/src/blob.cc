@@ -18,7 +18,6 @@ constexpr uint8_t kMagic[4] = {'D', 'Q', 'A', 'P'};
 constexpr uint8_t kVersion = 1;
 constexpr size_t kHeader = 16;
 constexpr size_t kMaxRows = 0xffffffff;
-constexpr size_t kMaxValues = size_t{1} << 40;  // far below where sizes could overflow
 
 size_t strips_of(size_t rows, size_t strip_rows) {
   return rows / strip_rows + (rows % strip_rows != 0);
@@ -27,7 +26,7 @@ size_t strips_of(size_t rows, size_t strip_rows) {
 bool fits(const DqaCodec& codec, const DqaGeometry& g) {
   return g.rows >= 1 && g.rows <= kMaxRows && g.strip_rows >= 1 &&
          g.strip_rows <= g.rows && g.row_pixels >= 1 &&
-         g.row_pixels <= kMaxValues / codec.channels / g.rows;
+         g.row_pixels <= dqa::kMaxValues / codec.channels / g.rows;
 }
 
 // A tensor cut into strips.

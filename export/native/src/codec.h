@@ -25,6 +25,9 @@ struct Phase {
   uint8_t residual_bits[8];  // of this group; of it and the next; ... of four. Then 0
 };
 
+// Most values of a tensor: far below where sizes could overflow.
+constexpr size_t kMaxValues = size_t{1} << (sizeof(size_t) > 4 ? 40 : 28);
+
 // Groups reach this many channels past C, so that four of them can be taken in a row.
 constexpr size_t kWrap = 32;
 

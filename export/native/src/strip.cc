@@ -23,10 +23,8 @@ struct Sections {
         residual_plane(plane_bytes(residuals, codec.extra_bits)) {}
 };
 
-// Far above any tensor, far below where sizes could overflow.
-constexpr size_t kMaxStripPixels = size_t{1} << 40;
-
-DqaStatus check(DqaStorage storage, DqaType type, size_t pixels, DqaError* error) {
+DqaStatus check(const DqaCodec& codec, DqaStorage storage, DqaType type, size_t pixels,
+                DqaError* error) {
   const int storage_value = static_cast<int>(storage),
             type_value = static_cast<int>(type);
   if (storage_value < DQA_RAW || storage_value > DQA_ALL || type_value < DQA_FLOAT32 ||
@@ -36,10 +34,10 @@ DqaStatus check(DqaStorage storage, DqaType type, size_t pixels, DqaError* error
         "storage must be in 0..2 and type in 0..1. Received: storage=%d, type=%d",
         storage_value, type_value);
   }
-  if (pixels < 1 || pixels > kMaxStripPixels) {
+  const size_t most = dqa::kMaxValues / codec.channels;
+  if (pixels < 1 || pixels > most) {
     return fail(error, DQA_BAD_ARGUMENT,
-                "a strip must have 1..%zu pixels. Received: pixels=%zu",
-                kMaxStripPixels, pixels);
+                "a strip must have 1..%zu pixels. Received: pixels=%zu", most, pixels);
   }
   return DQA_OK;
 }
@@ -65,7 +63,8 @@ DqaStatus dqa_pack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type
                          const void* values, size_t pixels, uint8_t* out,
                          size_t capacity, size_t* size, uint8_t* scratch,
                          DqaError* error) {
-  if (const DqaStatus status = check(storage, type, pixels, error)) return status;
+  if (const DqaStatus status = check(*codec, storage, type, pixels, error))
+    return status;
   const size_t bound = dqa_strip_bound(codec, storage, pixels);
   if (capacity < bound) {
     return fail(error, DQA_NO_SPACE,
@@ -97,7 +96,8 @@ DqaStatus dqa_pack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type
 DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type,
                            const uint8_t* strip, size_t size, size_t pixels,
                            void* values, uint8_t* scratch, DqaError* error) {
-  if (const DqaStatus status = check(storage, type, pixels, error)) return status;
+  if (const DqaStatus status = check(*codec, storage, type, pixels, error))
+    return status;
   const Sections sections(*codec, pixels);
   const uint8_t* base_plane = strip;
   size_t used = sections.base_plane;
