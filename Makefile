@@ -19,7 +19,7 @@ help:
 	@echo "make versions one packed file on five interpreters"
 	@echo "make fuzz-plan   hostile plans under sanitizers"
 	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
-	@echo "make kotlin   the README's Kotlin, compiled against the tensorflow-lite AAR"
+	@echo "make android  the Android library: built, tested on the JVM, packed as .aar"
 	@echo "make clean    remove everything that was built"
 
 include export/native/native.mk

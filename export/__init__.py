@@ -3,6 +3,7 @@
 >>> from dqa_keras.export import export_tflite, load_packed, read_metadata
 """
 
+from dqa_keras.export.android_project import export_android
 from dqa_keras.export.metadata import Metadata, MetadataError, read_metadata
 from dqa_keras.export.native_runtime import RuntimeMissingError
 from dqa_keras.export.packed import PackedReport, RegionReport, load_packed
@@ -17,6 +18,7 @@ __all__ = [
     "RegionReport",
     "RuntimeMissingError",
     "VerificationError",
+    "export_android",
     "export_tflite",
     "load_packed",
     "read_metadata",

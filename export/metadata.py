@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from dqa_keras.conversion import skipped
 from dqa_keras.export import flatbuffer, residual_table
@@ -55,7 +56,8 @@ def describe(
         Dictionary from buffer name to bytes.
 
     Raises:
-        ValueError: If there is no quantizing layer, or one is not calibrated.
+        ValueError: If there is no quantizing layer, one is not calibrated, or the
+            normalization is none.
     """
     layers = quantizer_layers(model)
     if not layers:
@@ -63,6 +65,18 @@ def describe(
             f"model {model.name!r} has no quantizing layer. Use "
             "dqa_keras.quantize_model(model, config) first."
         )
+    if normalization is not None:
+        mean, std = (np.asarray(values, np.float32) for values in normalization)
+        if not (
+            mean.ndim == std.ndim == 1
+            and mean.size == std.size >= 1
+            and np.all(np.isfinite(mean))
+            and np.all(np.isfinite(std) & (std > 0))
+        ):
+            raise ValueError(
+                "normalization must be means and positive standard deviations, one "
+                f"number a channel. Received: {normalization}"
+            )
     tables = [layer.table() for layer in layers]
     config = {
         "format": CONFIG_VERSION,

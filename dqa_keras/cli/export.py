@@ -4,6 +4,7 @@ Example:
   dqa quantize --model m.keras --data digits.npz --bits 4 --output quantized.keras
   dqa export --model quantized.keras --output m.tflite
   dqa export --model quantized.keras --output m.tflite --mode packed
+  dqa export --model quantized.keras --android out --package com.example.app
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from absl import flags
 
 from dqa_keras.cli import common
 from dqa_keras.cli.loading import load_keras
-from dqa_keras.export import export_tflite
+from dqa_keras.export import export_android, export_tflite
 
 
 def define(values: flags.FlagValues) -> None:
@@ -21,8 +22,18 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model", None, "A calibrated .keras file.", flag_values=values, required=True
     )
+    flags.DEFINE_string("output", None, "The .tflite to write.", flag_values=values)
     flags.DEFINE_string(
-        "output", None, "The .tflite to write.", flag_values=values, required=True
+        "android",
+        None,
+        "Instead: a folder for the .tflite with what an Android app needs to run it.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "package",
+        "com.example.app",
+        "Package of the Kotlin class in the --android folder.",
+        flag_values=values,
     )
     common.define_tflite_flags(values)
     flags.DEFINE_string(
@@ -46,13 +57,20 @@ def _samples(path: str | None) -> Any:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     common.no_arguments(arguments)
-    report = export_tflite(
-        load_keras(values.model),
-        values.output,
-        mode=values.mode,
-        strict=values.strict,
-        samples=_samples(values.samples),
-        weights=values.tflite_weights,
-        labels=values.labels,
-    )
+    if (values.output is None) == (values.android is None):
+        raise ValueError("give either --output FILE.tflite or --android FOLDER")
+    model = load_keras(values.model)
+    options = {
+        "mode": values.mode,
+        "strict": values.strict,
+        "samples": _samples(values.samples),
+        "weights": values.tflite_weights,
+        "labels": values.labels,
+    }
+    if values.android is None:
+        report = export_tflite(model, values.output, **options)
+    else:
+        report = export_android(
+            model, values.android, package=values.package, **options
+        )
     print(common.describe_export(report))

@@ -1,26 +1,77 @@
-# The README's Kotlin, compiled against the classes of the tensorflow-lite AAR.
+# The Android library: `make android` builds it, tests it on the JVM and packs an .aar.
+# With ANDROID_NDK=/path/to/ndk the .aar's libraries are for Android; else they are for
+# Linux, which the JVM's tests load, and the file's name says so.
 
-KOTLIN_BUILD := build/kotlin
-TFLITE_ANDROID := 2.16.1
+ANDROID := export/android
+ANDROID_BUILD := build/android
+ANDROID_NDK ?=
+ANDROID_AAR := $(if $(ANDROID_NDK),dqa-android,dqa-android-linux).aar
+# ABI for Android, processor and compiler on Linux.
+ANDROID_ABIS := x86_64,x86_64,g++ arm64-v8a,aarch64,aarch64-linux-gnu-g++ \
+	armeabi-v7a,armv7,arm-linux-gnueabihf-g++
+# Their classes lie in jars inside AARs; the last ones fit the interpreter for Linux.
+TFLITE_AARS := tensorflow-lite:2.16.1 tensorflow-lite-api:2.16.1 tensorflow-lite:2.6.0
+TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
 
-.PHONY: kotlin
+.PHONY: android kotlin android-native android-jars android-models
 
-kotlin:
-	@$(call need,mvn,maven)
+android: android-native android-jars android-models
+	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets README.md docs/android.md
+	mvn -q -B -f $(ANDROID) verify -Daar=$(ANDROID_AAR)
+	@echo "wrote $(ANDROID_BUILD)/$(ANDROID_AAR)"
+
+# The Kotlin alone, that of README.md and docs/android.md with it: no native code, no
+# tests.
+kotlin: android-jars install
+	mkdir -p $(ANDROID_BUILD)/models
+	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets README.md docs/android.md
+	mvn -q -B -f $(ANDROID) test-compile
+
+# libdqa_delegate.so for each ABI.
+android-native:
+	@$(call need,cmake,cmake)
 	@$(call need,javac,default-jdk-headless)
-	@$(call need,unzip,unzip)
-	rm -rf $(KOTLIN_BUILD) && mkdir -p $(KOTLIN_BUILD)
-	mvn -q -B -f export/android dependency:copy-dependencies \
-		-DoutputDirectory=$(abspath $(KOTLIN_BUILD))/jars
-	for name in tensorflow-lite tensorflow-lite-api; do \
-		mvn -q -B dependency:copy -DoutputDirectory=$(KOTLIN_BUILD) \
-			-Dartifact=org.tensorflow:$$name:$(TFLITE_ANDROID):aar && \
-		unzip -p $(KOTLIN_BUILD)/$$name-$(TFLITE_ANDROID).aar classes.jar \
-			> $(KOTLIN_BUILD)/jars/$$name.jar || exit 1; \
+	@$(call need,g++,g++)
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,arm-linux-gnueabihf-g++,g++-arm-linux-gnueabihf)
+	rm -rf $(ANDROID_BUILD)/aar
+	headers=$$(dirname $$(readlink -f $$(command -v javac)))/../include; \
+	for each in $(ANDROID_ABIS); do \
+		set -- $$(echo $$each | tr , ' ') && out=$(ANDROID_BUILD)/linux/$$1 && \
+		cmake -S $(NATIVE) -B $$out -DCMAKE_SYSTEM_NAME=Linux \
+			-DCMAKE_SYSTEM_PROCESSOR=$$2 -DCMAKE_CXX_COMPILER=$$3 \
+			"-DJAVA_HEADERS=$$headers;$$headers/linux" >/dev/null && \
+		cmake --build $$out --target dqa_delegate -j 2 >/dev/null && \
+		if [ -n "$(ANDROID_NDK)" ]; then \
+			out=$(ANDROID_BUILD)/ndk/$$1 && \
+			cmake -S $(NATIVE) -B $$out -DANDROID_ABI=$$1 -DANDROID_PLATFORM=android-24 \
+				-DCMAKE_TOOLCHAIN_FILE=$(ANDROID_NDK)/build/cmake/android.toolchain.cmake && \
+			cmake --build $$out --target dqa_delegate -j 2; \
+		fi && mkdir -p $(ANDROID_BUILD)/aar/jni/$$1 && \
+		cp $$out/libdqa_delegate.so $(ANDROID_BUILD)/aar/jni/$$1 || exit 1; \
 	done
-	grep -q 'org.tensorflow:tensorflow-lite:$(TFLITE_ANDROID)"' README.md
-	sed -n '/^```kotlin$$/,/^```$$/{/^```/!p}' README.md > $(KOTLIN_BUILD)/Readme.kt
-	java -cp '$(KOTLIN_BUILD)/jars/*' org.jetbrains.kotlin.cli.jvm.K2JVMCompiler \
-		-no-stdlib -no-reflect -Werror -d $(KOTLIN_BUILD)/classes \
-		-cp "$$(echo $(KOTLIN_BUILD)/jars/*.jar | tr ' ' ':')" $(KOTLIN_BUILD)/Readme.kt
-	test -f $(KOTLIN_BUILD)/classes/ReadmeKt.class
+
+# What pom.xml finds under build/android.
+android-jars:
+	@$(call need,mvn,maven)
+	@$(call need,unzip,unzip)
+	mkdir -p $(ANDROID_BUILD)/jars $(ANDROID_BUILD)/tflite
+	for aar in $(TFLITE_AARS); do \
+		name=$$(echo $$aar | tr : -) && \
+		{ test -s $(ANDROID_BUILD)/jars/$$name.jar || \
+		{ mvn -q -B dependency:copy -DoutputDirectory=$(ANDROID_BUILD)/jars \
+			-Dartifact=org.tensorflow:$$aar:aar && \
+		unzip -p $(ANDROID_BUILD)/jars/$$name.aar classes.jar \
+			> $(ANDROID_BUILD)/jars/$$name.jar; }; } || exit 1; \
+	done
+	test -s $(ANDROID_BUILD)/tflite/libtensorflowlite_jni.so || { \
+		mvn -q -B dependency:copy -DoutputDirectory=$(ANDROID_BUILD)/tflite \
+			-Dartifact=$(TFLITE_LINUX) && \
+		unzip -qoj $(ANDROID_BUILD)/tflite/*.jar 'native/lib/*.so' \
+			-d $(ANDROID_BUILD)/tflite; }
+
+# Models for the tests, and the Kotlin that comes with them.
+android-models: install
+	@ls dqa_keras/_delegate*.so >/dev/null 2>&1 || $(MAKE) native
+	rm -rf $(ANDROID_BUILD)/models
+	$(PYTHON) $(ANDROID)/make_models.py $(ANDROID_BUILD)/models

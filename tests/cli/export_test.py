@@ -1,0 +1,65 @@
+"""`dqa export`; commands_test.py has the way there."""
+
+import keras
+import numpy as np
+import pytest
+
+import dqa_keras as dqa
+from dqa_keras.cli import main
+from dqa_keras.export import read_metadata
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+        ],
+        name="stripes",
+    )
+    quantized = dqa.quantize_model(model, dqa.DQAConfig())
+    images = np.random.default_rng(0).random((8, 8, 8, 3), np.float32)
+    dqa.calibrate(quantized, images, verbose=0)
+    path = tmp_path_factory.mktemp("calibrated") / "stripes.keras"
+    quantized.save(path)
+    return path
+
+
+def run(capsys, *arguments):
+    """Exit code and standard error of `dqa export`."""
+    with pytest.raises(SystemExit) as stop:
+        main.run(["export", *map(str, arguments)])
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_a_folder_for_android(calibrated, tmp_path, capsys):
+    folder = tmp_path / "out"
+    code, text = run(
+        capsys,
+        *("--model", calibrated, "--android", folder),
+        *("--package", "com.shop", "--labels", "a,b,c,d"),
+    )
+    assert code == 0, text
+    model = folder / "src/main/assets/stripes.tflite"
+    assert read_metadata(model).config["labels"] == ["a", "b", "c", "d"]
+    assert (folder / "src/main/kotlin/com/shop/Stripes.kt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either --output FILE.tflite or --android FOLDER"),
+        (("--android", "out", "--output", "m.tflite"), "give either --output"),
+        (("--android", "out", "--package", "Shop"), "package must be"),
+    ],
+)
+def test_a_mistake_leaves_nothing(
+    calibrated, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, text = run(capsys, "--model", calibrated, *arguments)
+    assert code == 2
+    assert message in text
+    assert list(tmp_path.iterdir()) == []
