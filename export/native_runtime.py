@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from dqa_keras.export.plan import Code
 
-_AUTO, SCALAR = 0, 1
+# Instruction sets, as in codec.h; all give the same bits.
+ISAS = {
+    "auto": 0,
+    "scalar": 1,
+    "avx2": 2,
+    "neon": 3,
+    "avx-vnni": 4,
+    "avx512-vnni": 5,
+    "neon-dot": 6,
+}
 
 
 class RuntimeMissingError(RuntimeError):
@@ -63,21 +72,35 @@ def _load() -> ctypes.CDLL:
     return library
 
 
+def machine_isas() -> list[str]:
+    """The instruction sets that the runtime can use here, `"scalar"` first.
+
+    Raises:
+        RuntimeMissingError: If the runtime was not built.
+    """
+    library = _load()
+    return [
+        name
+        for name, number in ISAS.items()
+        if name != "auto" and library.dqa_runtime_has_isa(number)
+    ]
+
+
 class NativeRuntime:
     """A plan in the compiled runtime, for tests and benchmarks.
 
     Args:
         plan: Bytes of a plan.
         constants: Bytes of its weights and arrays.
-        scalar: Boolean. Whether to take the plain path. Defaults to `False`: the
-            fastest that this machine has.
+        isa: String. One of `ISAS`. Defaults to `"auto"`: the fastest that this machine
+            has.
 
     Raises:
         RuntimeMissingError: If the runtime was not built.
         RuntimeFailure: If it refuses the plan.
     """
 
-    def __init__(self, plan: bytes, constants: bytes, scalar: bool = False) -> None:
+    def __init__(self, plan: bytes, constants: bytes, isa: str = "auto") -> None:
         self._library = _load()
         self._handle = ctypes.c_void_p()
         self._constants = _aligned(len(constants))
@@ -88,7 +111,7 @@ class NativeRuntime:
             ctypes.c_size_t(len(plan)),
             ctypes.c_void_p(self._constants.ctypes.data),
             ctypes.c_size_t(len(constants)),
-            SCALAR if scalar else _AUTO,
+            ISAS[isa],
             ctypes.byref(self._handle),
             ctypes.byref(error),
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dqa_keras.export.native_runtime import NativeRuntime
+from dqa_keras.export.native_runtime import NativeRuntime, machine_isas
 from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
 from dqa_keras.export.program import (
     Operation,
@@ -140,8 +140,8 @@ def check(program, seed=0):
     plan, constants = schedule(program)
     x = np.random.default_rng(seed).normal(size=program.inputs[0]).astype(np.float32)
     outputs, written = Reference(plan, constants)([x])
-    for scalar in (True, False):
-        run = NativeRuntime(plan.encode(), constants, scalar)
+    for isa in machine_isas():
+        run = NativeRuntime(plan.encode(), constants, isa)
         rows = []
 
         def seen(op, row, codes, rows=rows):

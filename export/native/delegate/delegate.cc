@@ -177,6 +177,22 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   return kTfLiteOk;
 }
 
+bool read_isa(const char* name, DqaIsa* isa) {
+  constexpr struct {
+    const char* name;
+    DqaIsa isa;
+  } kNames[] = {{"auto", DQA_AUTO},         {"scalar", DQA_SCALAR},
+                {"avx2", DQA_AVX2},         {"avx-vnni", DQA_AVX_VNNI},
+                {"neon", DQA_NEON},         {"avx512-vnni", DQA_AVX512_VNNI},
+                {"neon-dot", DQA_NEON_DOT}};
+  for (const auto& known : kNames) {
+    if (std::strcmp(name, known.name) != 0) continue;
+    *isa = known.isa;
+    return true;
+  }
+  return false;
+}
+
 // Claims every DQA op by itself: claimed together, neighbours would become one.
 TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
   TfLiteIntArray* plan = nullptr;
@@ -224,12 +240,11 @@ DQA_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(
     void (*report_error)(const char*)) {
   Options options;
   for (size_t i = 0; i < count; ++i) {
-    if (std::strcmp(keys[i], "isa") == 0 && std::strcmp(values[i], "scalar") == 0) {
-      options.isa = DQA_SCALAR;
-    } else if (std::strcmp(keys[i], "isa") != 0 ||
-               std::strcmp(values[i], "auto") != 0) {
+    if (std::strcmp(keys[i], "isa") != 0 || !read_isa(values[i], &options.isa)) {
       if (report_error != nullptr) {
-        report_error("DQA delegate: the only option is isa, scalar or auto");
+        report_error(
+            "DQA delegate: the only option is isa: auto, scalar, avx2, avx-vnni, "
+            "avx512-vnni, neon or neon-dot");
       }
       return nullptr;
     }

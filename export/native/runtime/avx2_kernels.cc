@@ -1,5 +1,6 @@
 // The path for x86-64 with AVX2.
 #include "kernels.h"
+#include "tiles.h"
 
 #if defined(__x86_64__)
 
@@ -8,49 +9,49 @@
 #include <cstring>
 
 // Only these functions may use the instructions, so that the library loads anywhere.
-#define DQA_AVX2 __attribute__((target("avx2")))
-#define DQA_AVX2_INLINE __attribute__((target("avx2"), always_inline)) inline
+#define TARGET_AVX2 __attribute__((target("avx2")))
+#define INLINE_AVX2 __attribute__((target("avx2"), always_inline)) inline
 
 namespace dqa {
 namespace {
 
-DQA_AVX2_INLINE __m256i load(const void* at) {
+INLINE_AVX2 __m256i load(const void* at) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(at));
 }
 
-DQA_AVX2_INLINE void store(void* at, __m256i value) {
+INLINE_AVX2 void store(void* at, __m256i value) {
   _mm256_storeu_si256(static_cast<__m256i*>(at), value);
 }
 
-DQA_AVX2_INLINE __m128i load128(const void* at) {
+INLINE_AVX2 __m128i load128(const void* at) {
   return _mm_loadu_si128(static_cast<const __m128i*>(at));
 }
 
-DQA_AVX2_INLINE __m256i four_bytes(const uint8_t* at) {
+INLINE_AVX2 __m256i four_bytes(const uint8_t* at) {
   int32_t value;
   std::memcpy(&value, at, sizeof value);
   return _mm256_set1_epi32(value);
 }
 
-// Products of unsigned by signed bytes, pairs added in 16 bits. `interval` groups fit
-// before the sums must move to 32 bits: no saturation is possible.
+// Products of unsigned by signed bytes, pairs added in 16 bits. A stretch of groups
+// fits before the sums must move to 32 bits: no saturation is possible.
 template <unsigned kPixels>
-DQA_AVX2 void conv(const ConvShape& shape, const uint8_t* const* rows,
-                   const int8_t* weights, const int32_t* start,
-                   int32_t (*sums)[kBlock]) {
+TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
+  const int8_t* weights = row.weights;
+  const uint32_t* stretch = row.stretches;
   __m256i total[kPixels][2], part[kPixels][2];
   for (unsigned p = 0; p < kPixels; ++p) {
-    total[p][0] = load(start);
-    total[p][1] = load(start + 8);
+    total[p][0] = load(row.start);
+    total[p][1] = load(row.start + 8);
     part[p][0] = part[p][1] = _mm256_setzero_si256();
   }
   const __m256i ones = _mm256_set1_epi16(1);
-  const size_t step = shape.pixel_bytes;
-  size_t left = shape.interval;
-  for (unsigned y = 0; y < shape.taps_y; ++y) {
-    for (unsigned run = 0; run < shape.runs; ++run) {
-      const uint8_t* at = rows[y] + run * shape.run_bytes;
-      for (size_t todo = shape.run_groups; todo > 0;) {
+  const size_t step = row.pixel_bytes;
+  size_t left = *stretch;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* at = row.rows[y] + run * row.run_bytes;
+      for (size_t todo = row.run_groups; todo > 0;) {
         const size_t count = todo < left ? todo : left;
         for (size_t g = 0; g < count; ++g) {
           const __m256i w0 = load(weights), w1 = load(weights + 32);
@@ -65,7 +66,7 @@ DQA_AVX2 void conv(const ConvShape& shape, const uint8_t* const* rows,
         todo -= count;
         left -= count;
         if (left != 0) continue;
-        left = shape.interval;
+        left = *++stretch;
         for (unsigned p = 0; p < kPixels; ++p) {
           for (unsigned h = 0; h < 2; ++h) {
             total[p][h] =
@@ -86,7 +87,7 @@ DQA_AVX2 void conv(const ConvShape& shape, const uint8_t* const* rows,
 
 // Four inputs of a pixel as 16-bit numbers, four times over.
 template <bool kWide>
-DQA_AVX2_INLINE __m256i four_words(const uint8_t* at) {
+INLINE_AVX2 __m256i four_words(const uint8_t* at) {
   if (kWide) {
     int64_t value;
     std::memcpy(&value, at, sizeof value);
@@ -100,32 +101,20 @@ DQA_AVX2_INLINE __m256i four_words(const uint8_t* at) {
 // Products of 16-bit numbers, pairs added in 32 bits: for codes of 8 bits and wide
 // ones.
 template <unsigned kPixels, bool kWide>
-DQA_AVX2 void conv_exact(const ConvShape& shape, const uint8_t* const* rows,
-                         const int8_t* weights, const int32_t* start,
-                         int32_t (*sums)[kBlock]) {
-  if (kPixels > 3) {  // more sums than registers
-    constexpr unsigned kHalf = kPixels > 3 ? kPixels / 2 : kPixels;
-    const uint8_t* behind[kMaxTaps];
-    conv_exact<kHalf, kWide>(shape, rows, weights, start, sums);
-    for (unsigned y = 0; y < shape.taps_y; ++y) {
-      behind[y] = rows[y] + kHalf * shape.pixel_bytes;
-    }
-    conv_exact<kPixels - kHalf == 0 ? 1 : kPixels - kHalf, kWide>(
-        shape, behind, weights, start, sums + kHalf);
-    return;
-  }
+TARGET_AVX2 void conv_exact(const ConvRow& row, int32_t (*sums)[kBlock]) {
   __m256i total[kPixels][4];
   for (unsigned p = 0; p < kPixels; ++p) {
     for (unsigned q = 0; q < 4; ++q) total[p][q] = _mm256_setzero_si256();
   }
   constexpr size_t kStep = kGroup * (kWide ? 2 : 1);
-  for (unsigned y = 0; y < shape.taps_y; ++y) {
-    for (unsigned run = 0; run < shape.runs; ++run) {
-      const uint8_t* at = rows[y] + run * shape.run_bytes;
-      for (size_t g = 0; g < shape.run_groups; ++g) {
+  const int8_t* weights = row.weights;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* at = row.rows[y] + run * row.run_bytes;
+      for (size_t g = 0; g < row.run_groups; ++g) {
         __m256i x[kPixels];
         for (unsigned p = 0; p < kPixels; ++p) {
-          x[p] = four_words<kWide>(at + p * shape.pixel_bytes);
+          x[p] = four_words<kWide>(at + p * row.pixel_bytes);
         }
         for (unsigned q = 0; q < 4; ++q) {
           const __m256i w = _mm256_cvtepi8_epi16(load128(weights + 16 * q));
@@ -141,14 +130,14 @@ DQA_AVX2 void conv_exact(const ConvShape& shape, const uint8_t* const* rows,
   for (unsigned p = 0; p < kPixels; ++p) {
     for (unsigned h = 0; h < 2; ++h) {
       const __m256i mixed = _mm256_hadd_epi32(total[p][2 * h], total[p][2 * h + 1]);
-      store(sums[p] + 8 * h, _mm256_add_epi32(load(start + 8 * h),
+      store(sums[p] + 8 * h, _mm256_add_epi32(load(row.start + 8 * h),
                                               _mm256_permute4x64_epi64(mixed, 0xd8)));
     }
   }
 }
 
 // Adds 16 sums of 16 bits to sums of 32.
-DQA_AVX2_INLINE void widen_sums(__m256i part, __m256i* total) {
+INLINE_AVX2 void widen_sums(__m256i part, __m256i* total) {
   total[0] =
       _mm256_add_epi32(total[0], _mm256_cvtepi16_epi32(_mm256_castsi256_si128(part)));
   total[1] = _mm256_add_epi32(total[1],
@@ -157,28 +146,27 @@ DQA_AVX2_INLINE void widen_sums(__m256i part, __m256i* total) {
 
 // Neighbours side by side, so that a tap's weights are widened once.
 template <unsigned kPixels>
-DQA_AVX2 void depthwise_tile(const DepthwiseShape& shape, const uint8_t* const* rows,
-                             const int8_t* weights, const int32_t* start,
-                             int32_t (*sums)[kBlock]) {
+TARGET_AVX2 void depthwise_tile(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
+  const int8_t* weights = row.weights;
   __m256i total[kPixels][2], part[kPixels];
   for (unsigned p = 0; p < kPixels; ++p) {
-    total[p][0] = load(start);
-    total[p][1] = load(start + 8);
+    total[p][0] = load(row.start);
+    total[p][1] = load(row.start + 8);
     part[p] = _mm256_setzero_si256();
   }
-  uint32_t left = shape.interval;
-  for (unsigned y = 0; y < shape.taps_y; ++y) {
-    const uint8_t* at = rows[y];
-    for (unsigned x = 0; x < shape.taps_x; ++x) {
+  uint32_t left = row.interval;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    const uint8_t* at = row.rows[y];
+    for (unsigned x = 0; x < row.taps_x; ++x) {
       const __m256i factors = _mm256_cvtepi8_epi16(load128(weights));
       for (unsigned p = 0; p < kPixels; ++p) {
-        const __m256i codes = _mm256_cvtepu8_epi16(load128(at + p * shape.pixel_bytes));
+        const __m256i codes = _mm256_cvtepu8_epi16(load128(at + p * row.pixel_bytes));
         part[p] = _mm256_add_epi16(part[p], _mm256_mullo_epi16(codes, factors));
       }
-      at += shape.tap_bytes;
-      weights += shape.weight_step;
+      at += row.tap_bytes;
+      weights += row.weight_step;
       if (--left != 0) continue;
-      left = shape.interval;
+      left = row.interval;
       for (unsigned p = 0; p < kPixels; ++p) {
         widen_sums(part[p], total[p]);
         part[p] = _mm256_setzero_si256();
@@ -192,17 +180,9 @@ DQA_AVX2 void depthwise_tile(const DepthwiseShape& shape, const uint8_t* const* 
   }
 }
 
-void depthwise(const DepthwiseShape& shape, const uint8_t* const* rows, unsigned pixels,
-               const int8_t* weights, const int32_t* start, int32_t (*sums)[kBlock]) {
-  static constexpr auto kTiles = {depthwise_tile<1>, depthwise_tile<2>,
-                                  depthwise_tile<3>, depthwise_tile<4>,
-                                  depthwise_tile<5>, depthwise_tile<6>};
-  kTiles.begin()[pixels - 1](shape, rows, weights, start, sums);
-}
-
 // Eight values as the operations that `Op` lists.
-DQA_AVX2_INLINE __m256 value8(const Epilogue& e, const int32_t* sums, unsigned pixel,
-                              unsigned at) {
+INLINE_AVX2 __m256 value8(const Epilogue& e, const int32_t* sums, unsigned pixel,
+                          unsigned at) {
   __m256 v = _mm256_loadu_ps(e.bias + at);
   if (e.multiplier != nullptr) {
     __m256 sum = _mm256_cvtepi32_ps(load(sums + at));
@@ -224,8 +204,8 @@ DQA_AVX2_INLINE __m256 value8(const Epilogue& e, const int32_t* sums, unsigned p
 }
 
 // The usual case, a convolution in front of a quantizer, with its arrays in registers.
-DQA_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
-                           unsigned pixels) {
+TARGET_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
+                              unsigned pixels) {
   const __m256 m0 = _mm256_loadu_ps(e.multiplier),
                m1 = _mm256_loadu_ps(e.multiplier + 8), b0 = _mm256_loadu_ps(e.bias),
                b1 = _mm256_loadu_ps(e.bias + 8), l0 = _mm256_loadu_ps(e.low),
@@ -250,8 +230,8 @@ DQA_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
   }
 }
 
-DQA_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
-                     unsigned pixels) {
+TARGET_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
+                        unsigned pixels) {
   if (e.type == Type::kCodes && e.multiplier != nullptr && e.addends == 0 &&
       !e.averages && e.channels == kBlock) {
     finish_codes(e, sums, pixels);
@@ -303,9 +283,9 @@ DQA_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
   }
 }
 
-DQA_AVX2 void widen(const uint8_t* factors, size_t channels, size_t pixels,
-                    uint8_t zero, const uint8_t* stored, uint8_t* ring,
-                    size_t pixel_bytes) {
+TARGET_AVX2 void widen(const uint8_t* factors, size_t channels, size_t pixels,
+                       uint8_t zero, const uint8_t* stored, uint8_t* ring,
+                       size_t pixel_bytes) {
   const __m256i low_byte = _mm256_set1_epi16(0xff);
   const __m128i zeros = _mm_set1_epi8(static_cast<char>(zero));
   for (size_t p = 0; p < pixels; ++p) {
@@ -327,9 +307,9 @@ DQA_AVX2 void widen(const uint8_t* factors, size_t channels, size_t pixels,
   }
 }
 
-DQA_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
-                     uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
-                     uint8_t* stored) {
+TARGET_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
+                        uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
+                        uint8_t* stored) {
   const __m256i zeros = _mm256_set1_epi16(zero), low_byte = _mm256_set1_epi16(0xff);
   for (size_t p = 0; p < pixels; ++p) {
     size_t c = 0;
@@ -351,13 +331,13 @@ DQA_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
   }
 }
 
-DQA_AVX2_INLINE __m256i repeat(int32_t value) {
+INLINE_AVX2 __m256i repeat(int32_t value) {
   return _mm256_set1_epi16(static_cast<int16_t>(value));
 }
 
 // Sums stay below 2^15: factors are at most 4 here, see `Blend`.
-DQA_AVX2 void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
-                    uint8_t* out) {
+TARGET_AVX2 void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
+                       uint8_t* out) {
   const __m256i half = repeat(b.half);
   const __m128i shift = _mm_cvtsi32_si128(b.shift);
   size_t c = 0;
@@ -378,21 +358,36 @@ DQA_AVX2 void blend(const Blend& b, const uint8_t* const* corners, size_t channe
   scalar_runtime_kernels().blend(b, rest, channels - c, out + c * (b.wide ? 2 : 1));
 }
 
+void conv(const ConvRow& row, Epilogue* epilogue) {
+  static constexpr TileKernel<ConvRow> kFast[] = {conv_tile<1>, conv_tile<2>,
+                                                  conv_tile<3>, conv_tile<4>,
+                                                  conv_tile<5>, conv_tile<6>};
+  // Their sums take twice the registers.
+  static constexpr TileKernel<ConvRow> kExact[] = {
+      conv_exact<1, false>, conv_exact<2, false>, conv_exact<3, false>};
+  static constexpr TileKernel<ConvRow> kWide[] = {
+      conv_exact<1, true>, conv_exact<2, true>, conv_exact<3, true>};
+  if (row.wide) return run_tiles(row, kWide, 3, finish, epilogue);
+  if (row.stretches == nullptr) return run_tiles(row, kExact, 3, finish, epilogue);
+  run_tiles(row, kFast, 6, finish, epilogue);
+}
+
+void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
+  if (row.wide) {
+    scalar_runtime_kernels().depthwise(row, epilogue);
+    return;
+  }
+  static constexpr TileKernel<DepthwiseRow> kTiles[] = {
+      depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>,
+      depthwise_tile<4>, depthwise_tile<5>, depthwise_tile<6>};
+  run_tiles(row, kTiles, 6, finish, epilogue);
+}
+
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
-  static const RuntimeKernels kKernels = {
-      {conv<1>, conv<2>, conv<3>, conv<4>, conv<5>, conv<6>},
-      {conv_exact<1, false>, conv_exact<2, false>, conv_exact<3, false>,
-       conv_exact<4, false>, conv_exact<5, false>, conv_exact<6, false>},
-      {conv_exact<1, true>, conv_exact<2, true>, conv_exact<3, true>,
-       conv_exact<4, true>, conv_exact<5, true>, conv_exact<6, true>},
-      depthwise,
-      scalar_runtime_kernels().depthwise_wide,
-      finish,
-      widen,
-      narrow,
-      blend};
+  static constexpr RuntimeKernels kKernels = {
+      DQA_AVX2, 1, conv, depthwise, nullptr, finish, widen, narrow, blend};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstring>
+
 #include "check.h"
 
 namespace dqa {
@@ -50,6 +53,13 @@ const char* broken_window(const Op& op, const Buffer& in, const Buffer& out,
   return nullptr;
 }
 
+// Whether a code is shifted by 0 to 7 bits: 2 to the power of that as a float.
+bool is_shift(float power) {
+  uint32_t bits;
+  std::memcpy(&bits, &power, sizeof bits);
+  return (bits & 0x7fffff) == 0 && bits >> 23 >= 127 && bits >> 23 <= 134;
+}
+
 // The arrays and addends behind a sum.
 const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   const Buffer& out = plan.buffers[op.output];
@@ -59,6 +69,12 @@ const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   if ((op.code != Code::kCombine && !array(plan, op.multiplier, out)) ||
       (out.type == Type::kCodes && !array(plan, op.power, out))) {
     return "its arrays lie outside the constants";
+  }
+  if (out.type == Type::kCodes) {
+    const float* const powers = plan.floats(op.power);
+    if (!std::all_of(powers, powers + out.channels, is_shift)) {
+      return "its powers are not powers of two";
+    }
   }
   if (op.link_count - operands > 2) return "it has more than two addends";
   bool scaled = false;

@@ -1,8 +1,11 @@
 // Which arrays and rows the end of an op reads and writes.
+#include <algorithm>
+
 #include "ops.h"
 
 namespace dqa {
-Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block) {
+Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
+                  unsigned blocks) {
   const Buffer& out = run.buffer(op.output);
   const size_t first = block * kBlock, count = blocks_of(out) * kBlock;
   Epilogue e = {};
@@ -38,7 +41,23 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block) {
     e.out = reinterpret_cast<uint8_t*>(values_out +
                                        size_t{y} * out.width * out.channels + first);
   }
-  e.channels = out.channels - first < kBlock ? out.channels - first : kBlock;
+  e.channels = std::min<size_t>(out.channels - first, blocks * kBlock);
+  return e;
+}
+
+Epilogue Epilogue::block(unsigned number) const {
+  Epilogue e = *this;
+  const size_t first = number * kBlock;
+  e.channels = std::min(channels - first, kBlock);
+  for (const float** array : {&e.multiplier, &e.bias, &e.low, &e.high, &e.power}) {
+    if (*array != nullptr) *array += first;
+  }
+  const size_t bytes = type == Type::kFloat ? 4 : type == Type::kWide ? 2 : 1;
+  e.out += first * bytes;
+  for (unsigned k = 0; k < addends; ++k) {
+    e.addend[k].codes += first * (addend[k].wide ? 2 : 1);
+    e.addend[k].scale += first;
+  }
   return e;
 }
 

@@ -10,42 +10,13 @@
 
 namespace dqa {
 
-// Pixels that are computed together.
-constexpr unsigned kTile = 6;
+// Pixels that are computed together at most.
+constexpr unsigned kTile = 8;
 
-// What the tiles of one convolution share. A run is a stretch of inputs that lie one
-// behind the other, in groups of four: with dilation 1 all taps of a row are one run.
-struct ConvShape {
-  unsigned taps_y;
-  unsigned runs;       // of each row
-  size_t run_groups;   // in a run
-  size_t run_bytes;    // from a run to the next
-  size_t pixel_bytes;  // of the input, from an output pixel to the next
-  uint32_t interval;   // groups after which 16-bit sums may overflow
-};
+// Blocks of channels that are computed together at most.
+constexpr unsigned kBlocks = 4;
 
-// Sums for 16 output channels of `pixels` neighbours. `rows[y]` points to the first
-// input of tap row y. Weights: [tap y][run][group][16 outputs][4 inputs].
-using ConvKernel = void (*)(const ConvShape& shape, const uint8_t* const* rows,
-                            const int8_t* weights, const int32_t* start,
-                            int32_t (*sums)[kBlock]);
-
-struct DepthwiseShape {
-  unsigned taps_y, taps_x;
-  size_t tap_bytes;    // from a tap to the next in its row
-  size_t pixel_bytes;  // from an output pixel to the next
-  size_t weight_step;  // from a tap's weights to the next tap's
-  uint32_t interval;   // taps after which 16-bit sums may overflow
-};
-
-// The same for 16 channels, each by itself.
-using DepthwiseKernel = void (*)(const DepthwiseShape& shape,
-                                 const uint8_t* const* rows, unsigned pixels,
-                                 const int8_t* weights, const int32_t* start,
-                                 int32_t (*sums)[kBlock]);
-
-// From sums to codes; see `Op` in export/plan.py. Arrays begin at the first of the 16
-// channels.
+// From sums to codes; see `Op` in export/plan.py. Arrays begin at the first channel.
 struct Addend {
   const uint8_t* codes;
   const float* scale;
@@ -64,7 +35,7 @@ struct Epilogue {
   Addend addend[2];
   uint8_t* out;
   size_t out_bytes;  // from a pixel to the next
-  size_t channels;   // to write, up to 16
+  size_t channels;   // to write
 
   // Moves on to the next pixels.
   void advance(size_t pixels) {
@@ -73,10 +44,62 @@ struct Epilogue {
       addend[k].codes += pixels * addend[k].pixel_bytes;
     }
   }
+
+  // The same from a later block of 16 channels on, up to 16 of them.
+  Epilogue block(unsigned number) const;
 };
 
+// Up to 16 channels of some pixels.
 using FinishKernel = void (*)(const Epilogue& epilogue, const int32_t (*sums)[kBlock],
                               unsigned pixels);
+
+// Neighbouring pixels of a convolution, for blocks of 16 output channels. A run is a
+// stretch of inputs that lie one behind the other, in groups of four: with dilation 1
+// all taps of a row are one run.
+struct ConvRow {
+  unsigned taps_y;
+  unsigned runs;         // of each row
+  size_t run_groups;     // in a run
+  size_t run_bytes;      // from a run to the next
+  size_t pixel_bytes;    // of the input, from an output pixel to the next
+  bool wide;             // the input's codes
+  const uint8_t** rows;  // the first input of each tap row; kernels move them on
+  size_t pixels;
+  // Of each block: [tap y][run][group][16 outputs][4 inputs].
+  const int8_t* weights;
+  size_t block_bytes;
+  const int32_t* start;
+  // How many groups fit sums of 16 bits, stretch by stretch; NULL: not even one.
+  const uint32_t* stretches;
+  unsigned blocks;
+
+  void advance(size_t count) const {
+    for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
+  }
+};
+using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
+
+// The same for channels each by itself.
+struct DepthwiseRow {
+  unsigned taps_y, taps_x;
+  size_t tap_bytes;    // from a tap to the next in its row
+  size_t pixel_bytes;  // from an output pixel to the next
+  bool wide;
+  const uint8_t** rows;
+  size_t pixels;
+  const int8_t* weights;
+  size_t weight_step;  // from a tap's weights to the next tap's
+  const int32_t* start;
+  uint32_t interval;  // taps after which 16-bit sums may overflow
+  // For 64 channels: [tap x][four taps y][4][4][4 channels][4 taps y], where channel
+  // 16 j + 4 i + k is at [i][j][k].
+  const int8_t* woven;
+
+  void advance(size_t count) const {
+    for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
+  }
+};
+using DepthwiseKernel = void (*)(const DepthwiseRow& row, Epilogue* epilogue);
 
 // Rows of codes between a ring (shifted, with a zero) and what the codec stores.
 using WidenKernel = void (*)(const uint8_t* widen, size_t channels, size_t pixels,
@@ -98,20 +121,26 @@ using BlendKernel = void (*)(const Blend& blend, const uint8_t* const* corners,
                              size_t channels, uint8_t* out);
 
 struct RuntimeKernels {
-  ConvKernel conv[kTile];          // by pixels - 1; codes, 16-bit sums
-  ConvKernel conv_exact[kTile];    // codes, 32-bit sums
-  ConvKernel conv_wide[kTile];     // wide codes
-  DepthwiseKernel depthwise;       // codes, 16-bit sums
-  DepthwiseKernel depthwise_wide;  // wide codes
+  DqaIsa isa;
+  unsigned conv_blocks;  // that `conv` takes at most
+  ConvKernel conv;
+  DepthwiseKernel depthwise;  // 16 channels
+  // 64 channels of codes, to codes without addends; NULL: 16 at a time are as fast.
+  DepthwiseKernel depthwise64;
   FinishKernel finish;
   WidenKernel widen;
   NarrowKernel narrow;
   BlendKernel blend;
 };
 
+// The kernels of an instruction set, or the fastest ones (DQA_AUTO); NULL where it is
+// not compiled in or this machine lacks it.
+const RuntimeKernels* runtime_kernels(DqaIsa isa);
+
 const RuntimeKernels& scalar_runtime_kernels();
-// NULL where the instruction set is not compiled in or this machine lacks it.
 const RuntimeKernels* avx2_runtime_kernels();
+const RuntimeKernels* avx_vnni_runtime_kernels();
+const RuntimeKernels* avx512_runtime_kernels();
 
 }  // namespace dqa
 

@@ -28,8 +28,9 @@ void bilinear(const Run& run, const Op& op, uint32_t y);
 void depth_to_space(const Run& run, const Op& op, uint32_t y);
 void join(const Run& run, const Op& op, uint32_t y);
 
-// What they share: how sums of a block of channels of row y end, and
-Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block);
+// What they share: how sums of blocks of channels of row y end, and
+Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
+                  unsigned blocks);
 
 // copying pixels between a ring, whose pixels are padded, and packed ones.
 void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,

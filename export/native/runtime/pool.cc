@@ -28,7 +28,7 @@ void average(const Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
   for (size_t b = 0; b < blocks_of(out); ++b) {
-    Epilogue e = epilogue(run, op, y, b);
+    Epilogue e = epilogue(run, op, y, b, 1);
     e.averages = true;
     for (size_t x = 0; x < out.width; ++x) {
       const Span xs =

@@ -1,6 +1,7 @@
 // What convolutions need to know of their weights.
 #include "prepare.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace dqa {
@@ -34,22 +35,48 @@ Reach reach(int weight, int64_t peak) {
   return weight > 0 ? Reach{weight * peak, 0} : Reach{0, weight * peak};
 }
 
-}  // namespace
+// How the groups of a block's weights can be cut so that neither sum of two products
+// leaves int16 on the way.
+std::vector<uint32_t> stretches(const int8_t* weights, size_t count, int64_t peak) {
+  constexpr size_t kPairs = kBlock * kGroup / 2;
+  std::vector<uint32_t> found;
+  Reach sums[kPairs] = {};
+  uint32_t length = 0;
+  for (size_t g = 0; g < count; ++g, weights += kBlock * kGroup) {
+    Reach grown[kPairs], own[kPairs];
+    bool fits = true;
+    for (size_t i = 0; i < kPairs; ++i) {
+      const Reach first = reach(weights[2 * i], peak),
+                  second = reach(weights[2 * i + 1], peak);
+      own[i] = {first.first + second.first, first.second + second.second};
+      if (own[i].first > 32767 || own[i].second < -32768) return {};
+      grown[i] = {sums[i].first + own[i].first, sums[i].second + own[i].second};
+      fits = fits && grown[i].first <= 32767 && grown[i].second >= -32768;
+    }
+    if (!fits) {
+      found.push_back(length);
+      length = 0;
+    }
+    std::copy(fits ? grown : own, (fits ? grown : own) + kPairs, sums);
+    ++length;
+  }
+  found.push_back(length);
+  found.push_back(1);  // kernels look one ahead
+  return found;
+}
 
 Prepared prepare_conv(const Plan& plan, const Op& op) {
   const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
-  const Buffer& out = plan.buffers[op.output];
   const size_t groups = (in.channels + kGroup - 1) / kGroup;
   const size_t count = size_t{op.taps_y} * op.taps_x * groups;
-  const size_t blocks = blocks_of(out);
+  const size_t blocks = blocks_of(plan.buffers[op.output]);
+  const bool codes = in.type == Type::kCodes;
   Prepared made;
   made.start.resize(blocks * kBlock);
-  made.interval.resize(blocks);
   for (size_t b = 0; b < blocks; ++b) {
     const int8_t* const weights =
         reinterpret_cast<const int8_t*>(plan.constants + op.weights) +
         b * count * kBlock * kGroup;
-    uint32_t interval = static_cast<uint32_t>(count);
     for (size_t o = 0; o < kBlock; ++o) {
       int32_t sum = 0;
       for (size_t g = 0; g < count; ++g) {
@@ -57,22 +84,38 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
           sum += weights[(g * kBlock + o) * kGroup + i];
         }
       }
-      made.start[b * kBlock + o] = -sum * in.zero;
-      for (size_t pair = 0; pair < kGroup && in.type == Type::kCodes; pair += 2) {
-        const uint32_t fits = longest_run(count, [&](size_t g) {
-          const int8_t* const w = weights + (g * kBlock + o) * kGroup + pair;
-          const Reach first = reach(w[0], in.peak), second = reach(w[1], in.peak);
-          return Reach{first.first + second.first, first.second + second.second};
-        });
-        if (fits < interval) interval = fits;
-      }
+      made.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
     }
-    made.interval[b] = interval;
+    made.stretches.push_back(codes ? stretches(weights, count, in.peak)
+                                   : std::vector<uint32_t>());
   }
   return made;
 }
 
-Prepared prepare_depthwise(const Plan& plan, const Op& op) {
+// Weights for 64 channels at a time; see `DepthwiseRow`.
+std::vector<int8_t> weave(const Op& op, const int8_t* weights, size_t padded) {
+  constexpr size_t kTogether = 64, kTaps = 4;
+  const size_t fours = (op.taps_y + kTaps - 1) / kTaps;
+  std::vector<int8_t> woven;
+  woven.reserve((padded + kTogether - 1) / kTogether * kTogether * kTaps * fours *
+                op.taps_x);
+  for (size_t first = 0; first < padded; first += kTogether) {
+    for (size_t x = 0; x < op.taps_x; ++x) {
+      for (size_t y = 0; y < kTaps * fours; y += kTaps) {
+        for (size_t i = 0; i < kTogether * kTaps; ++i) {
+          const size_t part = i / 64, lane = i / 16 % 4, k = i / 4 % 4, tap = y + i % 4;
+          const size_t channel = first + 16 * lane + 4 * part + k;
+          const bool is_there = channel < padded && tap < op.taps_y;
+          woven.push_back(is_there ? weights[(tap * op.taps_x + x) * padded + channel]
+                                   : int8_t{0});
+        }
+      }
+    }
+  }
+  return woven;
+}
+
+Prepared prepare_depthwise(const Plan& plan, const Op& op, bool weaves) {
   const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
   const size_t taps = size_t{op.taps_y} * op.taps_x;
   const size_t padded = blocks_of(in) * kBlock;
@@ -80,22 +123,25 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op) {
       reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   Prepared made;
   made.start.resize(padded);
-  made.interval.assign(1, static_cast<uint32_t>(taps));
+  made.interval = static_cast<uint32_t>(taps);
   for (size_t c = 0; c < padded; ++c) {
     int32_t sum = 0;
     for (size_t t = 0; t < taps; ++t) sum += weights[t * padded + c];
-    made.start[c] = -sum * in.zero;
+    made.start[c] = in.type == Type::kCodes ? -sum * in.zero : 0;
     const uint32_t fits = longest_run(
         taps, [&](size_t t) { return reach(weights[t * padded + c], in.peak); });
-    if (fits < made.interval[0]) made.interval[0] = fits;
+    if (fits < made.interval) made.interval = fits;
   }
+  if (weaves) made.woven = weave(op, weights, padded);
   return made;
 }
 
-Prepared prepare(const Plan& plan, const Op& op) {
+}  // namespace
+
+Prepared prepare(const Plan& plan, const Op& op, bool weaves) {
   switch (op.code) {
     case Code::kConv: return prepare_conv(plan, op);
-    case Code::kDepthwise: return prepare_depthwise(plan, op);
+    case Code::kDepthwise: return prepare_depthwise(plan, op, weaves);
     default: return {};
   }
 }

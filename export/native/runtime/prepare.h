@@ -9,13 +9,17 @@
 
 namespace dqa {
 
-// For each block of 16 channels.
 struct Prepared {
-  std::vector<int32_t> start;      // what `zero` adds to the sums, taken off
-  std::vector<uint32_t> interval;  // groups that fit 16-bit sums; 0: none
+  std::vector<int32_t> start;  // by channel: what `zero` adds to the sums, taken off
+  // How many groups fit 16-bit sums, stretch by stretch, for each block of 16 channels;
+  // empty: not even one does.
+  std::vector<std::vector<uint32_t>> stretches;
+  uint32_t interval = 0;  // the same for the taps of any channel, wherever it begins
+  std::vector<int8_t> woven;  // see `DepthwiseRow`
 };
 
-Prepared prepare(const Plan& plan, const Op& op);
+// `weaves`: whether kernels want depthwise weights woven, too.
+Prepared prepare(const Plan& plan, const Op& op, bool weaves);
 
 }  // namespace dqa
 

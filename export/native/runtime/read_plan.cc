@@ -88,7 +88,8 @@ DqaStatus add_table(Plan* plan, DqaIsa isa, DqaError* error, uint32_t bits,
   const DqaTable description = {bits, extra,        is_signed,       channels,
                                 mask, scale.data(), residual.data(), base.data()};
   DqaCodec* codec = nullptr;
-  if (const DqaStatus status = dqa_codec_create(&description, isa, &codec, error)) {
+  if (const DqaStatus status = dqa_codec_create(
+          &description, isa == DQA_SCALAR ? isa : DQA_AUTO, &codec, error)) {
     return status;
   }
   Table made;

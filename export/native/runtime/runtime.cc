@@ -30,6 +30,8 @@ size_t values_of(const dqa::Plan& plan, const std::vector<uint16_t>& buffers,
 
 }  // namespace
 
+int dqa_runtime_has_isa(DqaIsa isa) { return dqa::runtime_kernels(isa) != nullptr; }
+
 DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                              const uint8_t* constants, size_t constants_size,
                              DqaIsa isa, DqaRuntime** runtime, DqaError* error) {
@@ -40,11 +42,14 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
             plan, plan_size, constants, constants_size, isa, &made->plan, error)) {
       return status;
     }
-    const dqa::RuntimeKernels* const fast = dqa::avx2_runtime_kernels();
-    made->kernels =
-        isa == DQA_SCALAR || fast == nullptr ? &dqa::scalar_runtime_kernels() : fast;
+    made->kernels = dqa::runtime_kernels(isa);
+    if (made->kernels == nullptr) {
+      return dqa::fail(error, DQA_BAD_ARGUMENT,
+                       "this machine, or this build, lacks instruction set %d", isa);
+    }
+    const bool weaves = made->kernels->depthwise64 != nullptr;
     for (const dqa::Op& op : made->plan.ops) {
-      made->prepared.push_back(dqa::prepare(made->plan, op));
+      made->prepared.push_back(dqa::prepare(made->plan, op, weaves));
     }
     *runtime = made.release();
     return DQA_OK;

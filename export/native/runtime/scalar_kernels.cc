@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels.h"
+#include "tiles.h"
 
 namespace dqa {
 namespace {
@@ -19,21 +20,18 @@ int32_t add(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
 }
 
-template <unsigned kPixels, bool kWide>
-void conv(const ConvShape& shape, const uint8_t* const* rows, const int8_t* weights,
-          const int32_t* start, int32_t (*sums)[kBlock]) {
-  for (unsigned p = 0; p < kPixels; ++p) std::memcpy(sums[p], start, sizeof sums[p]);
-  for (unsigned y = 0; y < shape.taps_y; ++y) {
-    for (unsigned run = 0; run < shape.runs; ++run) {
-      const uint8_t* const at = rows[y] + run * shape.run_bytes;
-      for (size_t g = 0; g < shape.run_groups; ++g, weights += kBlock * kGroup) {
-        for (unsigned p = 0; p < kPixels; ++p) {
-          const uint8_t* const pixel = at + p * shape.pixel_bytes;
-          for (size_t o = 0; o < kBlock; ++o) {
-            for (size_t i = 0; i < kGroup; ++i) {
-              sums[p][o] = add(sums[p][o], input<kWide>(pixel, g * kGroup + i) *
-                                               weights[o * kGroup + i]);
-            }
+template <bool kWide>
+void conv_pixel(const ConvRow& row, int32_t (*sums)[kBlock]) {
+  std::memcpy(sums[0], row.start, sizeof sums[0]);
+  const int8_t* weights = row.weights;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* const at = row.rows[y] + run * row.run_bytes;
+      for (size_t g = 0; g < row.run_groups; ++g, weights += kBlock * kGroup) {
+        for (size_t o = 0; o < kBlock; ++o) {
+          for (size_t i = 0; i < kGroup; ++i) {
+            sums[0][o] = add(
+                sums[0][o], input<kWide>(at, g * kGroup + i) * weights[o * kGroup + i]);
           }
         }
       }
@@ -42,17 +40,15 @@ void conv(const ConvShape& shape, const uint8_t* const* rows, const int8_t* weig
 }
 
 template <bool kWide>
-void depthwise(const DepthwiseShape& shape, const uint8_t* const* rows, unsigned pixels,
-               const int8_t* weights, const int32_t* start, int32_t (*sums)[kBlock]) {
-  for (unsigned p = 0; p < pixels; ++p) {
-    std::memcpy(sums[p], start, sizeof sums[p]);
-    const int8_t* w = weights;
-    for (unsigned y = 0; y < shape.taps_y; ++y) {
-      for (unsigned x = 0; x < shape.taps_x; ++x, w += shape.weight_step) {
-        const uint8_t* const at = rows[y] + p * shape.pixel_bytes + x * shape.tap_bytes;
-        for (size_t c = 0; c < kBlock; ++c) {
-          sums[p][c] = add(sums[p][c], input<kWide>(at, c) * w[c]);
-        }
+void depthwise_pixel(const DepthwiseRow& row, int32_t (*sums)[kBlock],
+                     size_t channels) {
+  std::memcpy(sums[0], row.start, sizeof sums[0]);
+  const int8_t* w = row.weights;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned x = 0; x < row.taps_x; ++x, w += row.weight_step) {
+      const uint8_t* const at = row.rows[y] + x * row.tap_bytes;
+      for (size_t c = 0; c < channels; ++c) {
+        sums[0][c] = add(sums[0][c], input<kWide>(at, c) * w[c]);
       }
     }
   }
@@ -141,22 +137,27 @@ void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
   }
 }
 
+void conv(const ConvRow& row, Epilogue* epilogue) {
+  const TileKernel<ConvRow> kernel = row.wide ? conv_pixel<true> : conv_pixel<false>;
+  run_tiles(row, &kernel, 1, finish, epilogue);
+}
+
+void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
+  for (size_t p = 0; p < row.pixels; ++p) {
+    int32_t sums[1][kBlock];
+    (row.wide ? depthwise_pixel<true> : depthwise_pixel<false>)(row, sums,
+                                                                epilogue->channels);
+    finish(*epilogue, sums, 1);
+    epilogue->advance(1);
+    row.advance(1);
+  }
+}
+
 }  // namespace
 
 const RuntimeKernels& scalar_runtime_kernels() {
   static constexpr RuntimeKernels kKernels = {
-      {conv<1, false>, conv<2, false>, conv<3, false>, conv<4, false>, conv<5, false>,
-       conv<6, false>},
-      {conv<1, false>, conv<2, false>, conv<3, false>, conv<4, false>, conv<5, false>,
-       conv<6, false>},
-      {conv<1, true>, conv<2, true>, conv<3, true>, conv<4, true>, conv<5, true>,
-       conv<6, true>},
-      depthwise<false>,
-      depthwise<true>,
-      finish,
-      widen,
-      narrow,
-      blend};
+      DQA_SCALAR, 1, conv, depthwise, nullptr, finish, widen, narrow, blend};
   return kKernels;
 }
 

@@ -54,8 +54,8 @@ const Kernels* kernels_for(DqaIsa isa) {
     case DQA_SCALAR: return &scalar_kernels();
     case DQA_AVX2: return avx2_kernels();
     case DQA_NEON: return neon_kernels();
+    default: return nullptr;
   }
-  return nullptr;
 }
 
 template <typename T>

@@ -38,7 +38,16 @@ typedef enum { DQA_RAW = 0, DQA_RESIDUAL = 1, DQA_ALL = 2 } DqaStorage;
 typedef enum { DQA_FLOAT32 = 0, DQA_CODES = 1 } DqaType;
 
 /* Instruction sets; all give the same bytes. */
-typedef enum { DQA_AUTO = 0, DQA_SCALAR = 1, DQA_AVX2 = 2, DQA_NEON = 3 } DqaIsa;
+typedef enum {
+  DQA_AUTO = 0,
+  DQA_SCALAR = 1,
+  DQA_AVX2 = 2,
+  DQA_NEON = 3,
+  /* The runtime alone has these: */
+  DQA_AVX_VNNI = 4,
+  DQA_AVX512_VNNI = 5,
+  DQA_NEON_DOT = 6
+} DqaIsa;
 
 /* One layer's table, as in DQA_RESIDUAL. The arrays are copied. */
 typedef struct {

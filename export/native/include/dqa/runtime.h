@@ -17,6 +17,9 @@ extern "C" {
 
 typedef struct DqaRuntime DqaRuntime;
 
+/* Whether this machine and this build have an instruction set. */
+DQA_EXPORT int dqa_runtime_has_isa(DqaIsa isa);
+
 /* Reads and checks a plan. `constants` is not copied: it must outlive the runtime and
  * be aligned to 4 bytes. The plan is not needed any more afterwards. */
 DQA_EXPORT DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,

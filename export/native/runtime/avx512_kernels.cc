@@ -1,0 +1,384 @@
+// The path for x86-64 with AVX-512 and its dot products (VNNI): sums stay in registers
+// until they are codes.
+#include "kernels.h"
+#include "tiles.h"
+
+#if defined(__x86_64__)
+
+// gcc 12 warns of its own headers (bug 105593), at the end of the functions inlined
+// here.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#define TARGET_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define INLINE_AVX512                                                     \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"), \
+                 always_inline)) inline
+
+namespace dqa {
+namespace {
+
+INLINE_AVX512 __m512i load(const void* at) { return _mm512_loadu_si512(at); }
+
+INLINE_AVX512 __m512i four_bytes(const uint8_t* at) {
+  int32_t value;
+  std::memcpy(&value, at, sizeof value);
+  return _mm512_set1_epi32(value);
+}
+
+INLINE_AVX512 __mmask16 first16(size_t count) {
+  return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffffu);
+}
+
+// How far powers of two shift.
+INLINE_AVX512 __m512i shifts(const float* powers) {
+  return _mm512_sub_epi32(_mm512_srli_epi32(load(powers), 23), _mm512_set1_epi32(127));
+}
+
+// Sums of 16 channels of a pixel as values; nothing is read behind the last channel:
+// another thread may be writing there.
+INLINE_AVX512 __m512 value16(const Epilogue& e, __m512i sum, unsigned pixel, size_t at,
+                             __mmask16 mask) {
+  __m512 v = _mm512_loadu_ps(e.bias + at);
+  if (e.multiplier != nullptr) {
+    __m512 s = _mm512_cvtepi32_ps(sum);
+    if (e.averages) s = _mm512_mul_ps(s, _mm512_set1_ps(e.share));
+    v = _mm512_add_ps(_mm512_mul_ps(s, _mm512_loadu_ps(e.multiplier + at)), v);
+  }
+  for (unsigned k = 0; k < e.addends; ++k) {
+    const Addend& a = e.addend[k];
+    const uint8_t* const codes = a.codes + pixel * a.pixel_bytes;
+    const __m512i code =
+        a.wide ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, codes + 2 * at))
+               : _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes + at));
+    const __m512 centred =
+        _mm512_cvtepi32_ps(_mm512_sub_epi32(code, _mm512_set1_epi32(a.zero)));
+    v = _mm512_add_ps(v, _mm512_mul_ps(centred, _mm512_loadu_ps(a.scale + at)));
+  }
+  return _mm512_min_ps(_mm512_max_ps(v, _mm512_loadu_ps(e.low + at)),
+                       _mm512_loadu_ps(e.high + at));
+}
+
+INLINE_AVX512 void finish_block(const Epilogue& e, __m512i sum, unsigned pixel,
+                                unsigned block) {
+  const size_t at = block * kBlock;
+  const __mmask16 mask = first16(e.channels - at);
+  const __m512 v = value16(e, sum, pixel, at, mask);
+  uint8_t* const out = e.out + pixel * e.out_bytes;
+  if (e.type == Type::kFloat) {
+    _mm512_mask_storeu_ps(out + 4 * at, mask, v);
+    return;
+  }
+  const __m512i code = _mm512_cvtps_epi32(v);
+  if (e.type == Type::kWide) {
+    _mm256_mask_storeu_epi16(out + 2 * at, mask, _mm512_cvtsepi32_epi16(code));
+    return;
+  }
+  const __m512i shifted = _mm512_add_epi32(
+      _mm512_sllv_epi32(code, shifts(e.power + at)), _mm512_set1_epi32(e.zero));
+  _mm_mask_storeu_epi8(out + at, mask, _mm512_cvtepi32_epi8(shifted));
+}
+
+// Two whole blocks of codes.
+INLINE_AVX512 void finish_pair(const Epilogue& e, __m512i sum0, __m512i sum1,
+                               unsigned pixel, unsigned block, __m512i shift,
+                               __m512i zero) {
+  const size_t at = block * kBlock;
+  const __m512i code0 = _mm512_cvtps_epi32(value16(e, sum0, pixel, at, 0xffff));
+  const __m512i code1 = _mm512_cvtps_epi32(value16(e, sum1, pixel, at + 16, 0xffff));
+  const __m512i words = _mm512_add_epi16(
+      _mm512_sllv_epi16(_mm512_packs_epi32(code0, code1), shift), zero);
+  const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(e.out + pixel * e.out_bytes + at),
+                      _mm256_permutevar8x32_epi32(_mm512_cvtepi16_epi8(words), order));
+}
+
+template <unsigned kPixels, unsigned kCount>
+INLINE_AVX512 void finish_tile(const Epilogue& e,
+                               const __m512i (&sums)[kPixels][kCount]) {
+  constexpr unsigned kSecond = kCount > 1 ? 1 : 0;
+  if (kCount == 2 && e.type == Type::kCodes && e.channels == 2 * kBlock) {
+    const __m512i shift = _mm512_packs_epi32(shifts(e.power), shifts(e.power + 16));
+    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
+    for (unsigned p = 0; p < kPixels; ++p) {
+      finish_pair(e, sums[p][0], sums[p][kSecond], p, 0, shift, zero);
+    }
+    return;
+  }
+  for (unsigned p = 0; p < kPixels; ++p) {
+    for (unsigned b = 0; b < kCount; ++b) finish_block(e, sums[p][b], p, b);
+  }
+}
+
+template <unsigned kPixels, unsigned kCount>
+TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
+  __m512i sums[kPixels][kCount];
+  for (unsigned b = 0; b < kCount; ++b) {
+    for (unsigned p = 0; p < kPixels; ++p) sums[p][b] = load(row.start + b * kBlock);
+  }
+  const int8_t* weights = row.weights;
+  const size_t step = row.pixel_bytes;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* at = row.rows[y] + run * row.run_bytes;
+      const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
+      for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
+        __m512i w[kCount];
+        for (unsigned b = 0; b < kCount; ++b)
+          w[b] = load(weights + b * row.block_bytes);
+        const uint8_t* const far = at + 4 * step;
+        for (unsigned p = 0; p < kPixels; ++p) {
+          const __m512i x = four_bytes(p < 4 ? at + p * step : far + (p - 4) * step);
+          for (unsigned b = 0; b < kCount; ++b) {
+            sums[p][b] = _mm512_dpbusd_epi32(sums[p][b], x, w[b]);
+          }
+        }
+      }
+    }
+  }
+  finish_tile<kPixels, kCount>(e, sums);
+}
+
+// Codes of 16 bits as 256 (high - 128) + low + 256 * 128, with bytes high and low from
+// 0 to 255.
+template <unsigned kPixels, unsigned kCount>
+TARGET_AVX512 void conv_wide_tile(const ConvRow& row, const Epilogue& e) {
+  __m512i low[kPixels][kCount], high[kPixels][kCount], all[kCount];
+  for (unsigned b = 0; b < kCount; ++b) {
+    all[b] = _mm512_setzero_si512();
+    for (unsigned p = 0; p < kPixels; ++p) {
+      low[p][b] = load(row.start + b * kBlock);
+      high[p][b] = _mm512_setzero_si512();
+    }
+  }
+  const __m128i apart =
+      _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m128i offset = _mm_setr_epi32(0, static_cast<int>(0x80808080u), 0, 0);
+  const __m512i half = _mm512_set1_epi8(static_cast<char>(0x80));
+  const int8_t* weights = row.weights;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* at = row.rows[y] + run * row.run_bytes;
+      const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
+      for (; weights != end; weights += kBlock * kGroup, at += 2 * kGroup) {
+        __m512i w[kCount];
+        for (unsigned b = 0; b < kCount; ++b) {
+          w[b] = load(weights + b * row.block_bytes);
+          all[b] = _mm512_dpbusd_epi32(all[b], half, w[b]);
+        }
+        for (unsigned p = 0; p < kPixels; ++p) {
+          const __m128i codes = _mm_loadl_epi64(
+              reinterpret_cast<const __m128i*>(at + p * row.pixel_bytes));
+          const __m128i bytes = _mm_xor_si128(_mm_shuffle_epi8(codes, apart), offset);
+          const __m512i x = _mm512_broadcastd_epi32(bytes);
+          const __m512i y8 = _mm512_broadcastd_epi32(_mm_srli_si128(bytes, 4));
+          for (unsigned b = 0; b < kCount; ++b) {
+            low[p][b] = _mm512_dpbusd_epi32(low[p][b], x, w[b]);
+            high[p][b] = _mm512_dpbusd_epi32(high[p][b], y8, w[b]);
+          }
+        }
+      }
+    }
+  }
+  for (unsigned p = 0; p < kPixels; ++p) {
+    for (unsigned b = 0; b < kCount; ++b) {
+      const __m512i centred = _mm512_sub_epi32(high[p][b], all[b]);
+      low[p][b] = _mm512_add_epi32(low[p][b], _mm512_slli_epi32(centred, 8));
+    }
+  }
+  finish_tile<kPixels, kCount>(e, low);
+}
+
+using Tile = void (*)(const ConvRow&, const Epilogue&);
+
+constexpr Tile kTiles[2][8] = {
+    {conv_tile<1, 1>, conv_tile<2, 1>, conv_tile<3, 1>, conv_tile<4, 1>,
+     conv_tile<5, 1>, conv_tile<6, 1>, conv_tile<7, 1>, conv_tile<8, 1>},
+    {conv_tile<1, 2>, conv_tile<2, 2>, conv_tile<3, 2>, conv_tile<4, 2>,
+     conv_tile<5, 2>, conv_tile<6, 2>, conv_tile<7, 2>, conv_tile<8, 2>}};
+constexpr Tile kWideTiles[2][4] = {{conv_wide_tile<1, 1>, conv_wide_tile<2, 1>,
+                                    conv_wide_tile<3, 1>, conv_wide_tile<4, 1>},
+                                   {conv_wide_tile<1, 2>, conv_wide_tile<2, 2>,
+                                    conv_wide_tile<3, 2>, conv_wide_tile<4, 2>}};
+
+void conv(const ConvRow& row, Epilogue* e) {
+  const unsigned most = row.wide ? 4 : 8;
+  const Tile* const tiles =
+      row.wide ? kWideTiles[row.blocks - 1] : kTiles[row.blocks - 1];
+  for (size_t left = row.pixels; left > 0;) {
+    const unsigned pixels = next_tile(left, most);
+    tiles[pixels - 1](row, *e);
+    e->advance(pixels);
+    row.advance(pixels);
+    left -= pixels;
+  }
+}
+
+// 64 channels lie in four registers: part j holds channels 4 j .. 4 j + 3 of each 16,
+// as unpacking leaves them and packing wants them.
+struct Parts {
+  __m512i part[4];
+};
+
+// An array of up to 64 channels in that order.
+INLINE_AVX512 void part_array(const void* from, size_t lanes, void* to) {
+  const uint8_t* const in = static_cast<const uint8_t*>(from);
+  uint8_t* const out = static_cast<uint8_t*>(to);
+  for (size_t lane = 0; lane < lanes; ++lane) {
+    for (size_t j = 0; j < 4; ++j) {
+      std::memcpy(out + 64 * j + 16 * lane, in + 64 * lane + 16 * j, 16);
+    }
+  }
+}
+
+// Four taps below each other, next to each other.
+INLINE_AVX512 Parts weave(const uint8_t* const* rows, size_t offset, unsigned taps,
+                          __mmask64 mask) {
+  __m512i r[4];
+  for (unsigned t = 0; t < 4; ++t) {
+    r[t] = t < taps ? _mm512_maskz_loadu_epi8(mask, rows[t] + offset)
+                    : _mm512_setzero_si512();
+  }
+  const __m512i a = _mm512_unpacklo_epi8(r[0], r[1]),
+                b = _mm512_unpackhi_epi8(r[0], r[1]),
+                c = _mm512_unpacklo_epi8(r[2], r[3]),
+                d = _mm512_unpackhi_epi8(r[2], r[3]);
+  return {{_mm512_unpacklo_epi16(a, c), _mm512_unpackhi_epi16(a, c),
+           _mm512_unpacklo_epi16(b, d), _mm512_unpackhi_epi16(b, d)}};
+}
+
+struct PartArrays {
+  alignas(64) int32_t start[4][16];
+  alignas(64) float multiplier[4][16], bias[4][16], low[4][16], high[4][16];
+  alignas(64) float power[4][16];
+};
+
+INLINE_AVX512 void finish_parts(const Epilogue& e, const PartArrays& arrays,
+                                const __m512i (&shift)[2], const __m512i (&sums)[4],
+                                size_t pixel, __mmask64 mask) {
+  __m512i codes[4];
+  for (unsigned j = 0; j < 4; ++j) {
+    const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]),
+                                                 _mm512_load_ps(arrays.multiplier[j])),
+                                   _mm512_load_ps(arrays.bias[j]));
+    codes[j] = _mm512_cvtps_epi32(
+        _mm512_min_ps(_mm512_max_ps(v, _mm512_load_ps(arrays.low[j])),
+                      _mm512_load_ps(arrays.high[j])));
+  }
+  const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
+  const __m512i first = _mm512_add_epi16(
+      _mm512_sllv_epi16(_mm512_packs_epi32(codes[0], codes[1]), shift[0]), zero);
+  const __m512i second = _mm512_add_epi16(
+      _mm512_sllv_epi16(_mm512_packs_epi32(codes[2], codes[3]), shift[1]), zero);
+  _mm512_mask_storeu_epi8(e.out + pixel * e.out_bytes, mask,
+                          _mm512_packus_epi16(first, second));
+}
+
+TARGET_AVX512 void depthwise64(const DepthwiseRow& row, Epilogue* e) {
+  const size_t lanes = (e->channels + 15) / 16;
+  const __mmask64 mask =
+      e->channels < 64 ? (uint64_t{1} << e->channels) - 1 : ~uint64_t{0};
+  PartArrays arrays = {};
+  part_array(row.start, lanes, arrays.start);
+  part_array(e->multiplier, lanes, arrays.multiplier);
+  part_array(e->bias, lanes, arrays.bias);
+  part_array(e->low, lanes, arrays.low);
+  part_array(e->high, lanes, arrays.high);
+  part_array(e->power, lanes, arrays.power);
+  const __m512i shift[2] = {
+      _mm512_packs_epi32(shifts(arrays.power[0]), shifts(arrays.power[1])),
+      _mm512_packs_epi32(shifts(arrays.power[2]), shifts(arrays.power[3]))};
+  const uint8_t* const* const rows = row.rows;
+  if (row.taps_x == 3 && row.taps_y <= 4 && row.tap_bytes == row.pixel_bytes) {
+    // Neighbouring windows share columns: each is woven once.
+    __m512i w[3][4], sums[3][4];
+    for (unsigned x = 0; x < 3; ++x) {
+      for (unsigned j = 0; j < 4; ++j) w[x][j] = load(row.woven + 256 * x + 64 * j);
+    }
+    Parts column = weave(rows, 0, row.taps_y, mask);
+    for (unsigned j = 0; j < 4; ++j) {
+      sums[0][j] = _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
+    }
+    column = weave(rows, row.tap_bytes, row.taps_y, mask);
+    for (unsigned j = 0; j < 4; ++j) {
+      sums[0][j] = _mm512_dpbusd_epi32(sums[0][j], column.part[j], w[1][j]);
+      sums[1][j] = _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
+    }
+    for (size_t p = 0; p < row.pixels; ++p) {
+      column = weave(rows, (p + 2) * row.tap_bytes, row.taps_y, mask);
+      for (unsigned j = 0; j < 4; ++j) {
+        sums[0][j] = _mm512_dpbusd_epi32(sums[0][j], column.part[j], w[2][j]);
+        sums[1][j] = _mm512_dpbusd_epi32(sums[1][j], column.part[j], w[1][j]);
+        sums[2][j] =
+            _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
+      }
+      finish_parts(*e, arrays, shift, sums[0], p, mask);
+      for (unsigned j = 0; j < 4; ++j) {
+        sums[0][j] = sums[1][j];
+        sums[1][j] = sums[2][j];
+      }
+    }
+    return;
+  }
+  for (size_t p = 0; p < row.pixels; ++p) {
+    __m512i sums[4];
+    for (unsigned j = 0; j < 4; ++j) sums[j] = load(arrays.start[j]);
+    const int8_t* weights = row.woven;
+    for (unsigned x = 0; x < row.taps_x; ++x) {
+      for (unsigned y = 0; y < row.taps_y; y += 4, weights += 256) {
+        const Parts column = weave(rows + y, p * row.pixel_bytes + x * row.tap_bytes,
+                                   row.taps_y - y, mask);
+        for (unsigned j = 0; j < 4; ++j) {
+          sums[j] =
+              _mm512_dpbusd_epi32(sums[j], column.part[j], load(weights + 64 * j));
+        }
+      }
+    }
+    finish_parts(*e, arrays, shift, sums, p, mask);
+  }
+}
+
+TARGET_AVX512 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
+                          unsigned pixels) {
+  for (unsigned p = 0; p < pixels; ++p) finish_block(e, load(sums[p]), p, 0);
+}
+
+bool is_there() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+}  // namespace
+
+const RuntimeKernels* avx512_runtime_kernels() {
+  static const RuntimeKernels* const found = []() -> const RuntimeKernels* {
+    const RuntimeKernels* const avx2 = avx2_runtime_kernels();
+    if (avx2 == nullptr || !is_there()) return nullptr;
+    static RuntimeKernels kernels = *avx2;
+    kernels.isa = DQA_AVX512_VNNI;
+    kernels.conv_blocks = 2;
+    kernels.conv = conv;
+    kernels.depthwise64 = depthwise64;
+    kernels.finish = finish;
+    return &kernels;
+  }();
+  return found;
+}
+
+}  // namespace dqa
+
+#else
+
+namespace dqa {
+const RuntimeKernels* avx512_runtime_kernels() { return nullptr; }
+}  // namespace dqa
+
+#endif
