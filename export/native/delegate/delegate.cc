@@ -181,9 +181,9 @@ bool read_isa(const char* name, DqaIsa* isa) {
   constexpr struct {
     const char* name;
     DqaIsa isa;
-  } kNames[] = {{"auto", DQA_AUTO},         {"scalar", DQA_SCALAR},
-                {"avx2", DQA_AVX2},         {"avx-vnni", DQA_AVX_VNNI},
-                {"neon", DQA_NEON},         {"avx512-vnni", DQA_AVX512_VNNI},
+  } kNames[] = {{"auto", DQA_AUTO},        {"scalar", DQA_SCALAR},
+                {"avx2", DQA_AVX2},        {"avx-vnni", DQA_AVX_VNNI},
+                {"neon", DQA_NEON},        {"avx512-vnni", DQA_AVX512_VNNI},
                 {"neon-dot", DQA_NEON_DOT}};
   for (const auto& known : kNames) {
     if (std::strcmp(name, known.name) != 0) continue;
