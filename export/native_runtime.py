@@ -94,13 +94,17 @@ class NativeRuntime:
         constants: Bytes of its weights and arrays.
         isa: String. One of `ISAS`. Defaults to `"auto"`: the fastest that this machine
             has.
+        threads: Integer. Threads of a run, 1 to 64; results do not depend on it.
+            Defaults to `1`.
 
     Raises:
         RuntimeMissingError: If the runtime was not built.
         RuntimeFailure: If it refuses the plan.
     """
 
-    def __init__(self, plan: bytes, constants: bytes, isa: str = "auto") -> None:
+    def __init__(
+        self, plan: bytes, constants: bytes, isa: str = "auto", threads: int = 1
+    ) -> None:
         self._library = _load()
         self._handle = ctypes.c_void_p()
         self._constants = _aligned(len(constants))
@@ -112,6 +116,7 @@ class NativeRuntime:
             ctypes.c_void_p(self._constants.ctypes.data),
             ctypes.c_size_t(len(constants)),
             ISAS[isa],
+            ctypes.c_uint32(threads),
             ctypes.byref(self._handle),
             ctypes.byref(error),
         )
@@ -181,8 +186,12 @@ class NativeRuntime:
         self._library.dqa_runtime_observe(self._handle, self._observer, None)
 
     def profile(self) -> NDArray[np.float64]:
-        """An array of seconds by `Code`, to which runs add from now on."""
-        self._seconds = np.zeros(len(Code))
+        """An array of seconds to which runs add from now on.
+
+        By `Code`, summed over threads; last those of the convolutions' in which sums
+        became codes.
+        """
+        self._seconds = np.zeros(len(Code) + 1)
         self._library.dqa_runtime_profile(
             self._handle, ctypes.c_void_p(self._seconds.ctypes.data)
         )

@@ -140,8 +140,10 @@ def check(program, seed=0):
     plan, constants = schedule(program)
     x = np.random.default_rng(seed).normal(size=program.inputs[0]).astype(np.float32)
     outputs, written = Reference(plan, constants)([x])
-    for isa in machine_isas():
-        run = NativeRuntime(plan.encode(), constants, isa)
+    isas = machine_isas()
+    cases = [(isa, 1) for isa in isas] + [(isas[-1], 2), (isas[0], 3)]
+    for isa, threads in cases:
+        run = NativeRuntime(plan.encode(), constants, isa, threads)
         rows = []
 
         def seen(op, row, codes, rows=rows):

@@ -97,6 +97,12 @@ TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor
   return kTfLiteError;
 }
 
+// The interpreter's number of threads; -1 leaves it to the runtime.
+uint32_t threads_of(const TfLiteContext* context) {
+  const int wanted = context->recommended_num_threads;
+  return wanted < 1 ? 1 : wanted > 16 ? 16 : static_cast<uint32_t>(wanted);
+}
+
 TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   auto* const kernel = static_cast<Kernel*>(node->user_data);
   if (kernel == nullptr) return refuse(context, -1, "no memory");
@@ -115,13 +121,13 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     DqaError error;
     if (dqa_runtime_create(static_cast<const uint8_t*>(plan->data), plan->bytes,
                            static_cast<const uint8_t*>(constants->data),
-                           constants->bytes, kernel->options.isa, &runtime,
-                           &error) != DQA_OK) {
+                           constants->bytes, kernel->options.isa, threads_of(context),
+                           &runtime, &error) != DQA_OK) {
       return refuse(context, kernel->node, error.message);
     }
     kernel->runtime.reset(runtime);
   }
-  const DqaRuntime* const runtime = kernel->runtime.get();
+  DqaRuntime* const runtime = kernel->runtime.get();
   const auto inputs = static_cast<uint32_t>(activations);
   const auto outputs = static_cast<uint32_t>(kernel->outputs.size());
   if (dqa_runtime_input_size(runtime, inputs) != 0 ||

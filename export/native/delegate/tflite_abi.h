@@ -86,6 +86,7 @@ struct TfLiteContext {  // goes on
                                                         TfLiteRegistration,
                                                         const TfLiteIntArray* nodes,
                                                         TfLiteDelegate*);
+  int recommended_num_threads;
 };
 
 struct TfLiteDelegate {

@@ -52,7 +52,7 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
         const uint16_t read = link(plan, op, k).buffer;
         const Buffer& b = plan.buffers[read];
         const bool there = b.kind == Kind::kInput ||
-                           (b.kind == Kind::kStored && written[read] != kNone) ||
+                           (b.kind == Kind::kStored && written[read] < s) ||
                            (is_ring(b) && written[read] == s);
         if (!there) return corrupt(error, "it reads what was not written", next);
       }
@@ -73,26 +73,29 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
 }
 
 DqaStatus check_rings(const Plan& plan, DqaError* error) {
-  std::vector<uint32_t> rows(2 * plan.buffers.size());
-  return walk(
-      plan, &rows, [](size_t) { return DQA_OK; },
-      [&](size_t index, Rows todo) {
-        const Op& op = plan.ops[index];
-        const Buffer& output = plan.buffers[op.output];
-        if (is_ring(output) && todo.end - todo.first > output.rows) {
-          return corrupt(error, "its ring is too small", index);
-        }
-        for (size_t k = 0; k < op.link_count; ++k) {
-          const Buffer& b = plan.buffers[link(plan, op, k).buffer];
-          if (!is_ring(b)) continue;
-          const Rows read = rows_read(plan, op, link(plan, op, k), todo);
-          const uint32_t done = rows[link(plan, op, k).buffer];
-          if (read.end > done || done - read.first > b.rows) {
-            return corrupt(error, "it reads rows that its ring does not hold", index);
+  Progress at(plan);
+  for (const Stage& stage : plan.stages) {
+    const DqaStatus status =
+        walk(plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo) {
+          const Op& op = plan.ops[index];
+          const Buffer& output = plan.buffers[op.output];
+          if (is_ring(output) && todo.end - todo.first > output.rows) {
+            return corrupt(error, "its ring is too small", index);
           }
-        }
-        return DQA_OK;
-      });
+          for (size_t k = 0; k < op.link_count; ++k) {
+            const Buffer& b = plan.buffers[link(plan, op, k).buffer];
+            if (!is_ring(b)) continue;
+            const Rows read = rows_read(plan, op, link(plan, op, k), todo);
+            const uint32_t done = at.done[link(plan, op, k).buffer];
+            if (read.end > done || done - read.first > b.rows) {
+              return corrupt(error, "it reads rows that its ring does not hold", index);
+            }
+          }
+          return DQA_OK;
+        });
+    if (status != DQA_OK) return status;
+  }
+  return DQA_OK;
 }
 
 }  // namespace dqa

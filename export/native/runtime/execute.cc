@@ -19,38 +19,56 @@ void clear_rings(const Run& run, const Stage& stage) {
   }
 }
 
+void save_rows(const Run& run) {
+  for (const Saved& saved : run.share->saved) {
+    const Buffer& b = run.buffer(saved.buffer);
+    std::memcpy(run.arena + saved.offset, run.stored_row(b, saved.row),
+                b.size / b.height);
+  }
+}
+
 DqaStatus compute_row(Run& run, const Op& op, uint32_t y) {
   switch (op.code) {
     case Code::kRead: read(run, op, y); break;
     case Code::kLoad: return load(run, op, y);
     case Code::kStore: return store(run, op, y);
-    case Code::kCombine: combine(run, op, y); break;
-    case Code::kAverage: average(run, op, y); break;
     case Code::kMaximum: maximum(run, op, y); break;
     case Code::kNearest: nearest(run, op, y); break;
     case Code::kBilinear: bilinear(run, op, y); break;
     case Code::kJoin: join(run, op, y); break;
     case Code::kDepthToSpace: depth_to_space(run, op, y); break;
-    case Code::kConv:
-    case Code::kDepthwise: break;
+    default: break;
   }
   return DQA_OK;
 }
 
 DqaStatus compute(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
-  if (op.code == Code::kConv) {
-    conv(run, index, todo);
-    return DQA_OK;
+  const size_t blocks = blocks_of(run.buffer(op.output));
+  switch (op.code) {
+    case Code::kConv:
+      conv(run, index, run.piece(todo, blocks, run.kernels.conv_blocks));
+      return DQA_OK;
+    case Code::kDepthwise: depthwise(run, index, todo); return DQA_OK;
+    case Code::kCombine: combine(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
+    case Code::kAverage: average(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
+    default: break;
   }
-  if (op.code == Code::kDepthwise) {
-    depthwise(run, index, todo);
-    return DQA_OK;
-  }
-  for (uint32_t y = todo.first; y < todo.end; ++y) {
+  const Piece piece = run.piece(todo, 1, 1);
+  if (piece.first_block == piece.end_block) return DQA_OK;
+  for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
     if (const DqaStatus status = compute_row(run, op, y)) return status;
   }
   return DQA_OK;
+}
+
+DqaStatus timed(Run& run, size_t index, Rows todo) {
+  if (run.times == nullptr) return compute(run, index, todo);
+  const auto start = std::chrono::steady_clock::now();
+  const DqaStatus status = compute(run, index, todo);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  run.times->ops[static_cast<size_t>(run.plan.ops[index].code)] += spent.count();
+  return status;
 }
 
 void show(const Run& run, const Watch& watch, size_t index, Rows done) {
@@ -62,35 +80,148 @@ void show(const Run& run, const Watch& watch, size_t index, Rows done) {
   }
 }
 
-DqaStatus visit(Run& run, const Watch& watch, size_t index, Rows todo) {
-  if (watch.seconds == nullptr) return compute(run, index, todo);
-  const auto start = std::chrono::steady_clock::now();
-  const DqaStatus status = compute(run, index, todo);
-  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-  watch.seconds[static_cast<size_t>(run.plan.ops[index].code)] += spent.count();
-  return status;
-}
+// One run on all threads.
+class Execution {
+ public:
+  Execution(const Program& program, Crew* crew, const void* const* inputs,
+            float* const* outputs, uint8_t* arena)
+      : program_(program),
+        plan_(program.plan),
+        crew_(*crew),
+        threads_(static_cast<unsigned>(program.division.workers.size())),
+        slots_(plan_.inputs.size()),
+        most_(threads_ * plan_.ops.size()),
+        times_(program.watch.seconds == nullptr ? 0 : threads_),
+        statuses_(threads_, DQA_OK) {
+    size_t widest = 0;
+    for (const uint16_t input : plan_.inputs) {
+      const Buffer& b = plan_.buffers[input];
+      widest = std::max(widest, size_t{b.width} * b.channels);
+    }
+    runs_.reserve(threads_);
+    for (unsigned t = 0; t < threads_; ++t) {
+      runs_.push_back({plan_, program.prepared, *program.kernels,
+                       program.division.workers[t], inputs, outputs, arena,
+                       slots_.data(), times_.empty() ? nullptr : &times_[t],
+                       std::vector<float>(widest)});
+      progress_.emplace_back(plan_);
+    }
+  }
+
+  DqaStatus operator()(DqaError* error) {
+    crew_.run([this](unsigned thread) { work(thread); });
+    if (double* const seconds = program_.watch.seconds) {
+      for (const Times& times : times_) {
+        for (size_t i = 0; i < kCodes; ++i) seconds[i] += times.ops[i];
+        seconds[kCodes] += times.requantize;
+      }
+    }
+    for (unsigned t = 0; t < threads_; ++t) {
+      if (statuses_[t] == DQA_OK) continue;
+      if (error != nullptr) *error = runs_[t].error;
+      return statuses_[t];
+    }
+    return DQA_OK;
+  }
+
+ private:
+  void work(unsigned thread) {
+    Run& run = runs_[thread];
+    for (size_t i = 0; i < plan_.ops.size(); ++i) {
+      if (plan_.ops[i].code != Code::kRead) continue;
+      most_[thread * plan_.ops.size() + i] =
+          measure(run, plan_.ops[i], thread, threads_);
+    }
+    crew_.meet();
+    if (thread == 0) begun_ = begin();
+    crew_.meet();
+    statuses_[thread] = begun_;
+    if (begun_ != DQA_OK) return;
+    for (size_t s = 0; s < plan_.stages.size(); ++s) {
+      run.share = &run.worker.shares[s];
+      if (program_.division.together[s]) {
+        stage_together(run, thread, plan_.stages[s]);
+      } else {
+        stage_apart(run, thread, s);
+      }
+    }
+  }
+
+  // What comes in front of the first stage.
+  DqaStatus begin() {
+    Run& run = runs_[0];
+    for (size_t i = 0; i < plan_.ops.size(); ++i) {
+      if (plan_.ops[i].code != Code::kRead) continue;
+      int32_t most = 0;
+      for (unsigned t = 0; t < threads_; ++t) {
+        most = std::max(most, most_[t * plan_.ops.size() + i]);
+      }
+      if (const DqaStatus status = set_slot(run, plan_.ops[i], most)) return status;
+    }
+    for (const Op& op : plan_.ops) scale_arrays(run, op);
+    return DQA_OK;
+  }
+
+  // Each thread its own strips.
+  void stage_apart(Run& run, unsigned thread, size_t s) {
+    const Stage& stage = plan_.stages[s];
+    run.part = 0;
+    run.parts = 1;
+    save_rows(run);
+    clear_rings(run, stage);
+    if (program_.division.saves[s]) crew_.meet();
+    walk(plan_, stage, run.share->strips, &progress_[thread],
+         [&](size_t index, Rows todo) {
+           compute_once(run, thread, index, todo);
+           if (program_.watch.observer != nullptr) {
+             show(run, program_.watch, index, todo);
+           }
+           return DQA_OK;
+         });
+    crew_.meet();
+  }
+
+  // Each thread a piece of every op.
+  void stage_together(Run& run, unsigned thread, const Stage& stage) {
+    run.part = thread;
+    run.parts = threads_;
+    if (thread == 0) clear_rings(run, stage);
+    crew_.meet();
+    walk(plan_, stage, run.share->strips, &progress_[thread],
+         [&](size_t index, Rows todo) {
+           compute_once(run, thread, index, todo);
+           crew_.meet();
+           if (thread == 0 && program_.watch.observer != nullptr) {
+             show(run, program_.watch, index, todo);
+           }
+           return DQA_OK;
+         });
+    crew_.meet();
+  }
+
+  // A thread that failed goes on to the meetings.
+  void compute_once(Run& run, unsigned thread, size_t index, Rows todo) {
+    if (statuses_[thread] == DQA_OK) statuses_[thread] = timed(run, index, todo);
+  }
+
+  const Program& program_;
+  const Plan& plan_;
+  Crew& crew_;
+  const unsigned threads_;
+  std::vector<Slot> slots_;
+  std::vector<int32_t> most_;  // of inputs, by thread and op
+  std::vector<Times> times_;
+  std::vector<DqaStatus> statuses_;
+  std::vector<Run> runs_;
+  std::vector<Progress> progress_;
+  DqaStatus begun_ = DQA_OK;
+};
 
 }  // namespace
 
-DqaStatus execute(Run& run, const Watch& watch) {
-  for (const Op& op : run.plan.ops) {
-    if (op.code != Code::kRead) continue;
-    if (const DqaStatus status = measure(run, op)) return status;
-  }
-  for (const Op& op : run.plan.ops) scale_arrays(run, op);
-  std::vector<uint32_t> rows(2 * run.plan.buffers.size());
-  return walk(
-      run.plan, &rows,
-      [&](size_t stage) {
-        clear_rings(run, run.plan.stages[stage]);
-        return DQA_OK;
-      },
-      [&](size_t index, Rows todo) {
-        if (const DqaStatus status = visit(run, watch, index, todo)) return status;
-        if (watch.observer != nullptr) show(run, watch, index, todo);
-        return DQA_OK;
-      });
+DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
+                  float* const* outputs, uint8_t* arena, DqaError* error) {
+  return Execution(program, crew, inputs, outputs, arena)(error);
 }
 
 }  // namespace dqa

@@ -2,6 +2,7 @@
 #ifndef DQA_RUNTIME_EXECUTE_H_
 #define DQA_RUNTIME_EXECUTE_H_
 
+#include "crew.h"
 #include "dqa/runtime.h"
 #include "run.h"
 
@@ -11,10 +12,20 @@ namespace dqa {
 struct Watch {
   DqaObserver observer = nullptr;
   void* user = nullptr;
-  double* seconds = nullptr;
+  double* seconds = nullptr;  // by code, and requantizing
 };
 
-DqaStatus execute(Run& run, const Watch& watch);
+// What stays the same from run to run.
+struct Program {
+  Plan plan;
+  const RuntimeKernels* kernels = nullptr;
+  std::vector<Prepared> prepared;  // by op
+  Division division;
+  Watch watch;
+};
+
+DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
+                  float* const* outputs, uint8_t* arena, DqaError* error);
 
 }  // namespace dqa
 

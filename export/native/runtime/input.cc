@@ -17,7 +17,6 @@ const float* affine_row(const Run& run, const Op& op, uint32_t y,
   const bool bytes = in.type == Type::kCodes;
   const bool plain = op.weights == kNone && op.multiplier == kNone;
   if (plain && !bytes) return x;
-  room->resize(values);
   if (bytes) {
     const uint8_t* const codes = static_cast<const uint8_t*>(whole) + y * values;
     for (size_t i = 0; i < values; ++i) (*room)[i] = codes[i];
@@ -38,13 +37,14 @@ const float* affine_row(const Run& run, const Op& op, uint32_t y,
 
 }  // namespace
 
-// Finds the largest magnitude of an input.
-DqaStatus measure(Run& run, const Op& op) {
+// Magnitudes are ordered like the bits of their numbers; NaN and infinity come last.
+int32_t measure(Run& run, const Op& op, unsigned part, unsigned parts) {
   const Buffer& in = run.input(op);
-  // Magnitudes are ordered like the bits of their numbers; NaN and infinity come
-  // last.
+  const auto edge = [&](uint64_t n) {
+    return static_cast<uint32_t>(in.height * n / parts);
+  };
   int32_t most = 0;
-  for (uint32_t y = 0; y < in.height; ++y) {
+  for (uint32_t y = edge(part); y < edge(part + 1); ++y) {
     const float* const x = affine_row(run, op, y, &run.room);
     for (size_t i = 0; i < size_t{in.width} * in.channels; ++i) {
       int32_t bits;
@@ -53,10 +53,14 @@ DqaStatus measure(Run& run, const Op& op) {
       most = bits > most ? bits : most;
     }
   }
+  return most;
+}
+
+DqaStatus set_slot(Run& run, const Op& op, int32_t most) {
   float largest;
   std::memcpy(&largest, &most, sizeof largest);
   if (!(largest <= 3.0e38f)) {
-    return fail(run.error, DQA_BAD_ARGUMENT,
+    return fail(&run.error, DQA_BAD_ARGUMENT,
                 "inputs must be finite. Received: input %u holds NaN, infinity "
                 "or more than 3e38",
                 run.buffer(op.output).slot);

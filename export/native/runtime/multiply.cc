@@ -1,5 +1,6 @@
 // Convolutions, and sums of scaled codes.
 #include <algorithm>
+#include <chrono>
 
 #include "ops.h"
 #include "tiles.h"
@@ -17,9 +18,18 @@ void window_rows(const Run& run, const Op& op, const Buffer& in, uint32_t y,
   }
 }
 
+// Adds the time in which sums become codes: a convolution without taps takes it.
+void time_requantizing(const Run& run, ConvRow row, Epilogue e) {
+  row.taps_y = 0;
+  const auto start = std::chrono::steady_clock::now();
+  run.kernels.conv(row, &e);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  run.times->requantize += spent.count();
+}
+
 }  // namespace
 
-void conv(const Run& run, size_t index, Rows todo) {
+void conv(const Run& run, size_t index, Piece piece) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Prepared& prepared = run.prepared[index];
@@ -45,9 +55,10 @@ void conv(const Run& run, size_t index, Rows todo) {
     row.start = prepared.start.data() + b * kBlock;
     const std::vector<uint32_t>& stretches = prepared.stretches[b];
     row.stretches = stretches.empty() ? nullptr : stretches.data();
-    for (uint32_t y = todo.first; y < todo.end; ++y) {
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
       Epilogue e = epilogue(run, op, y, b, row.blocks);
       window_rows(run, op, in, y, rows);
+      if (run.times != nullptr) time_requantizing(run, row, e);
       run.kernels.conv(row, &e);
     }
   }
@@ -75,13 +86,14 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   const size_t step = woven ? 4 : 1;
   const size_t woven_bytes =
       size_t{op.taps_x} * ((op.taps_y + 3u) / 4) * 4 * step * kBlock;
-  for (size_t b = 0; b < blocks_of(out); b += step) {
+  const Piece piece = run.piece(todo, blocks_of(out), step);
+  for (size_t b = piece.first_block; b < piece.end_block; b += step) {
     const size_t first = b * kBlock;
     row.weights =
         reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + first;
     row.start = prepared.start.data() + first;
     row.woven = woven ? prepared.woven.data() + b / step * woven_bytes : nullptr;
-    for (uint32_t y = todo.first; y < todo.end; ++y) {
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
       Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(step));
       window_rows(run, op, in, y, rows);
       for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first * in.element_bytes();
@@ -90,16 +102,18 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   }
 }
 
-void combine(const Run& run, const Op& op, uint32_t y) {
+void combine(const Run& run, const Op& op, Piece piece) {
   const Buffer& out = run.buffer(op.output);
   const int32_t nothing[kTile][kBlock] = {};
-  for (size_t b = 0; b < blocks_of(out); ++b) {
-    Epilogue e = epilogue(run, op, y, b, 1);
-    for (size_t left = out.width; left > 0;) {
-      const unsigned pixels = next_tile(left, kTile);
-      run.kernels.finish(e, nothing, pixels);
-      e.advance(pixels);
-      left -= pixels;
+  for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
+    for (size_t b = piece.first_block; b < piece.end_block; ++b) {
+      Epilogue e = epilogue(run, op, y, b, 1);
+      for (size_t left = out.width; left > 0;) {
+        const unsigned pixels = next_tile(left, kTile);
+        run.kernels.finish(e, nothing, pixels);
+        e.advance(pixels);
+        left -= pixels;
+      }
     }
   }
 }

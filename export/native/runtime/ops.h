@@ -6,22 +6,24 @@
 
 namespace dqa {
 
-// Finds the largest magnitude of an input, in front of everything else.
-DqaStatus measure(Run& run, const Op& op);
+// In front of everything else: the bits of the largest magnitude in one part of an
+// input's rows, and what follows from the largest of all parts.
+int32_t measure(Run& run, const Op& op, unsigned part, unsigned parts);
+DqaStatus set_slot(Run& run, const Op& op, int32_t most);
 
 // Scales the arrays of an op by the steps of its inputs.
 void scale_arrays(const Run& run, const Op& op);
 
-// Output rows `todo`.
-void conv(const Run& run, size_t index, Rows todo);
+// A piece of the output, or this thread's piece of some rows.
+void conv(const Run& run, size_t index, Piece piece);
 void depthwise(const Run& run, size_t index, Rows todo);
+void combine(const Run& run, const Op& op, Piece piece);
+void average(const Run& run, const Op& op, Piece piece);
 
 // Output row y.
 void read(Run& run, const Op& op, uint32_t y);
-DqaStatus load(const Run& run, const Op& op, uint32_t y);
-DqaStatus store(const Run& run, const Op& op, uint32_t y);
-void combine(const Run& run, const Op& op, uint32_t y);
-void average(const Run& run, const Op& op, uint32_t y);
+DqaStatus load(Run& run, const Op& op, uint32_t y);
+DqaStatus store(Run& run, const Op& op, uint32_t y);
 void maximum(const Run& run, const Op& op, uint32_t y);
 void nearest(const Run& run, const Op& op, uint32_t y);
 void bilinear(const Run& run, const Op& op, uint32_t y);

@@ -1,4 +1,5 @@
 // Averages and maxima of windows.
+#include <algorithm>
 #include <cstring>
 
 #include "ops.h"
@@ -22,34 +23,52 @@ int32_t code(const Buffer& b, const uint8_t* pixel, size_t c) {
   return value;
 }
 
+// Adds the codes of up to 16 channels.
+template <bool kWide>
+void add_codes(const uint8_t* pixel, size_t channels, int32_t* sums) {
+  for (size_t c = 0; c < channels; ++c) {
+    int16_t wide = 0;
+    if (kWide) std::memcpy(&wide, pixel + 2 * c, sizeof wide);
+    sums[c] += kWide ? wide : pixel[c];
+  }
+}
+
 }  // namespace
 
-void average(const Run& run, const Op& op, uint32_t y) {
+void average(const Run& run, const Op& op, Piece piece) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
-  const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
-  for (size_t b = 0; b < blocks_of(out); ++b) {
-    Epilogue e = epilogue(run, op, y, b, 1);
-    e.averages = true;
-    for (size_t x = 0; x < out.width; ++x) {
-      const Span xs =
-          span(static_cast<int64_t>(x) * op.stride_x - op.left, op.taps_x, in.width);
-      const auto taps = static_cast<int32_t>((ys.end - ys.first) * (xs.end - xs.first));
-      int32_t sums[1][kBlock];
-      for (size_t c = 0; c < kBlock; ++c) {
-        sums[0][c] = in.type == Type::kCodes ? -taps * in.zero : 0;
-      }
-      for (int64_t i = ys.first; i < ys.end; ++i) {
-        const uint8_t* const from = run.row(in, static_cast<uint32_t>(i));
-        for (int64_t j = xs.first; j < xs.end; ++j) {
-          const uint8_t* const pixel = from + static_cast<size_t>(j) * in.pixel_bytes();
-          for (size_t c = 0; c < e.channels; ++c) {
-            sums[0][c] += code(in, pixel, b * kBlock + c);
+  const bool wide = in.type == Type::kWide;
+  for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
+    const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
+    for (size_t b = piece.first_block; b < piece.end_block; ++b) {
+      Epilogue e = epilogue(run, op, y, b, 1);
+      e.averages = true;
+      for (size_t x = 0; x < out.width; ++x) {
+        const Span xs =
+            span(static_cast<int64_t>(x) * op.stride_x - op.left, op.taps_x, in.width);
+        const auto taps =
+            static_cast<int32_t>((ys.end - ys.first) * (xs.end - xs.first));
+        int32_t sums[1][kBlock];
+        std::fill(sums[0], sums[0] + kBlock, wide ? 0 : -taps * in.zero);
+        for (int64_t i = ys.first; i < ys.end; ++i) {
+          const uint8_t* const from =
+              run.row(in, static_cast<uint32_t>(i)) + b * kBlock * in.element_bytes();
+          for (int64_t j = xs.first; j < xs.end; ++j) {
+            const uint8_t* const pixel =
+                from + static_cast<size_t>(j) * in.pixel_bytes();
+            if (wide) {
+              add_codes<true>(pixel, e.channels, sums[0]);
+            } else if (e.channels == kBlock) {
+              add_codes<false>(pixel, kBlock, sums[0]);
+            } else {
+              add_codes<false>(pixel, e.channels, sums[0]);
+            }
           }
         }
+        e.share = 1.0f / static_cast<float>(taps);
+        run.kernels.finish(e, sums, 1);
+        e.advance(1);
       }
-      e.share = 1.0f / static_cast<float>(taps);
-      run.kernels.finish(e, sums, 1);
-      e.advance(1);
     }
   }
 }

@@ -1,9 +1,10 @@
-// What the ops of one run share.
+// What the ops of one run share, as one thread sees it.
 #ifndef DQA_RUNTIME_RUN_H_
 #define DQA_RUNTIME_RUN_H_
 
 #include <vector>
 
+#include "divide.h"
 #include "kernels.h"
 #include "plan.h"
 #include "prepare.h"
@@ -15,18 +16,34 @@ struct Slot {
   float scale = 0, inverse = 0;
 };
 
+// Seconds by code of a plan, and those of them in which sums became codes.
+struct Times {
+  double ops[kCodes] = {};
+  double requantize = 0;
+};
+
+// The part of some rows of an op that a thread computes.
+struct Piece {
+  Rows rows;
+  size_t first_block, end_block;  // of 16 channels
+};
+
 struct Run {
   const Plan& plan;
   const std::vector<Prepared>& prepared;  // by op
   const RuntimeKernels& kernels;
+  const Worker& worker;
   const void* const* inputs;
   float* const* outputs;
   uint8_t* arena;
-  DqaError* error;
-  std::vector<Slot> slots;
+  Slot* slots;
+  Times* times;             // NULL: nobody wants to know
   std::vector<float> room;  // a row of an input
+  DqaError error = {};
+  const Share* share = nullptr;  // of the stage that runs
+  unsigned part = 0, parts = 1;  // of every op; more than one if threads work together
 
-  const Buffer& buffer(size_t index) const { return plan.buffers[index]; }
+  const Buffer& buffer(size_t index) const { return worker.buffers[index]; }
   const Link& link(const Op& op, size_t k) const {
     return plan.links[op.first_link + k];
   }
@@ -48,9 +65,7 @@ struct Run {
   }
 
   // Room for the codes of a row on their way to or from a store.
-  uint8_t* row_scratch() const {
-    return arena + plan.arena - kSlack - plan.row_scratch;
-  }
+  uint8_t* row_scratch() const { return arena + worker.row_scratch; }
 
   // An array of an op that was scaled by the steps of its inputs.
   float* scratch(const Op& op, size_t array, size_t count) const {
@@ -61,6 +76,20 @@ struct Run {
     size_t number = 0;
     while (plan.outputs[number] != index) ++number;
     return number;
+  }
+
+  // What this thread does of `blocks` blocks of rows: some of the blocks, in multiples
+  // of `step`, or some of the rows if there are more of them.
+  Piece piece(Rows rows, size_t blocks, size_t step) const {
+    const size_t steps = (blocks + step - 1) / step, count = rows.end - rows.first;
+    if (steps < parts && count > steps) {
+      const auto end = [&](size_t n) {
+        return rows.first + static_cast<uint32_t>(count * n / parts);
+      };
+      return {{end(part), end(part + 1)}, 0, blocks};
+    }
+    return {rows, steps * part / parts * step,
+            std::min(blocks, steps * (part + 1) / parts * step)};
   }
 };
 

@@ -9,13 +9,17 @@
 #include "read_plan.h"
 
 struct DqaRuntime {
-  dqa::Plan plan;
-  const dqa::RuntimeKernels* kernels = nullptr;
-  std::vector<dqa::Prepared> prepared;  // by op
-  dqa::Watch watch;
+  explicit DqaRuntime(unsigned threads) : crew(threads) {}
+
+  dqa::Program program;
+  dqa::Crew crew;
 };
 
 namespace {
+
+constexpr uint32_t kMaxThreads = 64;
+// More than any network takes, and far below where offsets end.
+constexpr size_t kMaxArena = size_t{1} << 31;
 
 DqaStatus no_memory(DqaError* error) {
   return dqa::fail(error, DQA_NO_MEMORY, "no memory for the runtime");
@@ -34,22 +38,34 @@ int dqa_runtime_has_isa(DqaIsa isa) { return dqa::runtime_kernels(isa) != nullpt
 
 DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                              const uint8_t* constants, size_t constants_size,
-                             DqaIsa isa, DqaRuntime** runtime, DqaError* error) {
+                             DqaIsa isa, uint32_t threads, DqaRuntime** runtime,
+                             DqaError* error) {
   *runtime = nullptr;
+  if (threads < 1 || threads > kMaxThreads) {
+    return dqa::fail(error, DQA_BAD_ARGUMENT, "threads must be in 1..%u. Received: %u",
+                     kMaxThreads, threads);
+  }
   try {
-    auto made = std::make_unique<DqaRuntime>();
+    auto made = std::make_unique<DqaRuntime>(threads);
+    dqa::Program& program = made->program;
     if (const DqaStatus status = dqa::read_plan(
-            plan, plan_size, constants, constants_size, isa, &made->plan, error)) {
+            plan, plan_size, constants, constants_size, isa, &program.plan, error)) {
       return status;
     }
-    made->kernels = dqa::runtime_kernels(isa);
-    if (made->kernels == nullptr) {
+    program.kernels = dqa::runtime_kernels(isa);
+    if (program.kernels == nullptr) {
       return dqa::fail(error, DQA_BAD_ARGUMENT,
                        "this machine, or this build, lacks instruction set %d", isa);
     }
-    const bool weaves = made->kernels->depthwise64 != nullptr;
-    for (const dqa::Op& op : made->plan.ops) {
-      made->prepared.push_back(dqa::prepare(made->plan, op, weaves));
+    const bool weaves = program.kernels->depthwise64 != nullptr;
+    for (const dqa::Op& op : program.plan.ops) {
+      program.prepared.push_back(dqa::prepare(program.plan, op, weaves));
+    }
+    program.division = dqa::divide(program.plan, made->crew.threads());
+    if (program.division.arena > kMaxArena && made->crew.threads() > 1) {
+      return dqa::fail(error, DQA_NO_MEMORY,
+                       "%u threads need an arena of %zu bytes; use fewer", threads,
+                       program.division.arena);
     }
     *runtime = made.release();
     return DQA_OK;
@@ -60,45 +76,39 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
 
 void dqa_runtime_destroy(DqaRuntime* runtime) { delete runtime; }
 
-size_t dqa_runtime_arena(const DqaRuntime* runtime) { return runtime->plan.arena; }
+size_t dqa_runtime_arena(const DqaRuntime* runtime) {
+  return runtime->program.division.arena;
+}
 
 size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index) {
-  return values_of(runtime->plan, runtime->plan.inputs, index);
+  return values_of(runtime->program.plan, runtime->program.plan.inputs, index);
 }
 
 DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index) {
-  const dqa::Plan& plan = runtime->plan;
+  const dqa::Plan& plan = runtime->program.plan;
   return plan.buffers[plan.inputs[index]].type == dqa::Type::kCodes ? DQA_CODES
                                                                     : DQA_FLOAT32;
 }
 
 size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index) {
-  return values_of(runtime->plan, runtime->plan.outputs, index);
+  return values_of(runtime->program.plan, runtime->program.plan.outputs, index);
 }
 
-DqaStatus dqa_runtime_run(const DqaRuntime* runtime, const void* const* inputs,
+DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
                           float* const* outputs, uint8_t* arena, DqaError* error) {
   try {
-    dqa::Run run = {runtime->plan,
-                    runtime->prepared,
-                    *runtime->kernels,
-                    inputs,
-                    outputs,
-                    arena,
-                    error,
-                    std::vector<dqa::Slot>(runtime->plan.inputs.size()),
-                    {}};
-    return dqa::execute(run, runtime->watch);
+    return dqa::execute(runtime->program, &runtime->crew, inputs, outputs, arena,
+                        error);
   } catch (const std::bad_alloc&) {
     return no_memory(error);
   }
 }
 
 void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer, void* user) {
-  runtime->watch.observer = observer;
-  runtime->watch.user = user;
+  runtime->program.watch.observer = observer;
+  runtime->program.watch.user = user;
 }
 
 void dqa_runtime_profile(DqaRuntime* runtime, double* seconds) {
-  runtime->watch.seconds = seconds;
+  runtime->program.watch.seconds = seconds;
 }

@@ -5,6 +5,18 @@
 #include "ops.h"
 
 namespace dqa {
+namespace {
+
+// A stored row, or the copy that was saved in front of the stage.
+const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
+  for (const Saved& saved : run.share->saved) {
+    if (saved.buffer == buffer && saved.row == y) return run.arena + saved.offset;
+  }
+  return run.stored_row(run.buffer(buffer), y);
+}
+
+}  // namespace
+
 void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
                  size_t bytes, size_t pixels) {
   if (from_step == bytes && to_step == bytes) {
@@ -16,19 +28,20 @@ void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_s
   }
 }
 
-DqaStatus load(const Run& run, const Op& op, uint32_t y) {
+DqaStatus load(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
   if (in.table == kNone) {
-    copy_pixels(run.stored_row(in, y), bytes, run.row(out, y), out.pixel_bytes(), bytes,
-                in.width);
+    copy_pixels(loaded_row(run, run.link(op, 0).buffer, y), bytes, run.row(out, y),
+                out.pixel_bytes(), bytes, in.width);
     return DQA_OK;
   }
   const Table& table = run.plan.tables[in.table];
   uint8_t* const codes = run.row_scratch();
   if (const DqaStatus status =
-          dqa_unpack_strip(table.codec.get(), DQA_RAW, DQA_CODES, run.stored_row(in, y),
-                           in.size / in.height, in.width, codes, nullptr, run.error)) {
+          dqa_unpack_strip(table.codec.get(), DQA_RAW, DQA_CODES,
+                           loaded_row(run, run.link(op, 0).buffer, y),
+                           in.size / in.height, in.width, codes, nullptr, &run.error)) {
     return status;
   }
   run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
@@ -36,7 +49,7 @@ DqaStatus load(const Run& run, const Op& op, uint32_t y) {
   return DQA_OK;
 }
 
-DqaStatus store(const Run& run, const Op& op, uint32_t y) {
+DqaStatus store(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
   if (out.table == kNone) {
@@ -51,7 +64,7 @@ DqaStatus store(const Run& run, const Op& op, uint32_t y) {
   size_t size = 0;
   return dqa_pack_strip(table.codec.get(), DQA_RAW, DQA_CODES, codes, out.width,
                         run.stored_row(out, y), out.size / out.height, &size, nullptr,
-                        run.error);
+                        &run.error);
 }
 
 void join(const Run& run, const Op& op, uint32_t y) {

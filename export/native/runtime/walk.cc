@@ -25,4 +25,31 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   return {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
 }
 
+void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at) {
+  for (size_t i = 0; i < stage.count; ++i) {
+    at->done[plan.ops[stage.first + i].output] = 0;
+  }
+  if (strips.first == 0) return;
+  // From the outputs back; `needed` is where rows end.
+  for (size_t i = 0; i < stage.count; ++i) {
+    const uint16_t output = plan.ops[stage.first + i].output;
+    const Buffer& b = plan.buffers[output];
+    const bool ring = b.kind == Kind::kRing;
+    at->done[output] =
+        ring ? b.height : rows_after(b.height, strips.first, stage.steps);
+    at->needed[output] = ring ? 0 : rows_after(b.height, strips.end, stage.steps);
+  }
+  for (size_t i = stage.count; i-- > 0;) {
+    const Op& op = plan.ops[stage.first + i];
+    const Rows output{at->done[op.output], at->needed[op.output]};
+    if (output.end <= output.first) continue;
+    for (size_t k = 0; k < op.link_count; ++k) {
+      const Link& link = plan.links[op.first_link + k];
+      const Rows read = rows_read(plan, op, link, output);
+      at->done[link.buffer] = std::min(at->done[link.buffer], read.first);
+      at->needed[link.buffer] = std::max(at->needed[link.buffer], read.end);
+    }
+  }
+}
+
 }  // namespace dqa

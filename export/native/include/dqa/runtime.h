@@ -21,14 +21,17 @@ typedef struct DqaRuntime DqaRuntime;
 DQA_EXPORT int dqa_runtime_has_isa(DqaIsa isa);
 
 /* Reads and checks a plan. `constants` is not copied: it must outlive the runtime and
- * be aligned to 4 bytes. The plan is not needed any more afterwards. */
+ * be aligned to 4 bytes. The plan is not needed any more afterwards.
+ * Runs use `threads` threads, 1 to 64, or as many of them as the system gives; their
+ * number changes no bit of the results. */
 DQA_EXPORT DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                                         const uint8_t* constants, size_t constants_size,
-                                        DqaIsa isa, DqaRuntime** runtime,
-                                        DqaError* error);
+                                        DqaIsa isa, uint32_t threads,
+                                        DqaRuntime** runtime, DqaError* error);
 DQA_EXPORT void dqa_runtime_destroy(DqaRuntime* runtime);
 
-/* Bytes of arena that a run needs, aligned to 64. */
+/* Bytes of arena that a run needs, aligned to 64; every thread has line buffers of its
+ * own. */
 DQA_EXPORT size_t dqa_runtime_arena(const DqaRuntime* runtime);
 
 /* Values of input or output number `index`; 0 where there is none. */
@@ -38,12 +41,13 @@ DQA_EXPORT size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t in
 /* What an input that exists holds: float32, or bytes (DQA_CODES). */
 DQA_EXPORT DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index);
 
-/* Runs the plan. Inputs must be finite. */
-DQA_EXPORT DqaStatus dqa_runtime_run(const DqaRuntime* runtime,
-                                     const void* const* inputs, float* const* outputs,
-                                     uint8_t* arena, DqaError* error);
+/* Runs the plan, one run of a runtime at a time. Inputs must be finite. */
+DQA_EXPORT DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
+                                     float* const* outputs, uint8_t* arena,
+                                     DqaError* error);
 
-/* Called with every row of codes that an op leaves in a ring: for tests. Pixels are
+/* Called with every row of codes that an op leaves in a ring, by the thread that
+ * computed it: for tests. Pixels are
  * `pixel_bytes` apart. */
 typedef void (*DqaObserver)(void* user, uint32_t op, uint32_t row, const void* codes,
                             size_t pixel_bytes);
@@ -51,7 +55,8 @@ DQA_EXPORT void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer,
                                     void* user);
 
 /* From now on runs add the seconds they spend in ops of each code of the plan to
- * `seconds[code]`, 12 numbers; NULL stops that. */
+ * `seconds[code]`, 12 numbers, summed over threads, and to `seconds[12]` those of the
+ * convolutions' in which sums became codes; NULL stops that. Such runs take longer. */
 DQA_EXPORT void dqa_runtime_profile(DqaRuntime* runtime, double* seconds);
 
 #ifdef __cplusplus

@@ -1,0 +1,78 @@
+#include "crew.h"
+
+#include <exception>
+
+namespace dqa {
+namespace {
+
+// Some microseconds: longer than stages differ by, if every thread has a core.
+constexpr unsigned kLooks = 4000;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  const unsigned round = round_.load(std::memory_order_acquire);
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    waiting_.store(0, std::memory_order_relaxed);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      round_.store(round + 1, std::memory_order_release);
+    }
+    changed_.notify_all();
+    return;
+  }
+  for (unsigned look = 0; look < kLooks; ++look) {
+    if (round_.load(std::memory_order_acquire) != round) return;
+    pause();
+  }
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != round; });
+}
+
+Crew::Crew(unsigned threads) {
+  const std::lock_guard<std::mutex> closed(gate_);
+  others_.reserve(threads - 1);
+  try {
+    while (others_.size() + 1 < threads) {
+      others_.emplace_back(&Crew::work, this,
+                           static_cast<unsigned>(others_.size()) + 1);
+    }
+  } catch (const std::exception&) {
+    // Fewer do the same.
+  }
+  barrier_.expect(this->threads());
+}
+
+Crew::~Crew() {
+  job_ = nullptr;
+  meet();
+  for (std::thread& other : others_) other.join();
+}
+
+void Crew::work(unsigned thread) {
+  gate_.lock();
+  gate_.unlock();
+  for (;;) {
+    barrier_.wait();
+    if (job_ == nullptr) return;
+    (*job_)(thread);
+    barrier_.wait();
+  }
+}
+
+void Crew::run(const std::function<void(unsigned)>& job) {
+  job_ = &job;
+  meet();
+  job(0);
+  meet();
+}
+
+}  // namespace dqa

@@ -1,0 +1,215 @@
+#include "divide.h"
+
+namespace dqa {
+namespace {
+
+size_t align(size_t size) { return (size + 63) / 64 * 64; }
+
+// Roughly, cycles that a row of an op takes.
+double row_cost(const Plan& plan, const Op& op) {
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const Buffer& out = plan.buffers[op.output];
+  const double values = static_cast<double>(out.width) * out.channels;
+  const double taps = static_cast<double>(op.taps_y) * op.taps_x;
+  switch (op.code) {
+    case Code::kConv: return values * (taps * in.channels / 64 + 0.5);
+    case Code::kDepthwise:
+    case Code::kAverage: return values * (taps / 16 + 0.5);
+    default: return values * 0.3;
+  }
+}
+
+// What it costs if threads meet once.
+constexpr double kMeeting = 2000;
+
+Strips strips_of(const Stage& stage, unsigned thread, unsigned threads) {
+  const auto part = [&](unsigned t) {
+    return static_cast<uint32_t>(uint64_t{stage.steps} * t / threads);
+  };
+  return {part(thread), part(thread + 1)};
+}
+
+// The cost of some strips, and how many runs of rows they take.
+double strips_cost(const Plan& plan, const Stage& stage, Strips strips, Progress* at,
+                   size_t* runs) {
+  double cost = 0;
+  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
+    cost += (todo.end - todo.first) * row_cost(plan, plan.ops[index]);
+    ++*runs;
+    return DQA_OK;
+  });
+  return cost;
+}
+
+// Whether it is faster to share the work of every op than to share the strips.
+bool is_together(const Plan& plan, const Stage& stage, unsigned threads, Progress* at) {
+  size_t runs = 0, ignored = 0;
+  const double all = strips_cost(plan, stage, {0, stage.steps}, at, &runs);
+  double longest = 0;
+  for (unsigned t = 0; t < threads; ++t) {
+    const Strips strips = strips_of(stage, t, threads);
+    longest = std::max(longest, strips_cost(plan, stage, strips, at, &ignored));
+  }
+  return all / threads + kMeeting * static_cast<double>(runs) < longest;
+}
+
+struct Bytes {
+  size_t first, end;
+};
+
+bool touch(Bytes a, Bytes b) { return a.first < b.end && b.first < a.end; }
+
+Bytes stored_rows(const Buffer& b, Rows rows) {
+  const size_t bytes = b.size / b.height;
+  return {b.offset + bytes * rows.first, b.offset + bytes * rows.end};
+}
+
+// The rows of a stage's stores that a thread writes.
+struct Written {
+  unsigned thread;
+  uint16_t buffer;
+  Bytes bytes;
+};
+
+std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
+                                   unsigned threads) {
+  std::vector<Written> found;
+  for (unsigned t = 0; t < threads; ++t) {
+    const Strips strips = strips_of(stage, t, threads);
+    for (size_t i = 0; i < stage.count; ++i) {
+      const uint16_t output = plan.ops[stage.first + i].output;
+      const Buffer& b = plan.buffers[output];
+      if (b.kind != Kind::kStored) continue;
+      const Rows rows{rows_after(b.height, strips.first, stage.steps),
+                      rows_after(b.height, strips.end, stage.steps)};
+      found.push_back({t, output, stored_rows(b, rows)});
+    }
+  }
+  return found;
+}
+
+// Gives a thread rings, as high as it needs them, from `offset` on; returns their end.
+size_t place_rings(const Plan& plan, const Stage& stage, Strips strips, size_t offset,
+                   Progress* at, std::vector<Buffer>* buffers) {
+  for (size_t i = 0; i < stage.count; ++i) {
+    (*buffers)[plan.ops[stage.first + i].output].rows = 1;
+  }
+  const auto grow = [&](uint16_t buffer, uint32_t rows) {
+    (*buffers)[buffer].rows = std::max((*buffers)[buffer].rows, rows);
+  };
+  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
+    const Op& op = plan.ops[index];
+    grow(op.output, todo.end - todo.first);
+    for (size_t k = 0; k < op.link_count; ++k) {
+      const Link& link = plan.links[op.first_link + k];
+      if (plan.buffers[link.buffer].kind != Kind::kRing) continue;
+      grow(link.buffer, at->done[link.buffer] - rows_read(plan, op, link, todo).first);
+    }
+    return DQA_OK;
+  });
+  for (size_t i = 0; i < stage.count; ++i) {
+    Buffer& ring = (*buffers)[plan.ops[stage.first + i].output];
+    if (ring.kind != Kind::kRing) continue;
+    ring.offset = static_cast<uint32_t>(offset);
+    const size_t size = (size_t{ring.rows} + ring.zero_row) * ring.row_bytes();
+    ring.size = static_cast<uint32_t>(size);
+    offset += align(size);
+  }
+  return offset;
+}
+
+// The rows that a thread loads and that somebody may have overwritten by then.
+std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strips,
+                              unsigned thread, const std::vector<Written>& written,
+                              Progress* at) {
+  std::vector<Saved> found;
+  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
+    const Op& op = plan.ops[index];
+    if (op.code != Code::kLoad) return DQA_OK;
+    const uint16_t number = plan.links[op.first_link].buffer;
+    for (uint32_t y = todo.first; y < todo.end; ++y) {
+      const Bytes row = stored_rows(plan.buffers[number], {y, y + 1});
+      const bool lost =
+          std::any_of(written.begin(), written.end(), [&](const Written& w) {
+            Bytes bytes = w.bytes;
+            if (w.thread == thread) {
+              const Buffer& own = plan.buffers[w.buffer];
+              bytes.end = stored_rows(own, {0, at->done[w.buffer]}).end;
+            }
+            return touch(row, bytes);
+          });
+      if (lost) found.push_back({number, y, 0});
+    }
+    return DQA_OK;
+  });
+  return found;
+}
+
+}  // namespace
+
+Division divide(const Plan& plan, unsigned threads) {
+  Division made;
+  Progress at(plan);
+  made.together.resize(plan.stages.size());
+  made.saves.resize(plan.stages.size());
+  made.workers.resize(threads);
+  for (Worker& worker : made.workers) {
+    worker.buffers = plan.buffers;
+    worker.shares.resize(plan.stages.size());
+  }
+  made.workers[0].row_scratch = plan.arena - kSlack - plan.row_scratch;
+  size_t end = plan.arena;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const Stage& stage = plan.stages[s];
+    made.together[s] = threads > 1 && is_together(plan, stage, threads, &at);
+    if (made.together[s]) {
+      for (Worker& worker : made.workers) {
+        worker.shares[s].strips = {0, stage.steps};
+      }
+      continue;
+    }
+    for (unsigned t = 0; t < threads; ++t) {
+      made.workers[t].shares[s].strips = strips_of(stage, t, threads);
+    }
+  }
+  if (threads == 1) {
+    made.arena = end;
+    return made;
+  }
+  // Rings of a stage, then rows it saves; what a thread has lies together.
+  for (unsigned t = 1; t < threads; ++t) {
+    Worker& worker = made.workers[t];
+    const size_t first = align(end);
+    end = first;
+    for (size_t s = 0; s < plan.stages.size(); ++s) {
+      if (made.together[s]) continue;
+      end = std::max(end, place_rings(plan, plan.stages[s], worker.shares[s].strips,
+                                      first, &at, &worker.buffers));
+    }
+    worker.row_scratch = end;
+    end += align(plan.row_scratch) + kSlack;
+  }
+  const size_t saved_from = align(end);
+  end = saved_from;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    if (made.together[s]) continue;
+    const Stage& stage = plan.stages[s];
+    const std::vector<Written> written = written_bytes(plan, stage, threads);
+    size_t offset = saved_from;
+    for (unsigned t = 0; t < threads; ++t) {
+      Share& share = made.workers[t].shares[s];
+      share.saved = endangered(plan, stage, share.strips, t, written, &at);
+      for (Saved& saved : share.saved) {
+        const Buffer& b = plan.buffers[saved.buffer];
+        saved.offset = offset;
+        offset += b.size / b.height;
+        made.saves[s] = true;
+      }
+    }
+    end = std::max(end, offset);
+  }
+  made.arena = align(end) + kSlack;
+  return made;
+}
+
+}  // namespace dqa
