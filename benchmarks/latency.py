@@ -1,13 +1,17 @@
 """Latency of float, int8 and packed models in LiteRT, paired on the same threads.
 
-    python benchmarks/latency.py --rounds 9 --json benchmarks/results/latency.json
+    python benchmarks/latency.py --json benchmarks/results/latency.json
 
-Random weights, one image, XNNPACK for what LiteRT runs. The models run in turns; ratios
-are medians of the rounds' ratios. Prints, too, where the packed model's time goes.
+Random weights, one image, XNNPACK for what LiteRT runs. Every turn of a model is a
+fresh process that runs it for a while and gives the median; ratios are medians of the
+rounds' ratios. Prints, too, where the packed model's time goes.
+
+`--isa avx2` hides newer instructions from the runtime, not from LiteRT.
 """
 
 import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,43 +19,61 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import _networks
 
+_KINDS = ("float", "int8", "packed")
 _GROUPS = {
     "unpack": ("LOAD",),
     "pack": ("STORE",),
-    "multiply and requantize": ("CONV", "DEPTHWISE", "COMBINE", "AVERAGE"),
-    "move": ("READ", "MAXIMUM", "NEAREST", "BILINEAR", "JOIN"),
+    "sums and averages": ("COMBINE", "AVERAGE"),
+    "move": ("READ", "MAXIMUM", "NEAREST", "BILINEAR", "JOIN", "DEPTH_TO_SPACE"),
 }
 
 
-def measure(name: str, folder: Path, rounds: int, threads: int) -> dict:
-    kinds = ("float", "int8", "packed")
-    runs = {
-        kind: _networks.interpreter(folder / f"{name}.{kind}.tflite", threads)
-        for kind in kinds
-    }
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for run in runs.values():
+def turn(path: Path, library: str, isa: str, threads: int, seconds: float) -> float:
+    """Median milliseconds of a model's runs in this process."""
+    # The interpreter alone: importing Keras would take longer than the runs.
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    delegates = [load_delegate(library, {"isa": isa})] if library else []
+    run = Interpreter(str(path), num_threads=threads, experimental_delegates=delegates)
+    run.allocate_tensors()
+    detail = run.get_input_details()[0]
+    values = np.random.default_rng(0).random(detail["shape"]) * 100
+    run.set_tensor(detail["index"], values.astype(detail["dtype"]))
+    run.invoke()
+    spent: list[float] = []
+    while len(spent) < 2 or sum(spent) < seconds:
+        start = time.perf_counter()
         run.invoke()
-    start = time.perf_counter()
-    runs["packed"].invoke()
-    # About a tenth of a second a turn.
-    repeats = max(1, round(0.1 / (time.perf_counter() - start)))
-    for _ in range(rounds):
-        for kind, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                run.invoke()
-            times[kind].append((time.perf_counter() - start) / repeats)
-    ratios = [p / q for p, q in zip(times["packed"], times["int8"], strict=True)]
+        spent.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(spent)
+
+
+def measure(name: str, options, threads: int, library: str) -> dict:
+    times: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    for _ in range(options.rounds):
+        for kind in _KINDS:
+            command = [
+                sys.executable, __file__, "--turn",
+                str(options.folder / f"{name}.{kind}.tflite"),
+                library if kind == "packed" else "", options.isa, str(threads),
+                str(options.seconds),
+            ]  # fmt: skip
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            times[kind].append(float(done.stdout.split()[-1]))
     return {
         "threads": threads,
-        "ms": {kind: 1e3 * statistics.median(values) for kind, values in times.items()},
-        "packed_to_int8": statistics.median(ratios),
+        "ms": {kind: statistics.median(values) for kind, values in times.items()},
+        "packed_to_int8": statistics.median(
+            ours / theirs
+            for ours, theirs in zip(times["packed"], times["int8"], strict=True)
+        ),
+        "rounds": times,
     }
 
 
-def shares(name: str, folder: Path) -> dict[str, float]:
-    """Which part of the runtime's time goes where."""
+def shares(name: str, folder: Path, isa: str) -> dict[str, float]:
+    """Which part of the runtime's time goes where, on one thread."""
     import numpy as np
 
     from dqa_keras.export import packed
@@ -59,42 +81,59 @@ def shares(name: str, folder: Path) -> dict[str, float]:
     from dqa_keras.export.plan import Code
 
     data = (folder / f"{name}.packed.tflite").read_bytes()
-    seconds = np.zeros(len(Code))
+    seconds = np.zeros(len(Code) + 1)
     for plan, constants in packed.read_plans(data):
-        run = NativeRuntime(plan.encode(), constants)
+        run = NativeRuntime(plan.encode(), constants, isa)
         inputs = [np.random.default_rng(0).random(size) for size in run.input_sizes]
         run(inputs)
         spent = run.profile()
         run(inputs)
         seconds += spent
-    return {
-        group: float(sum(seconds[Code[code]] for code in codes) / seconds.sum())
-        for group, codes in _GROUPS.items()
+    requantize = seconds[-1]
+    # A profile requantizes convolutions twice.
+    parts = {
+        "multiply": seconds[Code.CONV] - 2 * requantize + seconds[Code.DEPTHWISE],
+        "requantize": requantize,
     }
+    for group, codes in _GROUPS.items():
+        parts[group] = sum(seconds[Code[code]] for code in codes)
+    total = sum(parts.values())
+    return {part: float(spent / total) for part, spent in parts.items()}
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--turn"]:
+        path, library, isa, threads, seconds = sys.argv[2:]
+        print(turn(Path(path), library, isa, int(threads), float(seconds)))
+        return
     parser = _networks.parser(__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, nargs="*", default=[1])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
+    parser.add_argument("--isa", default="auto", help="of the runtime")
     options = parser.parse_args()
     _networks.prepare(options.networks, options.folder)
+    from dqa_keras.export import native_runtime
+
+    library = native_runtime.library_path()
     result: dict[str, dict] = {}
     for name in options.networks:
-        rows = [
-            measure(name, options.folder, options.rounds, threads)
-            for threads in options.threads
-        ]
-        result[name] = {"runs": rows, "shares": shares(name, options.folder)}
-        for row in rows:
+        rows = []
+        for threads in options.threads:
+            row = measure(name, options, threads, library)
+            rows.append(row)
             ms = ", ".join(f"{kind} {value:.2f}" for kind, value in row["ms"].items())
             print(
-                f"{name}, {row['threads']} thread(s): {ms} ms; packed over int8 "
+                f"{name}, {threads} thread(s): {ms} ms; packed over int8 "
                 f"{row['packed_to_int8']:.2f}",
                 flush=True,
             )
-        parts = result[name]["shares"].items()
-        print("  " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts))
+        parts = shares(name, options.folder, options.isa)
+        result[name] = {"isa": options.isa, "runs": rows, "shares": parts}
+        print(
+            "  "
+            + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items())
+        )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1))

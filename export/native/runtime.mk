@@ -1,8 +1,11 @@
 # Targets for the runtime of packed models; native.mk includes this file.
 
 RUNTIME_SOURCES := $(wildcard $(NATIVE)/runtime/*.cc $(NATIVE)/delegate/*.cc)
+PLAN_TEST := $(NATIVE_SOURCES) $(wildcard $(NATIVE)/runtime/*.cc) \
+	$(NATIVE)/tests/runtime/plan_test.cc
+CASES := $(NATIVE_BUILD)/cases
 
-.PHONY: runtime-strict abi versions fuzz-plan
+.PHONY: runtime-strict abi versions fuzz-plan runtime-test aarch64-runtime cases
 
 # The runtime and the delegate with every warning of the native code as an error.
 runtime-strict:
@@ -64,3 +67,30 @@ fuzz-plan: native
 	$(NATIVE_BUILD)/plan_fuzz -runs=$(FUZZ_PLAN_RUNS) -seed=$(FUZZ_SEED) \
 		-max_len=32768 -print_final_stats=1 \
 		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/plans
+
+# Plans, and what the NumPy reference makes of them.
+cases: install
+	$(PYTHON) $(NATIVE)/tests/runtime/make_plans.py $(CASES)
+
+# The same bytes from every instruction set and number of threads, under
+# AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.
+runtime-test: cases
+	@$(call need,clang++,clang)
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+		$(PLAN_TEST) -o $(NATIVE_BUILD)/plan_test_sanitized
+	$(NATIVE_BUILD)/plan_test_sanitized $(CASES)/*.case
+	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=thread $(PLAN_TEST) \
+		-o $(NATIVE_BUILD)/plan_test_threads
+	$(NATIVE_BUILD)/plan_test_threads $(CASES)/*.case
+
+# The same bytes from Arm's, under qemu: with dot products and on a core without them.
+aarch64-runtime: cases
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,qemu-aarch64-static,qemu-user-static)
+	aarch64-linux-gnu-g++ $(NATIVE_FLAGS) -static $(PLAN_TEST) \
+		-o $(NATIVE_BUILD)/plan_test_aarch64
+	qemu-aarch64-static $(NATIVE_BUILD)/plan_test_aarch64 $(CASES)/*.case
+	qemu-aarch64-static -cpu cortex-a53 $(NATIVE_BUILD)/plan_test_aarch64 \
+		$(CASES)/*.case
+
+aarch64: aarch64-runtime

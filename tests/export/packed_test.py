@@ -233,6 +233,13 @@ def test_without_xnnpack_it_computes_the_same(path, images):
     )
 
 
+def test_threads_change_no_bit(path, images):
+    np.testing.assert_array_equal(
+        run(load_packed(path, num_threads=2), images[:2]),
+        run(load_packed(path), images[:2]),
+    )
+
+
 def test_strict_names_what_stays_outside(quantized, images, tmp_path):
     with pytest.raises(ValueError, match=r"strict: every op .* Received: .*TANH"):
         export_tflite(

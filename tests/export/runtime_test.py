@@ -11,7 +11,12 @@ import pytest
 from programs import Builder, Tensor, Type, check, slid
 
 from dqa_keras.export import plan as plans
-from dqa_keras.export.native_runtime import NativeRuntime, RuntimeFailure
+from dqa_keras.export.native_runtime import (
+    ISAS,
+    NativeRuntime,
+    RuntimeFailure,
+    machine_isas,
+)
 from dqa_keras.export.plan import Code, PlanError, Window
 from dqa_keras.export.scheduling import schedule
 
@@ -147,6 +152,17 @@ def test_channels_become_pixels(shape):
         window = Window(stride=(2, 3))
         spread = build.add(out, Code.DEPTH_TO_SPACE, [first], window=window)
         build.output(build.conv(spread, build.codes((*shape[:2], 3)), Window()))
+    check(build.program)
+
+
+def test_threads_share_the_work_where_rows_are_few():
+    build = Builder((3, 3, 8))
+    wide = build.conv(build.input, build.codes((3, 3, 500)), Window())
+    wide = build.conv(wide, build.codes((3, 3, 500)), Window(3, 3, top=1, left=1),
+                      depthwise=True)  # fmt: skip
+    wide = build.conv(wide, build.codes((3, 3, 610)), Window())
+    mean = build.average(wide, build.codes((1, 1, 610)), Window(3, 3, (3, 3)))
+    build.output(build.conv(mean, build.codes((1, 1, 40)), Window()))
     check(build.program)
 
 
@@ -304,6 +320,23 @@ def test_weights_of_the_wrong_size_are_refused(small):
     _, data, constants = small
     with pytest.raises(RuntimeFailure, match=r"weights must have .* Received"):
         NativeRuntime(data, constants[:-16])
+
+
+def test_threads_have_line_buffers_of_their_own(small):
+    _, data, constants = small
+    assert (
+        NativeRuntime(data, constants, threads=2).arena_bytes
+        > NativeRuntime(data, constants).arena_bytes
+    )
+    with pytest.raises(RuntimeFailure, match=r"threads must be in 1\.\.64.*: 65"):
+        NativeRuntime(data, constants, threads=65)
+
+
+def test_instruction_sets_must_be_there(small):
+    _, data, constants = small
+    missing = next(isa for isa in ISAS if isa not in ("auto", *machine_isas()))
+    with pytest.raises(RuntimeFailure, match="lacks instruction set"):
+        NativeRuntime(data, constants, missing)
 
 
 def test_a_short_plan_is_refused(small):

@@ -81,6 +81,7 @@ FIELD(TfLiteContext, ReportError);
 FIELD(TfLiteContext, AddTensors);
 FIELD(TfLiteContext, GetNodeAndRegistration);
 FIELD(TfLiteContext, ReplaceNodeSubsetsWithDelegateKernels);
+FIELD(TfLiteContext, recommended_num_threads);
 
 static_assert(sizeof(ours::TfLiteDelegate) >= sizeof(::TfLiteDelegate),
               "TfLiteDelegate grew");

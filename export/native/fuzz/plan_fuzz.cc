@@ -62,7 +62,7 @@ struct Block {
   uint8_t* data;
 };
 
-void run(const DqaRuntime* runtime) {
+void run(DqaRuntime* runtime) {
   std::vector<std::unique_ptr<Block>> memory;
   std::vector<const void*> inputs;
   std::vector<float*> outputs;
@@ -100,7 +100,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     if (plan.arena > kMaxArena || work(plan) > kMaxWork) return 0;
     DqaRuntime* runtime = nullptr;
-    if (dqa_runtime_create(bytes_of_plan.data(), bytes, at, constants, isa, &runtime,
+    if (dqa_runtime_create(bytes_of_plan.data(), bytes, at, constants, isa, 1, &runtime,
                            &error) != DQA_OK) {
       return 0;
     }

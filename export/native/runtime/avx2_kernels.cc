@@ -237,6 +237,10 @@ TARGET_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
     finish_codes(e, sums, pixels);
     return;
   }
+  if (e.addends > 0 && e.channels != kBlock) {  // as in `depthwise`
+    scalar_runtime_kernels().finish(e, sums, pixels);
+    return;
+  }
   for (unsigned p = 0; p < pixels; ++p) {
     const __m256 v0 = value8(e, sums[p], p, 0), v1 = value8(e, sums[p], p, 8);
     uint8_t* const out = e.out + p * e.out_bytes;
@@ -373,7 +377,8 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
-  if (row.wide) {
+  // Nothing is read behind the last channel: another thread may be writing there.
+  if (row.wide || epilogue->channels != kBlock) {
     scalar_runtime_kernels().depthwise(row, epilogue);
     return;
   }

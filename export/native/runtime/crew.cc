@@ -40,13 +40,13 @@ void Barrier::wait() {
 Crew::Crew(unsigned threads) {
   const std::lock_guard<std::mutex> closed(gate_);
   others_.reserve(threads - 1);
-  try {
-    while (others_.size() + 1 < threads) {
+  while (others_.size() + 1 < threads) {
+    try {
       others_.emplace_back(&Crew::work, this,
                            static_cast<unsigned>(others_.size()) + 1);
+    } catch (const std::exception&) {
+      break;  // fewer do the same
     }
-  } catch (const std::exception&) {
-    // Fewer do the same.
   }
   barrier_.expect(this->threads());
 }

@@ -9,11 +9,12 @@ const RuntimeKernels* runtime_kernels(DqaIsa isa) {
     case DQA_AVX2: return avx2_runtime_kernels();
     case DQA_AVX_VNNI: return avx_vnni_runtime_kernels();
     case DQA_AVX512_VNNI: return avx512_runtime_kernels();
-    case DQA_NEON:
-    case DQA_NEON_DOT: return nullptr;
+    case DQA_NEON: return neon_runtime_kernels();
+    case DQA_NEON_DOT: return neon_dot_runtime_kernels();
     case DQA_AUTO: break;
   }
-  for (const DqaIsa fast : {DQA_AVX512_VNNI, DQA_AVX_VNNI, DQA_AVX2}) {
+  for (const DqaIsa fast :
+       {DQA_AVX512_VNNI, DQA_AVX_VNNI, DQA_AVX2, DQA_NEON_DOT, DQA_NEON}) {
     if (const RuntimeKernels* const found = runtime_kernels(fast)) return found;
   }
   return &scalar_runtime_kernels();

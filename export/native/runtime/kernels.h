@@ -63,6 +63,7 @@ struct ConvRow {
   size_t run_bytes;      // from a run to the next
   size_t pixel_bytes;    // of the input, from an output pixel to the next
   bool wide;             // the input's codes
+  uint32_t peak;         // the largest of them
   const uint8_t** rows;  // the first input of each tap row; kernels move them on
   size_t pixels;
   // Of each block: [tap y][run][group][16 outputs][4 inputs].
@@ -141,6 +142,8 @@ const RuntimeKernels& scalar_runtime_kernels();
 const RuntimeKernels* avx2_runtime_kernels();
 const RuntimeKernels* avx_vnni_runtime_kernels();
 const RuntimeKernels* avx512_runtime_kernels();
+const RuntimeKernels* neon_runtime_kernels();
+const RuntimeKernels* neon_dot_runtime_kernels();
 
 }  // namespace dqa
 

@@ -18,6 +18,25 @@ void window_rows(const Run& run, const Op& op, const Buffer& in, uint32_t y,
   }
 }
 
+// How many rows are one long row to a 1x1 convolution, because they lie one behind the
+// other wherever it reads and writes: tiles need not end with each of them.
+uint32_t rows_behind(const Run& run, const Op& op, Rows rows) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  if (op.taps_y != 1 || op.taps_x != 1 || op.stride_y != 1 || op.stride_x != 1 ||
+      op.top != 0 || op.left != 0 || in.height != out.height || in.width != out.width) {
+    return 1;
+  }
+  uint32_t count = rows.end - rows.first;
+  const auto take = [&](const Buffer& b) {
+    if (b.kind != Kind::kRing) return;
+    const bool framed = b.left != 0 || b.right != 0;
+    count = std::min(count, framed ? 1 : b.rows - rows.first % b.rows);
+  };
+  take(out);
+  for (size_t k = 0; k < op.link_count; ++k) take(run.buffer(run.link(op, k).buffer));
+  return count;
+}
+
 // Adds the time in which sums become codes: a convolution without taps takes it.
 void time_requantizing(const Run& run, ConvRow row, Epilogue e) {
   row.taps_y = 0;
@@ -43,8 +62,8 @@ void conv(const Run& run, size_t index, Piece piece) {
   row.run_bytes = op.dilation_x * in.pixel_bytes();
   row.pixel_bytes = op.stride_x * in.pixel_bytes();
   row.wide = in.type == Type::kWide;
+  row.peak = in.peak;
   row.rows = rows;
-  row.pixels = out.width;
   row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
   const size_t blocks = blocks_of(out);
   for (size_t b = 0; b < blocks; b += row.blocks) {
@@ -55,7 +74,10 @@ void conv(const Run& run, size_t index, Piece piece) {
     row.start = prepared.start.data() + b * kBlock;
     const std::vector<uint32_t>& stretches = prepared.stretches[b];
     row.stretches = stretches.empty() ? nullptr : stretches.data();
-    for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
+    uint32_t behind = 0;
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; y += behind) {
+      behind = rows_behind(run, op, {y, piece.rows.end});
+      row.pixels = size_t{out.width} * behind;
       Epilogue e = epilogue(run, op, y, b, row.blocks);
       window_rows(run, op, in, y, rows);
       if (run.times != nullptr) time_requantizing(run, row, e);

@@ -79,11 +79,11 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
   const Ranges ranges = {codec.inverse_scale.get(), codec.low.get(), codec.high.get()};
   const Phase* const phases = codec.phases.get();
   PackState state;
-  // A round stores 8 bytes at a time: at most 3 n + 8 of base codes and 24 of
-  // residuals.
+  // A round stores 8 bytes at a time: at most 3 n + 8 of base codes, and of residuals
+  // 8 or 24.
   while (count - state.done >= kStep &&
          static_cast<size_t>(base_end - base) >= 3 * width + 8 &&
-         next_end - next >= 24) {
+         next_end - next >= (kNarrow ? 8 : 24)) {
     uint64_t codes[4];
     if (kFloat) {
       const float* x = static_cast<const float*>(values) + state.done;
@@ -131,10 +131,11 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
   const Phase* const phases = codec.phases.get();
   const float* const scales = codec.scale.get();
   UnpackState state;
-  // A round loads 8 bytes at a time: at most 3 n + 8 of base codes and 24 of residuals.
+  // A round loads 8 bytes at a time: at most 3 n + 8 of base codes, and of residuals 8
+  // or 24.
   while (count - state.done >= kStep &&
          base_bytes - static_cast<size_t>(base - base_begin) >= 3 * width + 8 &&
-         from_bytes - (state.residual_bit >> 3) >= 24) {
+         from_bytes - (state.residual_bit >> 3) >= (kNarrow ? 8 : 24)) {
     const Phase* const phase = phases + state.channel;
     const float* const scale = scales + state.channel;
     uint64_t bits = load8(from + (state.residual_bit >> 3)) >> (state.residual_bit & 7);

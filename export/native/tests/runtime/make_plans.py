@@ -1,0 +1,83 @@
+"""Writes plans with inputs and what the NumPy reference makes of them.
+
+    python export/native/tests/runtime/make_plans.py FOLDER
+
+For plan_test.cc, which runs them where there is no Python.
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(ROOT / "tests" / "export"))
+
+from programs import Builder, slid  # noqa: E402 - found by the line above
+
+from dqa_keras.export.plan import Code, Window  # noqa: E402
+from dqa_keras.export.reference import Reference  # noqa: E402
+from dqa_keras.export.scheduling import schedule  # noqa: E402
+
+SAME = Window(3, 3, top=1, left=1)
+
+
+def residual(bits: int, extra_bits: int, signed: bool, channels: int) -> Builder:
+    """Convolutions of every kind around an addition; stored skips, in place."""
+    build = Builder((21, 19, 3))
+    codes = (bits, extra_bits, signed)
+    x = build.conv(build.input, build.codes((21, 19, channels), *codes), SAME)
+    for _ in range(8):
+        y = build.conv(x, build.codes((21, 19, 3 * channels), *codes), Window())
+        y = build.conv(
+            y, build.codes((21, 19, 3 * channels), *codes), SAME, depthwise=True
+        )
+        y = build.conv(y, build.codes((21, 19, channels), *codes), Window())
+        x = build.combine([x, y], build.codes((21, 19, channels), *codes))
+    small = Window(3, 3, (2, 2), top=1, left=1)
+    shape = slid((21, 19), small, channels)
+    down = build.conv(x, build.codes(shape, *codes), small, depthwise=True)
+    pooled = build.add(
+        build.codes(slid(shape, Window(2, 2, (2, 2)), channels), *codes),
+        Code.MAXIMUM, [down], window=Window(2, 2, (2, 2)),
+    )  # fmt: skip
+    build.output(pooled)
+    build.output(x)
+    return build
+
+
+def narrow() -> Builder:
+    """Few pixels of many channels: threads share the work of each op."""
+    build = Builder((4, 4, 8))
+    x = build.conv(build.input, build.codes((4, 4, 520)), Window())
+    x = build.conv(x, build.codes((4, 4, 520)), SAME, depthwise=True)
+    x = build.conv(x, build.codes((4, 4, 690)), SAME)
+    x = build.average(x, build.codes((1, 1, 690)), Window(4, 4, (4, 4)))
+    build.output(build.conv(x, build.codes((1, 1, 300)), Window()))
+    return build
+
+
+def main(folder: Path) -> None:
+    """Writes a file for each plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    builds = {
+        "codes": residual(4, 2, False, 20),
+        "signed": residual(5, 2, True, 16),
+        "eight": residual(8, 0, False, 33),
+        "narrow": narrow(),
+    }
+    for name, build in builds.items():
+        plan, constants = schedule(build.program)
+        x = np.random.default_rng(0).normal(size=build.program.inputs[0])
+        x = x.astype(np.float32)
+        outputs, _ = Reference(plan, constants)([x])
+        blocks = [plan.encode(), constants, bytes([1, len(outputs)]), x.tobytes()]
+        blocks += [np.ascontiguousarray(output).tobytes() for output in outputs]
+        with (folder / f"{name}.case").open("wb") as file:
+            for block in blocks:
+                file.write(struct.pack("<Q", len(block)) + block)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
