@@ -8,14 +8,16 @@ scales learn too, as in LSQ: with $v = x / s$ and $\hat x = s \, \mathrm{clip}(
 $$\frac{\partial \hat x}{\partial s} = \mathrm{rint}(v) - v \text{ inside the range},
   \quad q_{min} \text{ or } q_{max} \text{ outside}$$
 
-scaled by $1 / \sqrt{P q_{max}}$ for P positions of a channel. A recipe for 2 and 3
-bits: calibrate, then a part of an epoch with Adam at a hundredth of the usual rate.
+scaled by $1 / \sqrt{P q_{max}}$ for P positions of a channel. The recipe for 2 and 3
+bits: calibrate; keep batch normalization as it is (`layer.trainable = False`), for its
+averages are those of all of training; then a part of an epoch with Adam at 1e-4.
 
 Example:
 >>> import keras, numpy as np
 >>> import dqa_keras as dqa
 >>> model = keras.Sequential([
-...     keras.Input((8, 8, 1)), keras.layers.Conv2D(8, 3, activation="relu"),
+...     keras.Input((8, 8, 1)), keras.layers.Conv2D(8, 3),
+...     keras.layers.BatchNormalization(name="norm"), keras.layers.ReLU(),
 ...     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2),
 ... ])
 >>> random = np.random.default_rng(0)
@@ -23,8 +25,9 @@ Example:
 >>> quantized = dqa.quantize_model(model, dqa.DQAConfig(budget_bits=2.5))
 >>> dqa.calibrate(quantized, x, verbose=0)
 >>> tuning = dqa.FineTuning(quantized, x)
+>>> quantized.get_layer("norm").trainable = False
 >>> quantized.compile(
-...     keras.optimizers.Adam(1e-5),
+...     keras.optimizers.Adam(1e-4),
 ...     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
 ... )
 >>> _ = quantized.fit(x, y, epochs=1, callbacks=[tuning], verbose=0)
