@@ -11,6 +11,7 @@ help:
 	@echo "make notebooks   runs every notebook"
 	@echo "make test-backends    the same codes on JAX and PyTorch"
 	@echo "make browser  Chromium, which the tests of dqa report need"
+	@echo "make docs     the documentation: build/docs/index.html"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -25,7 +26,9 @@ help:
 include export/native/native.mk
 include export/android/android.mk
 
-.PHONY: help install demo test test-backends lint notebooks clean
+NOTEBOOKS_RUN := build/notebooks/run
+
+.PHONY: help install demo test test-backends lint notebooks docs clean
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
@@ -65,8 +68,23 @@ test-backends: install
 	DQA_BACKENDS_PYTHON=$(abspath build/backends/bin/python) \
 	  $(PYTHON) -m pytest tests/backends
 
-notebooks: install
+# What the site shows of the notebooks is what they printed when last run.
+$(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py export/*.py) | install
 	$(PYTHON) -m pytest tests/notebooks_test.py
+	touch $@
+
+notebooks: $(NOTEBOOKS_RUN)
+
+$(VENV)/docs-installed: setup.cfg $(VENV)/installed
+	PYTHONWARNINGS=ignore $(PYTHON) -m pip install -q -e '.[docs]'
+	touch $@
+
+docs: $(NOTEBOOKS_RUN) $(VENV)/docs-installed
+	rm -rf build/site && mkdir -p build/site/export
+	cp -r docs benchmarks *.md build/site && cp export/FORMAT.md build/site/export
+	cp -r build/notebooks build/site/docs
+	$(PYTHON) -m sphinx -q -W --keep-going -b html build/site/docs build/docs
+	@echo "open build/docs/index.html"
 
 clean:
 	rm -rf build dist .venv *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""The README does what it says: its code runs, its figures are the measured ones."""
+"""README and docs/figures.md do what they say: figures are the measured ones."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import dqa_keras as dqa
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+FIGURES = (ROOT / "docs" / "figures.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -26,17 +27,24 @@ def test_the_python_example_runs_as_written(tmp_path, monkeypatch):
     assert (tmp_path / "model.tflite").stat().st_size > 0
 
 
+def test_the_readme_is_one_screen():
+    assert len(README.splitlines()) <= 100
+
+
 def test_resnet_figures_are_the_measured_ones():
     rows = json.loads((RESULTS / "resnet32.json").read_text())["rows"]
-    shown = re.findall(
-        r"^\| (default|paper) \| (\w+) \| (.*) \|$", README, re.MULTILINE
-    )
+    row = r"^\| (default|paper) \| (\w+) \| (.*) \|$"
+    shown = re.findall(row, FIGURES, re.MULTILINE)
     assert len(shown) == 6
+    in_readme = re.findall(row, README, re.MULTILINE)
+    assert in_readme
+    assert set(in_readme) <= set(shown)
     for preset, method, cells in shown:
         for bits, cell in zip((3, 4, 5), cells.split(" | "), strict=True):
             row = rows[f"{preset} {method} {bits}"]
             assert cell == f"{row['accuracy']:.2f} at {row['stored_bits']:.2f}"
-    words = " ".join(README.split())
+    assert f"{rows['float']['accuracy']:.2f} %" in README
+    words = " ".join(FIGURES.split())
     assert f"{rows['float']['accuracy']:.2f} %" in words
     for bits in (3, 4):
         exported = rows[f"default dqa {bits}"]["tflite_accuracy"]
@@ -46,14 +54,14 @@ def test_resnet_figures_are_the_measured_ones():
 def test_cost_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "cost.json").read_text())
     for name in ("predict", "calibrate", "latency", "memory"):
-        assert f"{result[f'{name}_ratio']:.2f}x" in README
+        assert f"{result[f'{name}_ratio']:.2f}x" in FIGURES
 
 
 def test_applications_measured_are_counted_right():
     rows = json.loads((RESULTS / "applications.json").read_text())
     models = [name for name in dir(keras.applications) if name[0].isupper()]
     assert set(rows) <= set(models)
-    assert f"{len(rows)} of {len(models)} measured" in " ".join(README.split())
+    assert f"{len(rows)} of {len(models)} measured" in " ".join(FIGURES.split())
     assert not [name for name, row in rows.items() if "error" in row]
 
 
@@ -61,7 +69,7 @@ def test_codec_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "codec.json").read_text())
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "codec.py"))
     overview = benchmark["overview"](result)
-    assert overview in README
+    assert overview in FIGURES
     text = (RESULTS / "codec.md").read_text()
     assert overview in text
     assert text.endswith(benchmark["to_text"](result))
@@ -77,6 +85,6 @@ def test_files_that_are_linked_exist():
 def test_the_papers_share_is_the_one_picked_on_training_images():
     picked = json.loads((RESULTS / "paper_share.json").read_text())
     assert dqa.DQAConfig.paper().important_fraction == picked["share"]
-    assert f"{picked['held_out_images']:,} training images" in README
+    assert f"{picked['held_out_images']:,} training images" in FIGURES
     at_three = picked["rows"]["3"]
-    assert at_three["dqa"]["0.5"] < at_three["direct"]  # as README says
+    assert at_three["dqa"]["0.5"] < at_three["direct"]  # as figures.md says
