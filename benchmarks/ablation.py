@@ -1,6 +1,7 @@
 """What each option of calibration is worth, on training images that it did not see.
 
     python benchmarks/ablation.py --weights resnet32_cifar10.npz --data_dir tfds \
+        --calibration_images 500 --held_out_images 1000 \
         --json benchmarks/results/ablation.json
 
 ResNet-32 on CIFAR-10. Calibrates on the first training images and measures on others:
