@@ -2,6 +2,8 @@
 #ifndef DQA_RUNTIME_TILES_H_
 #define DQA_RUNTIME_TILES_H_
 
+#include <algorithm>
+
 #include "kernels.h"
 
 namespace dqa {
@@ -9,7 +11,8 @@ namespace dqa {
 // Pixels of the next tile: tiles get nearly the same size.
 inline unsigned next_tile(size_t left, size_t most) {
   const size_t tiles = (left + most - 1) / most;
-  return static_cast<unsigned>((left + tiles - 1) / tiles);
+  // Never more than `most`; analyzers cannot tell.
+  return static_cast<unsigned>(std::min((left + tiles - 1) / tiles, most));
 }
 
 // Sums of a tile, from `row.rows` on.
