@@ -131,7 +131,7 @@ int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
   const auto* const constants = static_cast<const uint8_t*>(inputs.addresses[plan + 1]);
   if (dqa_runtime_create(static_cast<const uint8_t*>(inputs.addresses[plan]),
                          inputs.sizes[plan], constants, inputs.sizes[plan + 1],
-                         DQA_AUTO, &runtime, &self->error) != DQA_OK) {
+                         DQA_AUTO, 1, &runtime, &self->error) != DQA_OK) {
     return kLiteRtStatusErrorRuntimeFailure;
   }
   node->runtime.reset(runtime);
@@ -160,7 +160,7 @@ int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
   if (node->constants != inputs.addresses[count + 1]) {
     if (const int status = prepare(self, node, inputs)) return status;
   }
-  const DqaRuntime* const runtime = node->runtime.get();
+  DqaRuntime* const runtime = node->runtime.get();
   for (size_t i = 0; i <= count; ++i) {
     const auto index = static_cast<uint32_t>(i);
     const size_t values = dqa_runtime_input_size(runtime, index);

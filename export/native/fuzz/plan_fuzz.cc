@@ -118,7 +118,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
   const size_t bytes = plan_size(data, size);
   if (bytes < 64 || random() % 16 == 0) return LLVMFuzzerMutate(data, size, max_size);
   uint8_t* const plan = data + kPrefix;
-  for (unsigned left = 1 + random() % 3; left > 0; --left) {
+  for (auto left = 1 + random() % 3; left > 0; --left) {
     const size_t width = size_t{1} << random() % 3;
     uint8_t* const field = plan + random() % (bytes - width);
     uint32_t value = 0;

@@ -26,7 +26,8 @@ typedef struct DqaLiteRtApi {
 
 typedef struct DqaLiteRt DqaLiteRt;
 
-/* A kernel for one compiled model, which it must outlive; NULL without memory. */
+/* A kernel for one compiled model, which it must outlive; NULL without memory. Its ops
+ * run on one thread. */
 DQA_EXPORT DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api);
 DQA_EXPORT void dqa_litert_destroy(DqaLiteRt* kernel);
 
