@@ -12,6 +12,7 @@ help:
 	@echo "make test-backends    the same codes on JAX and PyTorch"
 	@echo "make browser  Chromium, which the tests of dqa report need"
 	@echo "make docs     the documentation: build/docs/index.html"
+	@echo "make distribution   calibration by several processes, some of which are lost"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -56,7 +57,7 @@ browser:
 
 test: lint browser
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
-	  --ignore tests/notebooks_test.py --ignore tests/backends \
+	  --ignore tests/notebooks_test.py --ignore tests/backends --ignore tests/slow \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
 
 # An environment of its own: no TensorFlow in it, so nothing can lean on it by accident.
@@ -67,6 +68,9 @@ test-backends: install
 	  matplotlib numpy torch tqdm
 	DQA_BACKENDS_PYTHON=$(abspath build/backends/bin/python) \
 	  $(PYTHON) -m pytest tests/backends
+
+distribution: install
+	$(PYTHON) -m pytest tests/slow/distribution_test.py -n 2
 
 # What the site shows of the notebooks is what they printed when last run.
 $(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py export/*.py) | install

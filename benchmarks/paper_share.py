@@ -54,11 +54,11 @@ def measure(model, train) -> dict:
         for method in ("direct", "noisyquant"):
             config = dqa.DQAConfig.paper(bits, method=method)
             quantized = dqa.quantize_model(model, config)
-            dqa.calibrate(quantized, calibration, verbose=0)
+            dqa.calibrate(quantized, calibration, batch_size=BATCH, verbose=0)
             row[method] = accuracy(quantized, held_out)
         config = dqa.DQAConfig.paper(bits, important_fraction=0.5)
         quantized = dqa.quantize_model(model, config)
-        dqa.calibrate(quantized, calibration)
+        dqa.calibrate(quantized, calibration, batch_size=BATCH)
         row["dqa"] = {}
         for share in SHARES:
             use_share(quantized, share)

@@ -14,6 +14,7 @@ from dqa_keras.summary import summary
 from dqa_keras.tables import LayerTable
 from dqa_keras.tensorboard import TensorBoardCallback
 from dqa_keras.version import __version__
+from dqa_keras.workers import LostWorkerError
 
 __all__ = [
     "CalibrationCallback",
@@ -21,6 +22,7 @@ __all__ = [
     "FineTuning",
     "LayerStorage",
     "LayerTable",
+    "LostWorkerError",
     "Skipped",
     "Storage",
     "TensorBoardCallback",

@@ -8,14 +8,17 @@ The model runs unquantized during that pass. With `ranking="greedy"` a fixed num
 images is kept aside and tried again with each channel's extra bits.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from dqa_keras import deciding, feeding, gathering
+from dqa_keras import deciding, feeding, gathering, workers
+from dqa_keras.checkpoint import Checkpoint
 from dqa_keras.layers import Quantizer, quantizer_layers
+from dqa_keras.workers import Team
 
 
 @contextmanager
@@ -45,21 +48,37 @@ def _built_quantizers(model: keras.Model, x: Any) -> list[Quantizer]:
 
 
 def calibrate(
-    model: keras.Model, data: Any, *, batch_size: int = 32, verbose: int = 1
+    model: keras.Model,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    verbose: int = 1,
+    checkpoint: str | os.PathLike | None = None,
 ) -> None:
     """Calibrates every quantizing layer of a model, in place.
+
+    Under `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` the work is
+    shared out: call it within the strategy's scope, on every worker with the same model
+    and all of the data. The result is the same on all of them and the same as one
+    worker's, bit for bit.
 
     Args:
         model: Keras model with quantizing layers, built by `quantize_model` or by hand.
         data: Representative inputs; labels are not used. Arrays, a `tf.data.Dataset`,
             a `PyDataset` or a generator of batches.
-        batch_size: Integer. Images a step when `data` is arrays. Defaults to `32`.
+        batch_size: Integer. Images that are computed together, whatever batches `data`
+            comes in. Defaults to `32`.
         verbose: Integer. `0` hides the progress bars. Defaults to `1`.
+        checkpoint: Path of a file. If it exists, calibration goes on from it; it is
+            written from time to time and deleted at the end. Workers may name one file
+            or several. Defaults to `None`: an interrupted calibration starts over.
 
     Raises:
         ValueError: If the model has no quantizing layer, the data is empty or does not
-            fit the model, or an activation holds NaN or infinity. The model is then
-            as it was before.
+            fit the model, an activation holds NaN or infinity, or the checkpoint is
+            damaged or belongs to another model or other data. The model is then as it
+            was before.
+        LostWorkerError: If another worker is gone. The model is then as it was before.
 
     Example:
     >>> import keras, numpy as np
@@ -75,6 +94,9 @@ def calibrate(
     if any(not layer.built for layer in layers) or not layers:
         x, data = feeding.first_batch(data, batch_size)
         layers = _built_quantizers(model, x)
+    team = workers.team(model)
+    loss = deciding.loss_needed(layers)
+    kept = Checkpoint(checkpoint, model, batch_size, loss)
     with _passing_through(layers):
         gathered = gathering.collect(
             model,
@@ -82,7 +104,9 @@ def calibrate(
             batch_size,
             verbose,
             keep=deciding.images_needed(layers),
-            loss=deciding.loss_needed(layers),
+            loss=loss,
+            team=team,
+            checkpoint=kept,
         )
         unused = [
             layer.name for layer in layers if layer.name not in gathered.observers
@@ -95,6 +119,18 @@ def calibrate(
         decided = deciding.decide(model, layers, gathered, verbose)
         for layer in layers:
             layer.assign(decided[layer.name])
+        _adopt(layers, team)
+    kept.remove()
+
+
+def _adopt(layers: list[Quantizer], team: Team) -> None:
+    """Takes over what the first worker decided: libraries may round otherwise."""
+    if team.size == 1:
+        return
+    for layer in layers:
+        own = {str(i): weight for i, weight in enumerate(layer.get_weights())}
+        first = team.exchange(own if team.rank == 0 else {})[0]
+        layer.set_weights([first[name] for name in own])
 
 
 class CalibrationCallback(keras.callbacks.Callback):

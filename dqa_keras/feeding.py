@@ -17,6 +17,15 @@ def _is_array(data: Any) -> bool:
     return hasattr(data, "shape") and hasattr(data, "dtype")
 
 
+def _is_distributed(data: Any) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    kinds = (tf.distribute.DistributedDataset, tf.distribute.DistributedIterator)
+    return isinstance(data, kinds)
+
+
 def _slices(data: Any, batch_size: int) -> Iterator[Any]:
     # As in `fit`: a tuple is (x, y) or (x, y, sample_weight), a list is several inputs.
     if isinstance(data, tuple):
@@ -54,6 +63,11 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
     Raises:
         ValueError: If `data` is of another kind, or holds no batch at all.
     """
+    if _is_distributed(data):
+        raise ValueError(
+            "data must not be distributed: every worker reads all of it and computes "
+            "its share. Give the tf.data.Dataset that it was made from."
+        )
     leaves = keras.tree.flatten(data)
     source: Iterable[Any]
     if leaves and all(_is_array(leaf) for leaf in leaves):
@@ -112,6 +126,70 @@ def check_fit(model: keras.Model, x: Any) -> None:
                 f"input {tensor.name!r} must have shape {wanted}. Received: {shape}"
                 + (". Is a batch axis missing (data.batch(32))?" if unbatched else "")
             )
+
+
+class Rounds:
+    """The images of a stream in rounds of one size, wherever its batches end.
+
+    What a model computes of an image may depend, in the last bit, on the images that
+    are computed with it. In rounds it depends on the image's place in the stream alone.
+    A round is shorter at the end of the data and where images change their shape.
+
+    Args:
+        model: Keras model that every batch must fit.
+        data: Arrays, a `tf.data.Dataset`, a `PyDataset` or an iterable of batches.
+        size: Integer. Images a round.
+
+    Attributes:
+        images: Integer. How many images there will be, or None if only reading will
+            tell; where batches are counted, those are taken to be like the first.
+
+    Raises:
+        ValueError: When read, if `data` is of another kind, holds no batch, or has a
+            batch that does not fit the model.
+    """
+
+    def __init__(self, model: keras.Model, data: Any, size: int) -> None:
+        self._model = model
+        self._data = data
+        self._size = size
+        leaves = keras.tree.flatten(data)
+        arrays = leaves and all(_is_array(leaf) for leaf in leaves)
+        self.images = len(leaves[0]) if arrays else None
+        self._batches = None if arrays else batch_count(data, size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields each round: NumPy arrays in the structure of the model's inputs."""
+        pending = None
+        for batch in batches(self._data, self._size):
+            check_fit(self._model, batch)
+            x = keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
+            if self._batches is not None and self.images is None:
+                self.images = self._batches * _length(x)
+            if pending is not None and _shapes(pending) != _shapes(x):
+                yield pending
+            elif pending is not None:
+                x = keras.tree.map_structure(
+                    lambda *parts: np.concatenate(parts), pending, x
+                )
+            pending = None
+            for start in range(0, _length(x), self._size):
+                pending = keras.tree.map_structure(
+                    lambda a, start=start: a[start : start + self._size], x
+                )
+                if _length(pending) == self._size:
+                    yield pending
+                    pending = None
+        if pending is not None:
+            yield pending
+
+
+def _length(x: Any) -> int:
+    return len(keras.tree.flatten(x)[0])
+
+
+def _shapes(x: Any) -> list[tuple[int, ...]]:
+    return [array.shape[1:] for array in keras.tree.flatten(x)]
 
 
 def observed(

@@ -16,8 +16,13 @@ disjoint parts of the data can be merged.
 Memory: 4 KiB a channel, twice that where negative values occur.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from dqa_keras import exact
 
 BINS = 1024
 _BITS = 10  # BINS == 2 ** _BITS
@@ -60,9 +65,18 @@ class Observer:
         self.maximum = np.zeros(channels, np.float32)
         self.positive: Histogram = np.zeros((channels, BINS), np.uint32)
         self.negative: Histogram | None = None
-        self.sensitivity = np.zeros(channels, np.float64)
         self.values = 0
+        self._sensitivity = exact.zeros(channels)
         self._exponent = np.full(channels, _SMALLEST, np.int32)
+
+    @property
+    def sensitivity(self) -> NDArray[np.float64]:
+        """Float64 array (C,): squared gradients, summed without rounding."""
+        return exact.value(self._sensitivity)
+
+    def add_gradients(self, squares: NDArray[np.float32]) -> None:
+        """Takes in squared gradients (C,), summed over some images and positions."""
+        self._sensitivity += exact.limbs(squares)
 
     @property
     def width(self) -> NDArray[np.float64]:
@@ -112,7 +126,7 @@ class Observer:
 
     def merge(self, other: "Observer") -> None:
         """Takes in what another observer of the same layer has seen."""
-        self.sensitivity = self.sensitivity + other.sensitivity
+        self._sensitivity = self._sensitivity + other._sensitivity
         self.values += other.values
         self.minimum = np.minimum(self.minimum, other.minimum)
         self.maximum = np.maximum(self.maximum, other.maximum)
@@ -123,6 +137,33 @@ class Observer:
             if self.negative is None:
                 self.negative = np.zeros_like(self.positive)
             self.negative += _folded(other.negative.copy(), shifts)
+
+    def arrays(self) -> dict[str, Any]:
+        """All that it knows, for `from_arrays`: plain arrays by name."""
+        found: dict[str, Any] = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "values": np.int64(self.values),
+            "sensitivity": self._sensitivity,
+            "exponent": self._exponent,
+            "positive": self.positive,
+        }
+        if self.negative is not None:
+            found["negative"] = self.negative
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "Observer":
+        """The observer that `arrays` were taken from."""
+        observer = cls(arrays["minimum"].size)
+        observer.minimum = arrays["minimum"]
+        observer.maximum = arrays["maximum"]
+        observer.positive = arrays["positive"]
+        observer.negative = arrays.get("negative")
+        observer.values = int(arrays["values"])
+        observer._sensitivity = arrays["sensitivity"]
+        observer._exponent = arrays["exponent"]
+        return observer
 
     def pooled(self) -> "Observer":
         """All channels as one."""

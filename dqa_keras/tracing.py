@@ -52,6 +52,56 @@ def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return run
 
 
+def replicated(
+    function: Callable[[Any], Any], strategy: Any
+) -> Callable[[list[Any]], list[Any]]:
+    """A function of one batch a replica, all computed at once.
+
+    Args:
+        function: Function of one batch.
+        strategy: `tf.distribute.Strategy` whose replicas on this machine compute, or
+            None for one after another on one device.
+
+    Returns:
+        A function of a list of batches, at most one a replica, that gives a list of
+        what `function` gives of each.
+    """
+    replicas = replica_count(strategy)
+    if replicas == 1:
+        run = compiled(function)
+        return lambda batches: [run(x) for x in batches]
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def step(x: Any) -> Any:
+        return strategy.run(function, args=(x,))
+
+    def on_each(batches: list[Any]) -> list[Any]:
+        # Replicas without a batch of their own repeat the last one.
+        given = [batches[min(i, len(batches) - 1)] for i in range(replicas)]
+        x = strategy.experimental_distribute_values_from_function(
+            lambda context: keras.tree.map_structure(
+                tf.convert_to_tensor,
+                given[context.replica_id_in_sync_group % replicas],
+            )
+        )
+        outputs = step(x)
+        return [
+            keras.tree.map_structure(
+                lambda value, i=i: strategy.experimental_local_results(value)[i],
+                outputs,
+            )
+            for i in range(len(batches))
+        ]
+
+    return on_each
+
+
+def replica_count(strategy: Any) -> int:
+    """How many replicas a `tf.distribute.Strategy`, or None, has on this machine."""
+    return len(strategy.extended.worker_devices) if strategy is not None else 1
+
+
 @contextmanager
 def hooked(
     layers: list[Quantizer], hook: Callable[[Quantizer, Any], Any]
@@ -69,6 +119,14 @@ def hooked(
 def observing(
     model: keras.Model, tap: Tap
 ) -> Callable[[Any], list[tuple[Quantizer, Any]]]:
+    """`observing_replicas` for one batch at a time."""
+    observe = observing_replicas(model, tap, None)
+    return lambda x: observe([x])[0]
+
+
+def observing_replicas(
+    model: keras.Model, tap: Tap, strategy: Any
+) -> Callable[[list[Any]], list[list[tuple[Quantizer, Any]]]]:
     """A function that runs the model and returns what `tap` reported.
 
     The model runs in inference mode. Activations that `tap` does not report are freed
@@ -77,10 +135,12 @@ def observing(
     Args:
         model: Keras model with quantizing layers.
         tap: Function of a layer and the tensor (N, ..., C) in front of it.
+        strategy: As for `replicated`.
 
     Returns:
-        A function of one batch that gives one `(layer, report)` for each call of a
-        quantizer, in order; a shared layer is called more than once.
+        A function of a list of batches, at most one a replica, that gives for each
+        batch one `(layer, report)` for each call of a quantizer, in order; a shared
+        layer is called more than once.
     """
     layers = quantizer_layers(model)
     order: list[Quantizer] = []
@@ -98,10 +158,10 @@ def observing(
         order[:] = [layer for layer, _ in seen]
         return [report for _, report in seen]
 
-    run = compiled(forward)
+    run = replicated(forward, strategy)
 
-    def observe(x: Any) -> list[tuple[Quantizer, Any]]:
-        reports = keras.tree.map_structure(keras.ops.convert_to_numpy, run(x))
-        return list(zip(order, reports, strict=True))
+    def observe(batches: list[Any]) -> list[list[tuple[Quantizer, Any]]]:
+        found = keras.tree.map_structure(keras.ops.convert_to_numpy, run(batches))
+        return [list(zip(order, reports, strict=True)) for reports in found]
 
     return observe

@@ -469,9 +469,9 @@ def _infinite(x):
         (lambda x: list(x), "has 1 inputs. Received: 40 arrays"),
         (lambda x: iter(x), "Is a batch axis missing"),
         (lambda x: tf.data.Dataset.from_tensor_slices(x), "Is a batch axis missing"),
-        (_nan, "inputs must be finite. Received: NaN .* in batch 0"),
+        (_nan, "inputs must be finite. Received: NaN .* in image 17"),
         (_infinite, "inputs must be finite"),
-        (lambda x: iter([x, _nan(x)]), "NaN or infinity in batch 1"),
+        (lambda x: iter([x, _nan(x)]), "NaN or infinity in image 57"),
         (lambda x: iter([x, x[:, :5]]), r"Received: \(40, 5, 6, 2\)"),
         (lambda x: "images", "Received: str"),
     ],
@@ -567,7 +567,7 @@ def test_progress_is_shown_on_a_terminal_and_can_be_hidden(network, data, monkey
     assert sys.stderr.getvalue() == ""
     dqa.calibrate(model, data)
     shown = sys.stderr.getvalue()
-    assert "2/2" in shown  # batches
+    assert "40/40" in shown  # images
     assert "18/18" in shown  # trials: two layers of 8 channels and one without
 
 

@@ -158,3 +158,66 @@ def test_batches_that_fit_the_model(two_inputs, x):
 def test_batches_that_do_not_fit_are_named(two_inputs, x, message):
     with pytest.raises(ValueError, match=message):
         feeding.check_fit(two_inputs, x)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return keras.Sequential([keras.Input((2,))])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: X,
+        lambda: (X, Y),
+        lambda: tf.constant(X),
+        lambda: (X[i : i + 1] for i in range(5)),
+        lambda: iter([X[:4], X[4:]]),
+        lambda: iter([X[:0], X[:1], X[1:1], X[1:]]),
+        lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3),
+        Pairs,
+    ],
+    ids=["array", "x y", "tensor", "ones", "four", "nothing", "tf.data", "PyDataset"],
+)
+def test_rounds_do_not_depend_on_batches(form, size, pairs):
+    found = list(feeding.Rounds(pairs, form(), size))
+    assert all(isinstance(x, np.ndarray) for x in found)
+    expected = [X[start : start + size].tolist() for start in range(0, 5, size)]
+    assert [x.tolist() for x in found] == expected
+
+
+def test_a_round_ends_where_images_change_their_shape():
+    model = keras.Sequential([keras.Input((None, 1))])
+    batches = [np.zeros((n, size, 1)) for n, size in ((3, 5), (2, 5), (3, 4), (1, 5))]
+    found = [x.shape for x in feeding.Rounds(model, iter(batches), 4)]
+    assert found == [(4, 5, 1), (1, 5, 1), (3, 4, 1), (1, 5, 1)]
+
+
+def test_rounds_of_several_inputs_keep_them_together(two_inputs):
+    a = np.arange(20.0).reshape(5, 4)
+    batches = ({"a": a[i : i + 3], "b": a[i : i + 3, None, :3]} for i in (0, 3))
+    found = list(feeding.Rounds(two_inputs, batches, 2))
+    assert [len(x["a"]) for x in found] == [2, 2, 1]
+    for x in found:
+        np.testing.assert_array_equal(x["b"][:, 0], x["a"][:, :3])
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [(X, 5), ((X, Y), 5), (Pairs(), 6), (iter([X]), None)],
+    ids=["array", "x y", "batches of two", "iterator"],
+)
+def test_how_many_images_there_will_be(data, images, pairs):
+    source = feeding.Rounds(pairs, data, 2)
+    for _ in source:
+        pass
+    assert source.images == images
+
+
+def test_a_distributed_dataset_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    data = tf.data.Dataset.from_tensor_slices(X).batch(2)
+    given = strategy.experimental_distribute_dataset(data)
+    with pytest.raises(ValueError, match=r"Give the tf\.data\.Dataset"):
+        list(feeding.batches(given, 2))

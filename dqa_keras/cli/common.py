@@ -1,5 +1,6 @@
 """What several commands share: flags, models, accuracy."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -189,6 +190,29 @@ def open_model(name: str, weights: str | None) -> keras.Model:
             f"no such model: {name} is neither a file nor one of {', '.join(_BUILT_IN)}"
         )
     return load_keras(name)
+
+
+def workers_scope() -> Any:
+    """The scope of the workers that TF_CONFIG names; before TensorFlow computes.
+
+    Raises:
+        ValueError: If TF_CONFIG is not set or names no workers.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        named = config["cluster"]["worker"][int(config["task"]["index"])]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            "--workers needs the environment variable TF_CONFIG, such as "
+            '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+            '"task": {"type": "worker", "index": 0}}. '
+            f"Received: {text or 'nothing'}"
+        ) from error
+    import tensorflow as tf
+
+    print(f"worker {config['task']['index']} at {named} waits for the others")
+    return tf.distribute.MultiWorkerMirroredStrategy().scope()
 
 
 def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:

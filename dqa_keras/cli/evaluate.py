@@ -112,7 +112,8 @@ def _measured(
 ) -> dict[str, Any]:
     quantized = dqa.quantize_model(model, config)
     start = time.perf_counter()
-    dqa.calibrate(quantized, data.train.batch(common.BATCH))
+    train = data.train.batch(common.BATCH)
+    dqa.calibrate(quantized, train, batch_size=common.BATCH)
     seconds = time.perf_counter() - start
     row = {
         "accuracy": common.accuracy(quantized, data.test),

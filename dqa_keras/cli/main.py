@@ -23,6 +23,7 @@ from absl import flags
 
 from dqa_keras.cli.common import ShortfallError
 from dqa_keras.export import VerificationError
+from dqa_keras.workers import LostWorkerError
 
 COMMANDS = ("quantize", "evaluate", "export", "report", "inspect", "bench", "demo")
 
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> NoReturn:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         command.main(values, left)
-    except (ShortfallError, VerificationError) as error:
+    except (ShortfallError, VerificationError, LostWorkerError) as error:
         _fail(1, str(error))
     except (ValueError, OSError) as error:
         _fail(2, str(error))

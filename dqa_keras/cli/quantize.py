@@ -6,13 +6,18 @@ Example:
 Calibrates on training images, measures accuracy and stored bits on the test images,
 writes the file and runs it in LiteRT over the same images. With --mode packed the file
 stores activations in few bits while it runs, and needs the runtime.
+
+With --workers, start the same command on every machine, each with its own TF_CONFIG;
+they share out the calibration, and worker 0 writes the file.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags
 
 import dqa_keras as dqa
+from dqa_keras import workers
 from dqa_keras.cli import common
 from dqa_keras.export import export_tflite, packed
 
@@ -32,6 +37,18 @@ def define(values: flags.FlagValues) -> None:
         required=True,
     )
     common.define_tflite_flags(values)
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "File that calibration goes on from if it exists, and writes to.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "workers",
+        False,
+        "Calibrate together with the other workers that TF_CONFIG names.",
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -41,11 +58,24 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if output.suffix not in (".tflite", ".keras"):
         raise ValueError(f"--output must end in .tflite or .keras. Received: {output}")
     common.check_writable(output)
+    if values.checkpoint:
+        common.check_writable(Path(values.checkpoint))
+    scope = common.workers_scope() if values.workers else nullcontext()
     config = common.config_from(values)
     model = common.load_model(values)
     data = common.load_data(values, model)
     quantized = dqa.quantize_model(model, config)
-    dqa.calibrate(quantized, data.train.batch(common.BATCH))
+    with scope:
+        dqa.calibrate(
+            quantized,
+            data.train.batch(common.BATCH),
+            batch_size=common.BATCH,
+            checkpoint=values.checkpoint,
+        )
+        rank = workers.team(quantized).rank
+    if rank:
+        print(f"worker {rank} is done; worker 0 writes {output}")
+        return
     test = data.test.batch(common.BATCH)
     storage = dqa.storage_bits(quantized, test, verbose=1)
     dqa.summary(quantized, storage)
