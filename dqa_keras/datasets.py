@@ -10,6 +10,7 @@ folder of its archives as `manual_dir`. TFDS prepares it once, under `data_dir`.
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def load(
         return _npz(path)
     if path.is_dir():
         return _folder(path, image_size)
-    if path.suffix or len(path.parts) > 1:
+    if path.suffix or os.sep in str(source):
         raise ValueError(f"no such data set: {source} is neither a folder nor an .npz")
     return _tfds(str(source), data_dir, manual_dir, image_size)
 
@@ -110,11 +111,13 @@ def load(
 def _npz(path: Path) -> Splits:
     import tensorflow as tf
 
+    if path.exists() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not an .npz, as numpy.savez writes it")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not an .npz of plain arrays: {error}") from error
 
@@ -131,6 +134,16 @@ def _npz(path: Path) -> Splits:
             raise ValueError(
                 f"{path}: {names[0]} and {names[1]} must have the same length, at "
                 f"least 1. Received: {len(x)} and {len(y)}"
+            )
+        if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{path}: {names[0]} and {names[1]} must hold numbers. "
+                f"Received: {x.dtype} and {y.dtype}"
+            )
+        if y.size != len(y):
+            raise ValueError(
+                f"{path}: {names[1]} must hold one class number for each image. "
+                f"Received: shape={y.shape}. Of one-hot labels save y.argmax(-1)."
             )
         return tf.data.Dataset.from_tensor_slices(
             (x.astype(np.float32), y.reshape(len(y)).astype(np.int64))
@@ -193,7 +206,7 @@ def _tfds(
             builder.as_dataset(split=part if part in parts else "all") for part in ends
         )
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        first_line = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
             f"cannot open the TFDS dataset {name!r} under {found}: {first_line}. "
             + _way_out(name)

@@ -170,12 +170,20 @@ def test_npz_with_and_without_parts(tmp_path):
         ({"images": np.zeros(3)}, r"must hold x and y.*\['images'\]"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "same length.*3 and 2"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "at least 1"),
+        ({"x": np.zeros((3, 2)), "y": np.eye(3)}, r"Received: shape=\(3, 3\)"),
+        ({"x": np.array(["a"]), "y": np.zeros(1)}, "must hold numbers"),
     ],
 )
 def test_npz_of_another_form_is_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         datasets.load(tmp_path / "bad.npz")
+
+
+def test_a_file_that_only_is_called_npz_is_refused(tmp_path):
+    (tmp_path / "empty.npz").touch()
+    with pytest.raises(ValueError, match=r"not an \.npz, as numpy\.savez writes it"):
+        datasets.load(tmp_path / "empty.npz")
 
 
 def test_pickles_are_not_loaded(tmp_path):

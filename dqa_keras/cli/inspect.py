@@ -55,6 +55,11 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     metadata = read_metadata(path)
     if values.plan:
         plans = packed.read_plans(Path(path).read_bytes())
+        if not plans:
+            raise ValueError(
+                f"{path} has no DQA op: it is a built-in export. Plans are of files "
+                "that dqa export --mode packed wrote."
+            )
         print("\n\n".join(plan.describe(found) for found, _ in plans))
         return
     if values.json:

@@ -20,6 +20,7 @@ import dqa_keras as dqa
 from dqa_keras import workers
 from dqa_keras.cli import common
 from dqa_keras.export import export_tflite, packed
+from dqa_keras.layers import quantizer_layers
 
 # Images whose ranges a packed export goes by.
 _RANGES = 32
@@ -65,6 +66,12 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     model = common.load_model(values)
     data = common.load_data(values, model)
     quantized = dqa.quantize_model(model, config)
+    if not quantizer_layers(quantized):
+        reasons = [f"{s.name}: {s.reason}" for s in dqa.skipped(quantized)]
+        raise ValueError(
+            f"{values.model} has no activation to quantize"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
     with scope:
         dqa.calibrate(
             quantized,

@@ -16,15 +16,15 @@ TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
 .PHONY: android kotlin android-native android-jars android-models
 
 android: android-native android-jars android-models
-	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets README.md docs/android.md
+	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets docs/android.md
 	mvn -q -B -f $(ANDROID) verify -Daar=$(ANDROID_AAR)
 	@echo "wrote $(ANDROID_BUILD)/$(ANDROID_AAR)"
 
-# The Kotlin alone, that of README.md and docs/android.md with it: no native code, no
+# The Kotlin alone, that of docs/android.md with it: no native code, no
 # tests.
 kotlin: android-jars install
 	mkdir -p $(ANDROID_BUILD)/models
-	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets README.md docs/android.md
+	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets docs/android.md
 	mvn -q -B -f $(ANDROID) test-compile
 
 # libdqa_delegate.so for each ABI.

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from dqa_launcher import COMMANDS
 
 from dqa_keras.cli import main
 from dqa_keras.export import read_metadata
@@ -164,6 +165,9 @@ def fails(capsys, *arguments):
         ({"--output": "/nowhere/m.tflite"}, "no such folder /nowhere"),
         ({"--method": "guess"}, "--method"),
         ({"--no_such_flag": 1}, "no_such_flag"),
+        ({"--model": None, "--output": None}, "quantize needs --model, --output (see"),
+        ({"--model": __file__}, "It must be a whole .keras file"),
+        ({"--data": f"{__file__}.npz"}, "cannot read"),
     ],
 )
 def test_a_mistake_gives_one_line_and_no_file(
@@ -176,7 +180,8 @@ def test_a_mistake_gives_one_line_and_no_file(
         "--output": "model.tflite",
         **changes,
     }
-    code, text = fails(capsys, "quantize", *(f"{k}={v}" for k, v in options.items()))
+    given = [f"{k}={v}" for k, v in options.items() if v is not None]
+    code, text = fails(capsys, "quantize", *given)
     assert code == 2
     last = text.strip().splitlines()[-1]
     assert last.startswith("dqa: ")
@@ -192,7 +197,7 @@ def test_inspect_refuses_foreign_files(tmp_path, capsys):
     assert "not a .tflite file" in text
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches_itself(capsys, name):
     with pytest.raises(SystemExit) as stop:
         main.run([name, "--help"])
@@ -206,6 +211,41 @@ def test_an_unknown_command_names_the_known_ones(capsys):
     code, text = fails(capsys, "quantise")
     assert code == 2
     assert "unknown command 'quantise'. Commands: quantize" in text
+    assert "Did you mean quantize?" in text
+
+
+def test_help_and_typing_errors_do_not_wait_for_tensorflow():
+    checked = "import sys, dqa_launcher\nsys.argv = ['dqa', {!r}]\n" + (
+        "try:\n    dqa_launcher.run()\nfinally:\n    assert 'keras' not in sys.modules"
+    )
+    for word, status in (("--help", 0), ("quantise", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", checked.format(word)],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+
+
+def test_a_model_without_activations_is_named(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keras.Sequential([keras.Input((9, 9, 1)), keras.layers.Flatten()]).save("m.keras")
+    arguments = ("--model", "m.keras", "--data", files / "data.npz")
+    code, text = fails(capsys, "quantize", *arguments, "--output", "m.tflite")
+    assert code == 2
+    assert "m.keras has no activation to quantize" in text
+
+
+def test_a_model_with_code_of_its_own_is_sent_to_python(tmp_path, capsys):
+    class Twice(keras.layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((4,)), Twice()]).save(path)
+    code, text = fails(capsys, "inspect", path)
+    assert code == 2
+    assert "is quantized and exported in Python" in text
 
 
 def test_a_run_that_falls_short_exits_with_one(monkeypatch, capsys, tmp_path):

@@ -5,14 +5,54 @@ messages straight to file descriptor 2. So the way in must lie outside that pack
 silences native code first and leaves Python's own messages visible.
 """
 
+import difflib
 import os
 import sys
+
+USAGE = """Quantizes Keras models with DQA and exports them to .tflite.
+
+Usage: dqa COMMAND [--flags]
+
+  dqa quantize   a Keras model and data in, a checked .tflite out
+  dqa evaluate   accuracy and stored bits of methods, bits and presets on a data set
+  dqa export     a calibrated .keras file to .tflite
+  dqa report     one page on a model: accuracy, layers, errors, memory, channels
+  dqa inspect    what a .tflite or .keras file says about its quantizers
+  dqa bench      one of the benchmarks behind the README's figures
+  dqa demo       train, quantize, export and compare on real digits, offline
+
+`dqa COMMAND --help` explains a command with an example.
+Exit codes: 0 done, 1 a figure or check fell short, 2 bad input.
+"""
+
+COMMANDS = tuple(line.split()[1] for line in USAGE.splitlines() if line[:6] == "  dqa ")
+
+
+def answer(arguments: list[str]) -> None:
+    """Exits with help, or an error, where that is all there is to say."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        sys.exit(0 if arguments else 2)
+    if arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(
+            f"dqa: unknown command {arguments[0]!r}. Commands: {', '.join(COMMANDS)}."
+            + hint,
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def run() -> None:
     """The `dqa` command."""
+    # Importing TensorFlow takes seconds; help and typing errors should not.
+    answer(sys.argv[1:])
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    from dqa_keras.cli.main import run as command
+    try:
+        from dqa_keras.cli.main import run as command
+    except KeyboardInterrupt:
+        sys.exit(130)
 
     command(sys.argv[1:])
