@@ -1,0 +1,42 @@
+"""The weights that the package brings, and the cards beside them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dqa_keras import models
+
+FOLDER = Path(models.__file__).parent
+SHIPPED = sorted(FOLDER.glob("*.npz"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_weights_load_by_name(path):
+    name = next(name for name in models.__all__ if path.stem.startswith(name))
+    model = getattr(models, name)(weights=path.stem.removeprefix(f"{name}_"))
+    image = np.zeros((1, *model.input_shape[1:]), np.float32)
+    assert np.all(np.isfinite(model(image)))
+    # Trained: no variance of a batch norm is where it started.
+    for variable in model.non_trainable_variables:
+        if variable.path.endswith("moving_variance"):
+            assert np.all(np.asarray(variable) != 1), variable.path
+
+
+def test_shipped_weights_are_small_and_have_cards():
+    assert sum(path.stat().st_size for path in SHIPPED) < 12e6
+    for path in SHIPPED:
+        card = path.with_suffix(".md").read_text()
+        assert path.name in card
+        assert "%" in card
+
+
+def test_camvid_weights_name_the_licence_of_their_data():
+    assert "CC BY-NC 4.0" in (FOLDER / "unet_camvid.md").read_text()
+    loaded = models.unet(weights="camvid")
+    assert len(loaded.variables) == 92
+
+
+def test_weights_that_are_not_shipped_are_named():
+    with pytest.raises(ValueError, match=r"or one of \['camvid'\].*'mnist'"):
+        models.unet(weights="mnist")
