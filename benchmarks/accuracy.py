@@ -324,10 +324,14 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
     result = read(options.json, options.limit)
     for name in options.models:
         subject = MODELS[name]
+        try:
+            model = load(name, weights)
+        except ValueError as error:  # no weights of its own
+            print(f"{name} is left out: {error}", flush=True)
+            continue
         splits = datasets.load(subject.data, data_dir=options.data_dir)
         if options.limit:
             splits = dataclasses.replace(splits, test=splits.test.take(options.limit))
-        model = load(name, weights)
         used = Path(weights.get(name, subject.data)).name
         rows = result["models"].setdefault(name, {"weights": used, "cells": {}})
         if rows["weights"] != used:
