@@ -34,6 +34,7 @@ template <class Work> void report(const char *name, int products, Work work) {
 __attribute__((target("avx2"))) void maddubs() {
   __m256i x = _mm256_set1_epi8(3), w = _mm256_set1_epi8(5), sums[kSums] = {};
   for (long i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
     for (auto &sum : sums) {
       OPAQUE(x);
       sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(x, w));
@@ -47,6 +48,7 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) void dot512() {
   for (auto &sum : sums)
     sum = _mm512_setzero_si512();
   for (long i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
     for (auto &sum : sums) {
       sum = _mm512_dpbusd_epi32(sum, x, w);
       OPAQUE(sum);
