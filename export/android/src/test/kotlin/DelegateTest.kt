@@ -77,7 +77,7 @@ internal class DelegateTest {
     // The heap is resident from the start (pom.xml), so what grows is native.
     @Test
     fun `10,000 delegates leave nothing behind`() {
-        repeat(2_000) { DqaDelegate().use(DqaDelegate::counters) }
+        repeat(10_000) { DqaDelegate().use(DqaDelegate::counters) }
         val before = residentBytes()
         repeat(10_000) { DqaDelegate().use(DqaDelegate::counters) }
         val growth = residentBytes() - before
