@@ -44,9 +44,7 @@ __attribute__((target("avx2"))) void maddubs() {
 }
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) void dot512() {
-  __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(5), sums[kSums];
-  for (auto &sum : sums)
-    sum = _mm512_setzero_si512();
+  __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(5), sums[kSums] = {};
   for (long i = 0; i < kRounds; ++i) {
 #pragma GCC unroll 12
     for (auto &sum : sums) {
