@@ -21,6 +21,9 @@ _STYLES = {
     "direct": (_BLUE, "o"),
     "noisyquant": (_GREEN, "s"),
     "dqa": (_ORANGE, "D"),
+    "budget": ("#CC79A7", "^"),
+    "entropy": ("#E69F00", "v"),
+    "tuned": ("#56B4E9", "P"),
 }
 _FORM_STYLES = {
     "float32": (_GREY, ":"),
