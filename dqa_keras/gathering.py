@@ -1,7 +1,14 @@
 """One pass over the data: what reaches each quantizer, and a few of the images.
 
 The model runs as it is; what it computes in front of each quantizer is reduced to an
-`Observer`, so memory does not grow with the data.
+`Observer`, so memory does not grow with the data. With b images a round, p sampled
+positions an image (at most 128), C channels of all quantizers together and C' of the
+widest, calibration takes, beyond what `predict` takes with batches of b images,
+
+    4 KiB C + max(4 bytes b p C + (12 KiB + 16 bytes b p) C', 80 KiB C')
+
+where no activation is negative; 4, 12 and 80 KiB count twice where they may be, and
+workers hold the first term twice. `benchmarks/growth.py` checks it.
 
 The data is cut into rounds of `batch_size` images. Workers read all of them and compute
 every so many; a round is computed whole by one of them, and `Observer`s merge exactly,
@@ -298,8 +305,8 @@ def collect(
     verbose: int,
     keep: int,
     loss: sensitivity.Loss | None,
-    team: Team,
-    checkpoint: Checkpoint,
+    team: Team | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Gathered:
     """Statistics of what reaches each quantizer, and a few images.
 
@@ -311,8 +318,8 @@ def collect(
         keep: Integer. How many images to keep; a uniform sample of all.
         loss: Which loss the observers' `sensitivity` belongs to; `None` saves the
             backward pass.
-        team: `Team` of the workers that share the work.
-        checkpoint: `Checkpoint` to go on from and to write.
+        team: `Team` of the workers that share the work. Defaults to one worker.
+        checkpoint: `Checkpoint` to go on from and to write. Defaults to none.
 
     Returns:
         A `Gathered`.
@@ -322,6 +329,8 @@ def collect(
             activation holds NaN or infinity, or the workers' models or data differ.
         LostWorkerError: If another worker is gone.
     """
+    team = team or Team()
+    checkpoint = checkpoint or Checkpoint(None, model, batch_size, loss)
     share = _Share(model, team, loss)
     progress, keeps = _resumed(share, team, checkpoint)
     alone = team.size == 1

@@ -168,12 +168,15 @@ def fails(capsys, *arguments):
         ({"--model": None, "--output": None}, "quantize needs --model, --output (see"),
         ({"--model": __file__}, "It must be a whole .keras file"),
         ({"--data": f"{__file__}.npz"}, "cannot read"),
+        ({"--checkpoint": "/nowhere/c"}, "no such folder /nowhere"),
+        ({"--workers": "true"}, "needs the environment variable TF_CONFIG"),
     ],
 )
 def test_a_mistake_gives_one_line_and_no_file(
     files, tmp_path, monkeypatch, capsys, changes, message
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
     options = {
         "--model": files / "model.keras",
         "--data": files / "data.npz",
@@ -195,6 +198,21 @@ def test_inspect_refuses_foreign_files(tmp_path, capsys):
     code, text = fails(capsys, "inspect", path)
     assert (code, text.count("\n")) == (2, 1)
     assert "not a .tflite file" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["workers", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}']
+)
+def test_a_tf_config_without_this_worker_is_refused(files, monkeypatch, capsys, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    code, error = fails(
+        capsys,
+        "quantize",
+        *("--model", files / "model.keras", "--data", files / "data.npz"),
+        *("--output", "model.keras", "--workers"),
+    )
+    assert code == 2
+    assert error.strip().endswith(f"Received: {text}")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
