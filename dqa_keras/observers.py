@@ -74,9 +74,9 @@ class Observer:
         """Float64 array (C,): squared gradients, summed without rounding."""
         return exact.value(self._sensitivity)
 
-    def add_gradients(self, squares: NDArray[np.float32]) -> None:
-        """Takes in squared gradients (C,), summed over some images and positions."""
-        self._sensitivity += exact.limbs(squares)
+    def add_gradients(self, squares: NDArray[np.floating]) -> None:
+        """Takes in squared gradients (C,), summed over some images, as float32."""
+        self._sensitivity += exact.limbs(squares.astype(np.float32))
 
     @property
     def width(self) -> NDArray[np.float64]:

@@ -79,7 +79,7 @@ _LOSSES: dict[Loss, Callable[[Any], Any]] = {
 
 def observing(
     model: keras.Model, loss: Loss
-) -> Callable[[Any], list[tuple[Quantizer, NDArray[np.float32]]]]:
+) -> Callable[[Any], list[tuple[Quantizer, NDArray[np.float64]]]]:
     """A function that runs the model forwards and backwards on a batch.
 
     Args:
@@ -114,8 +114,8 @@ def observing(
 
     run = compiled(backward)
 
-    def observe(x: Any) -> list[tuple[Quantizer, NDArray[np.float32]]]:
-        sums = [ops.convert_to_numpy(s) for s in run(x)]
+    def observe(x: Any) -> list[tuple[Quantizer, NDArray[np.float64]]]:
+        sums = [ops.convert_to_numpy(s).astype(np.float64) for s in run(x)]
         return list(zip(order, sums, strict=True))
 
     return observe
