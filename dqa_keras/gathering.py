@@ -8,7 +8,8 @@ widest, calibration takes, beyond what `predict` takes with batches of b images,
     4 KiB C + max(4 bytes b p C + (12 KiB + 16 bytes b p) C', 80 KiB C')
 
 where no activation is negative; 4, 12 and 80 KiB count twice where they may be, and
-workers hold the first term twice. `benchmarks/growth.py` checks it.
+workers hold the first term twice. The traced graph comes on top: tens of MiB, whatever
+the data. `benchmarks/growth.py` measures both.
 
 The data is cut into rounds of `batch_size` images. Workers read all of them and compute
 every so many; a round is computed whole by one of them, and `Observer`s merge exactly,
