@@ -111,8 +111,8 @@ def test_training_learns(tmp_path, random):
 def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
     arrays = {}
     for part in ("train", "test"):
-        arrays[f"x_{part}"] = random.integers(0, 256, (128, 8, 8, 3)).astype(np.uint8)
-        arrays[f"y_{part}"] = random.integers(0, 10, 128)
+        arrays[f"x_{part}"] = random.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+        arrays[f"y_{part}"] = random.integers(0, 12, (8, 16, 16))
     np.savez(tmp_path / "data.npz", **arrays)
     # The first run stops as a killed one does: between two epochs, without a word.
     program = (
@@ -124,7 +124,8 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
         "keras.callbacks.CSVLogger.on_epoch_end = stop\n"
         "runpy.run_module('dqa_keras.models.training', run_name='__main__')\n"
     )
-    arguments = ["--model=resnet32", f"--data={tmp_path}/data.npz", "--epochs=3"]
+    arguments = ["--model=unet", f"--data={tmp_path}/data.npz", "--epochs=3"]
+    arguments += ["--precision=float32"]
     arguments += [f"--folder={tmp_path}/run", f"--output={tmp_path}/weights.npz"]
     killed = subprocess.run([sys.executable, "-c", program, *arguments], check=False)
     assert killed.returncode == 9
