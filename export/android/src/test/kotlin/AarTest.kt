@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 
 internal class AarTest {
-    private val aar: File = property("aar")
+    private val aar: File = property("archive")
     private val libraries = listOf("arm64-v8a", "armeabi-v7a", "x86_64").map { "jni/$it/libdqa_delegate.so" }
 
     private fun content(name: String): ByteArray =
@@ -92,7 +92,8 @@ private class Elf(bytes: ByteArray) {
         val names = offset(section(data.getInt(symbols + if (wide) 40 else 24)))
         val step = if (wide) 24 else 16
         exports = (0 until length(symbols) / step).map { offset(symbols) + it * step }
-            .filter { symbol -> short(symbol + if (wide) 6 else 14) != 0 }
+            .filter { symbol -> short(symbol + if (wide) 6 else 14) != 0 } // defined here
+            .filter { symbol -> data.get(symbol + if (wide) 4 else 12).toInt() shr 4 != 0 } // not local
             .map { symbol ->
                 val start = names + data.getInt(symbol)
                 val end = generateSequence(start, Int::inc).first { data.get(it).toInt() == 0 }
