@@ -91,14 +91,6 @@ class Team:
         )
         return [_unpacked(part.tobytes()) for part in parts]
 
-    def spread(self, count: int, function: Callable[[int], NDArray]) -> list[NDArray]:
-        """`[function(0), ..., function(count - 1)]`, each computed by one worker."""
-        mine = {str(i): function(i) for i in range(self.rank, count, self.size)}
-        found: dict[str, NDArray] = {}
-        for arrays in self.exchange(mine):
-            found.update(arrays)
-        return [found[str(i)] for i in range(count)]
-
 
 def _unpacked(data: bytes) -> dict[str, NDArray]:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
