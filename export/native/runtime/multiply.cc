@@ -65,10 +65,9 @@ void conv(const Run& run, size_t index, Piece piece) {
   row.peak = in.peak;
   row.rows = rows;
   row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
-  const size_t blocks = blocks_of(out);
-  for (size_t b = 0; b < blocks; b += row.blocks) {
-    row.blocks =
-        static_cast<unsigned>(std::min<size_t>(run.kernels.conv_blocks, blocks - b));
+  for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
+    row.blocks = static_cast<unsigned>(
+        std::min<size_t>(run.kernels.conv_blocks, piece.end_block - b));
     row.weights = reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) +
                   b * row.block_bytes;
     row.start = prepared.start.data() + b * kBlock;
