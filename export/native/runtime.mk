@@ -70,7 +70,7 @@ fuzz-plan: native
 
 # Plans, and what the NumPy reference makes of them.
 cases: install
-	$(PYTHON) $(NATIVE)/tests/runtime/make_plans.py $(CASES)
+	$(PYTHON) $(NATIVE)/tests/runtime/make_cases.py $(CASES)
 
 # The same bytes from every instruction set and number of threads, under
 # AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.

@@ -5,7 +5,7 @@
 //
 // A file holds blocks of bytes, each behind its length in 8 bytes: the plan, the
 // constants, the numbers of inputs and outputs, then the inputs and the outputs.
-// make_plans.py writes them.
+// make_cases.py writes them.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -1,6 +1,6 @@
 """Writes plans with inputs and what the NumPy reference makes of them.
 
-    python export/native/tests/runtime/make_plans.py FOLDER
+    python export/native/tests/runtime/make_cases.py FOLDER
 
 For plan_test.cc, which runs them where there is no Python.
 """
