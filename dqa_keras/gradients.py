@@ -75,7 +75,8 @@ def _torch(run: Callable[[Mark], Any]) -> list[Any]:
         marked.append(x)
         return x
 
-    found = torch.autograd.grad(run(mark), marked, allow_unused=True)
+    with torch.enable_grad():  # the function around may run without
+        found = torch.autograd.grad(run(mark), marked, allow_unused=True)
     return [
         torch.zeros_like(x) if gradient is None else gradient
         for x, gradient in zip(marked, found, strict=True)

@@ -22,6 +22,8 @@ CONFIGS = {
     "paper": dqa.DQAConfig.paper(bits=3, important_fraction=0.5),
     "maximum": dqa.DQAConfig(bits=2, clipping="max", granularity="tensor"),
     "percentile": dqa.DQAConfig(bits=5, clipping="percentile"),
+    "fisher": dqa.DQAConfig(bits=3, ranking="fisher"),
+    "budget": dqa.DQAConfig(budget_bits=3.0),
 }
 
 
@@ -57,6 +59,8 @@ def codes() -> dict[str, np.ndarray]:
         for signed in (False, True):
             layer.assign(
                 Calibration(
+                    bits=layer.bits,
+                    extra_bits=layer.extra_bits,
                     scale=np.float32([0.125, 0.125, 0.3, 0.07, 0.2, 1 / 3]),
                     mask=np.arange(6) % 2 == (0 if layer.extra_bits else 2),
                     signed=signed,
