@@ -57,6 +57,27 @@ def test_cost_figures_are_the_measured_ones():
         assert f"{result[f'{name}_ratio']:.2f}x" in FIGURES
 
 
+def test_unet_figures_are_the_measured_ones():
+    rows = json.loads((RESULTS / "accuracy.json").read_text())["models"]["unet"]
+    assert f"{rows['float']:.2f} % in float" in FIGURES
+    shown = re.findall(r"^\| (direct|dqa|budget|entropy) \| (.*) \|$", FIGURES, re.M)
+    assert len(shown) == 4
+    for method, cells in shown:
+        measured = [
+            f"{cell['accuracy']:.2f} at {cell['stored_bits']:.2f}"
+            for name, cell in rows["cells"].items()
+            if name.split()[0] == method
+        ]
+        assert cells.split(", ") == measured
+
+
+def test_report_figures_are_the_measured_ones():
+    rows = json.loads((RESULTS / "report.json").read_text())
+    for name, words in (("mobilenet_v2", "MobileNetV2"), ("unet", "U-Net")):
+        size, seconds = rows[name]["bytes"] / 1024, rows[name]["seconds"]
+        assert f"{words} {size:.0f} KiB, {seconds:.2f} s" in " ".join(FIGURES.split())
+
+
 def test_applications_measured_are_counted_right():
     rows = json.loads((RESULTS / "applications.json").read_text())
     models = [name for name in dir(keras.applications) if name[0].isupper()]
