@@ -16,9 +16,9 @@ sys.path.insert(0, str(ROOT / "tests" / "export"))
 
 from programs import Builder, slid  # noqa: E402 - found by the line above
 
-from dqa_keras.export.plan import Code, Window  # noqa: E402
-from dqa_keras.export.reference import Reference  # noqa: E402
-from dqa_keras.export.scheduling import schedule  # noqa: E402
+from dqa_keras.export.plan import Code, Window  # noqa: E402 - as above
+from dqa_keras.export.reference import Reference  # noqa: E402 - as above
+from dqa_keras.export.scheduling import schedule  # noqa: E402 - as above
 
 SAME = Window(3, 3, top=1, left=1)
 
