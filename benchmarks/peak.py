@@ -70,7 +70,7 @@ def plan_of(side: int, inputs: int, outputs: int):
             },
         ),
         Operation(
-            Code.AVERAGE, [2], 0, window=Window(side, side, (side, side)),
+            Code.AVERAGE, [2], 0, window=Window(side, side),
             is_output=True,
             arrays={
                 key: values
