@@ -17,6 +17,30 @@ namespace {
 
 constexpr size_t kStep = 32;     // values in a round: four groups
 constexpr size_t kAhead = 1024;  // values from a round to what it asks memory for
+constexpr size_t kRoom = 64;     // bytes: the last rounds of a plane fit, and a store
+
+// The end of a plane on its way: rounds store whole words, which would not fit there.
+class LastBytes {
+ public:
+  // Rounds go on here instead of at `to`; returns the end of the room.
+  DQA_TARGET const uint8_t* begin(uint8_t** to) {
+    to_ = *to;
+    *to = bytes_;
+    return bytes_ + kRoom;
+  }
+
+  // Puts what was written where it belongs.
+  DQA_TARGET void end(uint8_t** to) const {
+    if (to_ == nullptr) return;
+    const size_t size = static_cast<size_t>(*to - bytes_);
+    std::memcpy(to_, bytes_, size);
+    *to = to_ + size;
+  }
+
+ private:
+  uint8_t* to_ = nullptr;
+  uint8_t bytes_[kRoom];
+};
 
 // Eight values as int32 codes.
 template <bool kSigned>
@@ -69,21 +93,23 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
                      uint8_t* base, uint8_t* residual) {
   const size_t width = codec.bits, step = kStep % codec.channels;
   const size_t channels = codec.channels;
-  const uint8_t* const base_end = base + plane_bytes(count, codec.bits);
   const size_t residual_bytes =
       plane_bytes(codec.residual_count(count), codec.extra_bits);
-  // Without residuals the loop writes its empty words here.
-  uint8_t nowhere[kStep];
-  uint8_t* next = residual_bytes > 0 ? residual : nowhere;
-  const uint8_t* const next_end = next + (residual_bytes > 0 ? residual_bytes : kStep);
+  const uint8_t* const residual_end = residual + residual_bytes;
+  const uint8_t *base_end = base + plane_bytes(count, codec.bits),
+                *next_end = residual_end;
+  uint8_t* next = residual;
+  LastBytes last_base, last_residual;
   const Ranges ranges = {codec.inverse_scale.get(), codec.low.get(), codec.high.get()};
   const Phase* const phases = codec.phases.get();
   PackState state;
   // A round stores 8 bytes at a time: at most 3 n + 8 of base codes, and of residuals
-  // 8 or 24.
-  while (count - state.done >= kStep &&
-         static_cast<size_t>(base_end - base) >= 3 * width + 8 &&
-         next_end - next >= (kNarrow ? 8 : 24)) {
+  // 8 or 24. Without residuals these words are empty.
+  while (count - state.done >= kStep) {
+    if (static_cast<size_t>(base_end - base) < 3 * width + 8) {
+      base_end = last_base.begin(&base);
+    }
+    if (next_end - next < (kNarrow ? 8 : 24)) next_end = last_residual.begin(&next);
     uint64_t codes[4];
     if (kFloat) {
       const float* x = static_cast<const float*>(values) + state.done;
@@ -112,7 +138,9 @@ DQA_TARGET void pack(const DqaCodec& codec, const void* values, size_t count,
     state.done += kStep;
     state.channel = next_channel(state.channel, step, channels);
   }
-  const size_t left = residual_bytes > 0 ? static_cast<size_t>(next_end - next) : 0;
+  last_base.end(&base);
+  last_residual.end(&next);
+  const auto left = static_cast<size_t>(residual_end - next);
   pack_groups<Scalar, kFloat>(codec, values, count, base, next, left, state);
 }
 
@@ -121,34 +149,49 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
                        const uint8_t* residual, size_t count, void* values) {
   const size_t width = codec.bits, step = kStep % codec.channels;
   const size_t channels = codec.channels;
-  const uint8_t* const base_begin = base;
   const size_t base_bytes = plane_bytes(count, codec.bits);
   const size_t residual_bytes =
       plane_bytes(codec.residual_count(count), codec.extra_bits);
-  const uint8_t nothing[kStep] = {};
-  const uint8_t* const from = residual_bytes > 0 ? residual : nothing;
-  const size_t from_bytes = residual_bytes > 0 ? residual_bytes : kStep;
+  // The last rounds read copies of the planes' ends, with room behind.
+  uint8_t last_base[kRoom], last_residual[kRoom];
+  const uint8_t *at = base, *at_end = base + base_bytes;
+  const uint8_t* from = residual;
+  size_t from_bytes = residual_bytes, from_bit = 0, bits_before = 0;
   const Phase* const phases = codec.phases.get();
   const float* const scales = codec.scale.get();
   UnpackState state;
   // A round loads 8 bytes at a time: at most 3 n + 8 of base codes, and of residuals 8
-  // or 24.
-  while (count - state.done >= kStep &&
-         base_bytes - static_cast<size_t>(base - base_begin) >= 3 * width + 8 &&
-         from_bytes - (state.residual_bit >> 3) >= (kNarrow ? 8 : 24)) {
+  // or 24. Without residuals these words are not used.
+  while (count - state.done >= kStep) {
+    const auto base_left = static_cast<size_t>(at_end - at);
+    if (base_left < 3 * width + 8) {
+      std::memset(last_base, 0, kRoom);
+      std::memcpy(last_base, at, base_left);
+      at = last_base;
+      at_end = last_base + kRoom;
+    }
+    const size_t residual_left = from_bytes - (from_bit >> 3);
+    if (residual_left < (kNarrow ? 8 : 24)) {
+      std::memset(last_residual, 0, kRoom);
+      std::memcpy(last_residual, from + (from_bit >> 3), residual_left);
+      bits_before = from_bit & ~size_t{7};
+      from = last_residual;
+      from_bytes = kRoom;
+      from_bit &= 7;
+    }
     const Phase* const phase = phases + state.channel;
     const float* const scale = scales + state.channel;
-    uint64_t bits = load8(from + (state.residual_bit >> 3)) >> (state.residual_bit & 7);
+    uint64_t bits = load8(from + (from_bit >> 3)) >> (from_bit & 7);
     for (unsigned g = 0; g < 4; ++g) {
       const Phase& here = phase[8 * g];
       if (g > 0 && !kNarrow) {
-        const size_t bit = state.residual_bit + phase->residual_bits[g - 1];
+        const size_t bit = from_bit + phase->residual_bits[g - 1];
         bits = load8(from + (bit >> 3)) >> (bit & 7);
       }
       const unsigned skipped = g > 0 && kNarrow ? phase->residual_bits[g - 1] : 0;
-      const uint64_t codes = _pdep_u64(load8(base), here.base_mask) |
+      const uint64_t codes = _pdep_u64(load8(at), here.base_mask) |
                              _pdep_u64(bits >> skipped, here.residual_mask);
-      base += width;
+      at += width;
       __m128i bytes = _mm_cvtsi64_si128(static_cast<long long>(codes));
       if (kSigned) {
         const __m128i sign = _mm_cvtsi64_si128(static_cast<long long>(here.sign));
@@ -166,10 +209,12 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
                          bytes);
       }
     }
-    state.residual_bit += phase->residual_bits[3];
+    from_bit += phase->residual_bits[3];
     state.done += kStep;
     state.channel = next_channel(state.channel, step, channels);
   }
+  state.residual_bit = bits_before + from_bit;
+  base += state.done / 8 * width;
   unpack_groups<Scalar, kFloat>(codec, base, residual, residual_bytes, count, values,
                                 state);
 }
