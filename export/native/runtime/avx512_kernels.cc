@@ -86,34 +86,107 @@ INLINE_AVX512 void finish_block(const Epilogue& e, __m512i sum, unsigned pixel,
   _mm_mask_storeu_epi8(out + at, mask, _mm512_cvtepi32_epi8(shifted));
 }
 
-// Two whole blocks of codes.
-INLINE_AVX512 void finish_pair(const Epilogue& e, __m512i sum0, __m512i sum1,
-                               unsigned pixel, unsigned block, __m512i shift,
-                               __m512i zero) {
-  const size_t at = block * kBlock;
-  const __m512i code0 = _mm512_cvtps_epi32(value16(e, sum0, pixel, at, 0xffff));
-  const __m512i code1 = _mm512_cvtps_epi32(value16(e, sum1, pixel, at + 16, 0xffff));
-  const __m512i words = _mm512_add_epi16(
-      _mm512_sllv_epi16(_mm512_packs_epi32(code0, code1), shift), zero);
-  const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(e.out + pixel * e.out_bytes + at),
-                      _mm256_permutevar8x32_epi32(_mm512_cvtepi16_epi8(words), order));
+// Bytes to four stretches of 16 from four packed registers, lane by lane.
+INLINE_AVX512 __m512i unlace(__m512i bytes) {
+  const __m512i order =
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes);
+}
+
+// Codes, with at most one addend of codes. Arrays are loaded once for all pixels, and
+// the lower bound is kept on 16-bit codes: rounding keeps the order of values. (NaN and
+// what is below int32 become the lowest code there is.)
+template <unsigned kPixels, unsigned kCount, bool kAdds>
+INLINE_AVX512 void finish_codes(const Epilogue& e,
+                                const __m512i (&sums)[kPixels][kCount]) {
+  constexpr unsigned kVectors = kPixels * kCount;
+  __m512 multiplier[kCount], bias[kCount], high[kCount], scale[kCount];
+  __m512i lowest[2], powers[2];
+  __mmask16 masks[kCount];
+  for (unsigned b = 0; b < kCount; ++b) {
+    const size_t at = b * kBlock;
+    multiplier[b] = _mm512_loadu_ps(e.multiplier + at);
+    bias[b] = _mm512_loadu_ps(e.bias + at);
+    high[b] = _mm512_loadu_ps(e.high + at);
+    masks[b] = first16(e.channels - at);
+    if (kAdds) scale[b] = _mm512_loadu_ps(e.addend[0].scale + at);
+    for (unsigned i = b; i < 2; ++i) {
+      lowest[i] =
+          _mm512_cvtps_epi32(_mm512_min_ps(_mm512_loadu_ps(e.low + at), high[b]));
+      powers[i] = shifts(e.power + at);
+    }
+  }
+  const __m512i low = _mm512_packs_epi32(lowest[0], lowest[1]);
+  const __m512i shift = _mm512_packs_epi32(powers[0], powers[1]);
+  const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
+  const Addend addend = e.addend[0];
+  const __m512i addend_zero = _mm512_set1_epi32(addend.zero);
+  uint8_t* out = e.out;
+  const size_t out_bytes = e.out_bytes;
+  const __mmask32 pair_mask =
+      masks[0] | static_cast<__mmask32>(kCount > 1 ? masks[kCount - 1] : 0) << 16;
+  for (unsigned first = 0; first < kVectors; first += 4) {
+    __m512i codes[4];
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned p = (first + i) / kCount, b = (first + i) % kCount;
+      if (p >= kPixels) {
+        codes[i] = _mm512_setzero_si512();
+        continue;
+      }
+      __m512 v = _mm512_add_ps(
+          _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p][b]), multiplier[b]), bias[b]);
+      if (kAdds) {
+        const __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(
+            masks[b], addend.codes + p * addend.pixel_bytes + b * kBlock));
+        const __m512 centred = _mm512_cvtepi32_ps(_mm512_sub_epi32(code, addend_zero));
+        v = _mm512_add_ps(v, _mm512_mul_ps(centred, scale[b]));
+      }
+      codes[i] = _mm512_cvtps_epi32(_mm512_min_ps(high[b], v));
+    }
+    __m512i words[2];
+    for (unsigned i = 0; i < 2; ++i) {
+      const __m512i clipped =
+          _mm512_max_epi16(_mm512_packs_epi32(codes[2 * i], codes[2 * i + 1]), low);
+      words[i] = _mm512_add_epi16(_mm512_sllv_epi16(clipped, shift), zero);
+    }
+    const __m512i bytes = unlace(_mm512_packus_epi16(words[0], words[1]));
+    if (kCount == 2) {
+      _mm256_mask_storeu_epi8(out, pair_mask, _mm512_castsi512_si256(bytes));
+      if (first + 2 < kVectors) {
+        _mm256_mask_storeu_epi8(out + out_bytes, pair_mask,
+                                _mm512_extracti64x4_epi64(bytes, 1));
+      }
+      out += 2 * out_bytes;
+    } else {
+      _mm_mask_storeu_epi8(out, masks[0], _mm512_castsi512_si128(bytes));
+      if (first + 1 < kVectors) {
+        _mm_mask_storeu_epi8(out + out_bytes, masks[0],
+                             _mm512_extracti32x4_epi32(bytes, 1));
+      }
+      if (first + 2 < kVectors) {
+        _mm_mask_storeu_epi8(out + 2 * out_bytes, masks[0],
+                             _mm512_extracti32x4_epi32(bytes, 2));
+      }
+      if (first + 3 < kVectors) {
+        _mm_mask_storeu_epi8(out + 3 * out_bytes, masks[0],
+                             _mm512_extracti32x4_epi32(bytes, 3));
+      }
+      out += 4 * out_bytes;
+    }
+  }
 }
 
 template <unsigned kPixels, unsigned kCount>
 INLINE_AVX512 void finish_tile(const Epilogue& e,
                                const __m512i (&sums)[kPixels][kCount]) {
-  constexpr unsigned kSecond = kCount > 1 ? 1 : 0;
-  if (kCount == 2 && e.type == Type::kCodes && e.channels == 2 * kBlock) {
-    const __m512i shift = _mm512_packs_epi32(shifts(e.power), shifts(e.power + 16));
-    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
+  if (e.type == Type::kCodes && e.addends == 0) {
+    finish_codes<kPixels, kCount, false>(e, sums);
+  } else if (e.type == Type::kCodes && e.addends == 1 && !e.addend[0].wide) {
+    finish_codes<kPixels, kCount, true>(e, sums);
+  } else {
     for (unsigned p = 0; p < kPixels; ++p) {
-      finish_pair(e, sums[p][0], sums[p][kSecond], p, 0, shift, zero);
+      for (unsigned b = 0; b < kCount; ++b) finish_block(e, sums[p][b], p, b);
     }
-    return;
-  }
-  for (unsigned p = 0; p < kPixels; ++p) {
-    for (unsigned b = 0; b < kCount; ++b) finish_block(e, sums[p][b], p, b);
   }
 }
 
