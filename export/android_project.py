@@ -249,9 +249,10 @@ def _readme(package: str, name: str, asset: str, packed: bool) -> str:
     return f"""\
 {_title(asset)}
 
-Copy `src` into an app module (package `{package}`) and add to its `build.gradle.kts`:
+Copy `src` into an app module (package `{package}`) and add to its build script:
 
-```
+```kotlin
+// app/build.gradle.kts
 android {{
     defaultConfig {{ minSdk = 24 }}
     androidResources {{ noCompress += "tflite" }}

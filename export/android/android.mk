@@ -12,19 +12,21 @@ ANDROID_ABIS := x86_64,x86_64,g++ arm64-v8a,aarch64,aarch64-linux-gnu-g++ \
 # Their classes lie in jars inside AARs; the last ones fit the interpreter for Linux.
 TFLITE_AARS := tensorflow-lite:2.16.1 tensorflow-lite-api:2.16.1 tensorflow-lite:2.6.0
 TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
+ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) docs/android.md
 
 .PHONY: android kotlin android-native android-jars android-models
 
 android: android-native android-jars android-models
-	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets docs/android.md
+	$(ANDROID_SNIPPETS) $(ANDROID_BUILD)/models/*/README.md
 	mvn -q -B -f $(ANDROID) verify -Daar=$(ANDROID_AAR)
+	mvn -q -B -f $(ANDROID)/gradle test -Daar=$(ANDROID_AAR)
 	@echo "wrote $(ANDROID_BUILD)/$(ANDROID_AAR)"
 
 # The Kotlin alone, that of docs/android.md with it: no native code, no
 # tests.
 kotlin: android-jars install
 	mkdir -p $(ANDROID_BUILD)/models
-	$(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD)/snippets docs/android.md
+	$(ANDROID_SNIPPETS)
 	mvn -q -B -f $(ANDROID) test-compile
 
 # libdqa_delegate.so for each ABI.

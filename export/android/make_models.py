@@ -78,9 +78,9 @@ def main(folder: Path) -> None:
         export(folder, small(4, "depth"), mode)
     export(folder, small(1, "grey"), "builtin", normalization=([120], [60]))
     export(folder, small(3, "bytes"), "packed", inputs="uint8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
     os.chdir(folder)
-    exec(compile(code, str(DOCUMENT), "exec"), {})
+    exec(compile("".join(blocks), str(DOCUMENT), "exec"), {})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""Writes every Kotlin block of Markdown files as a source: `snippets.py OUT FILE...`.
+"""Writes the Kotlin of Markdown files as sources: `snippets.py OUT FILE...`.
 
-Each in a package of its own, unless it names one.
+Kotlin for an app goes to `OUT/snippets`, each block in a package of its own unless it
+names one. Blocks that begin with `// app/build.gradle.kts` become functions of a Gradle
+project, all in `OUT/gradle/lines/lines.kt`.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
 
+BUILD_SCRIPT = "// app/build.gradle.kts\n"
+
 
 def main(folder: Path, documents: list[Path]) -> None:
-    """Writes `FILE_1.kt` and on for each document."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes `snippets/FILE_1.kt` and on, and the lines of build scripts."""
+    sources, scripts = folder / "snippets", folder / "gradle/lines"
+    for each in (sources, scripts):
+        each.mkdir(parents=True, exist_ok=True)
+    lines = []
     for document in documents:
         blocks = re.findall(
             r"^```kotlin\n(.*?)^```$", document.read_text(), re.M | re.S
@@ -18,11 +26,26 @@ def main(folder: Path, documents: list[Path]) -> None:
         if not blocks:
             raise SystemExit(f"{document} has no Kotlin: is it still the right file?")
         for number, block in enumerate(blocks, 1):
+            if block.startswith(BUILD_SCRIPT):
+                lines.append((f"{document}, block {number}", block))
+                continue
             name = f"{document.stem.lower()}_{number}"
             head = (
                 "" if block.startswith("package ") else f"package snippets.{name}\n\n"
             )
-            (folder / f"{name}.kt").write_text(head + block)
+            (sources / f"{name}.kt").write_text(head + block)
+    (scripts / "lines.kt").write_text(build_scripts(lines))
+
+
+def build_scripts(lines: list[tuple[str, str]]) -> str:
+    """A Kotlin source with a map of names to the blocks as functions of a project."""
+    entries = "".join(
+        f"    {json.dumps(name)} to {{\n{block}    }},\n" for name, block in lines
+    )
+    return (
+        "import org.gradle.api.Project\n\n"
+        f"val LINES: Map<String, Project.() -> Unit> = mapOf(\n{entries})\n"
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import re
 import types
 from pathlib import Path
 
+import adb_lines
 import keras
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ from dqa_keras.export import (
 from dqa_keras.export.android_project import FLATBUFFERS, TFLITE
 
 ROOT = Path(__file__).parents[2]
+
+
+def adb(readme):
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", readme, re.M | re.S)
+    return block
 
 
 def contents(folder):
@@ -59,6 +65,7 @@ def test_a_folder_holds_what_an_app_needs(folder):
     assert "--graph=/data/local/tmp/small_cnn.tflite" in readme
     assert "runs in the\ninterpreter alone" in readme
     assert "libdqa_delegate" not in readme
+    adb_lines.check(adb(readme), folder)
 
 
 def test_a_former_export_is_replaced(folder, quantized_cnn, pictures):
@@ -66,6 +73,7 @@ def test_a_former_export_is_replaced(folder, quantized_cnn, pictures):
     readme = (folder / "README.md").read_text()
     assert "--external_delegate_path=/data/local/tmp/libdqa_delegate.so" in readme
     assert "adb push libdqa_delegate.so" in readme
+    adb_lines.check(adb(readme), folder, apart={"libdqa_delegate.so"})
     assert "src/main/kotlin/com/example/app/SmallCnn.kt" in contents(folder)
 
 
