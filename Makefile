@@ -12,6 +12,7 @@ help:
 	@echo "make test-backends    the same codes on JAX and PyTorch"
 	@echo "make browser  Chromium, which the tests of dqa report need"
 	@echo "make docs     the documentation: build/docs/index.html"
+	@echo "make commands the documentation's longest commands, on small data"
 	@echo "make distribution   calibration by several processes, some of which are lost"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
@@ -29,7 +30,7 @@ include export/android/android.mk
 
 NOTEBOOKS_RUN := build/notebooks/run
 
-.PHONY: help install demo test test-backends lint notebooks docs clean
+.PHONY: help install demo test test-backends lint notebooks docs commands clean
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
@@ -68,6 +69,9 @@ test-backends: install
 	  matplotlib numpy torch tqdm
 	DQA_BACKENDS_PYTHON=$(abspath build/backends/bin/python) \
 	  $(PYTHON) -m pytest tests/backends
+
+commands: install
+	$(PYTHON) -m pytest tests/slow/commands_test.py
 
 distribution: install
 	$(PYTHON) -m pytest tests/slow/distribution_test.py -n 2

@@ -5,6 +5,7 @@ Each process starts TensorFlow, so this has a target of its own: `make distribut
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import page_blocks
 import pytest
 import worker
 
@@ -228,3 +230,27 @@ def test_the_command_quantizes_by_two_workers(tmp_path):
     assert states[0].keys() == states[1].keys()
     for name, array in states[0].items():
         assert array.tobytes() == states[1][name].tobytes(), name
+
+
+def test_the_commands_for_several_machines(tmp_path):
+    """Each machine's commands as docs/machines.md has them, all on this machine."""
+    found = page_blocks.blocks("machines")
+    python = next(code for language, code in found if language == "python")
+    commands = next(code for language, code in found if language == "sh")
+    subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
+    (theirs,) = re.findall(r"TF_CONFIG='(.*)'", commands)
+    ours = tf_configs(len(json.loads(theirs)["cluster"]["worker"]))
+    assert json.loads(theirs)["task"] == json.loads(ours[0])["task"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    processes = [
+        subprocess.Popen(
+            ["bash", "-ec", commands.replace(theirs, config)],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for config in ours
+    ]
+    assert [code for code, _ in finish(processes)] == [0, 0]
+    assert (tmp_path / "m.tflite").stat().st_size > 0
