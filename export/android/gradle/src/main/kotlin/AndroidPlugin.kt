@@ -4,10 +4,9 @@ import org.gradle.api.Project
 import org.gradle.api.artifacts.Dependency
 import org.gradle.api.artifacts.dsl.DependencyHandler
 
-// Android's plugin for Gradle, version 8: interfaces of com.android.build.api.dsl with the
-// members in use, named and typed as there. Its source says
-// `AndroidResources.noCompress: MutableCollection<String>` and
-// `ApplicationBaseFlavor.minSdk: Int?` (ApplicationDefaultConfig is one).
+// Android's plugin for Gradle, version 8: of com.android.build.api.dsl the members in use,
+// named and typed as there: `noCompress: MutableCollection<String>` of AndroidResources,
+// `minSdk: Int?` of what `defaultConfig` configures.
 
 class ApplicationDefaultConfig {
     var minSdk: Int? = null
