@@ -83,6 +83,7 @@ def write(name: str, folder: Path) -> None:
             trusted=True,
             packed=kind == "packed",
             byte_inputs=True,
+            byte_outputs=True,
         )
         (folder / f"{name}.{kind}.tflite").write_bytes(data)
         print(name, kind, report, flush=True)

@@ -295,7 +295,12 @@ class Emitter:
             "low": padded(low),
             "high": padded(high),
         }
-        if not is_output and self.program.tensors[output].type == Type.CODES:
+        kept = (
+            output in self.program.byte_outputs
+            if is_output
+            else self.program.tensors[output].type == Type.CODES
+        )
+        if kept:
             arrays["power"] = padded(np.ones_like(low) if power is None else power, 1)
         code, products, operands = Code.COMBINE, 0, []
         if value.operand is not None and value.node is not None:
@@ -381,5 +386,9 @@ class Emitter:
         )  # fmt: skip
 
     def _emit_output(self, value: Sum, number: int, name: str) -> None:
-        ones = np.ones(value.shape[2])
-        self._emit(value, ones, (-np.inf, np.inf), number, name, is_output=True)
+        inverse_step, limits = np.ones(value.shape[2]), (-np.inf, np.inf)
+        codes = self.program.byte_outputs.get(number)
+        if codes is not None:
+            inverse_step = inverse_step / codes.step
+            limits = (-codes.zero, 255 - codes.zero)
+        self._emit(value, inverse_step, limits, number, name, is_output=True)

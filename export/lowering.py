@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from dqa_keras.export.emission import Codes, Emitter, Input, Sum
 from dqa_keras.export.nodes import Reader
 from dqa_keras.export.plan import NONE, Code, Type
-from dqa_keras.export.program import Floats, Operation, Packing, Program, Tensor
+from dqa_keras.export.program import (
+    ByteCodes,
+    Floats,
+    Operation,
+    Packing,
+    Program,
+    Tensor,
+)
 from dqa_keras.export.reading import Node, Unsupported
 from dqa_keras.export.regions import Region
 
@@ -299,6 +306,7 @@ def lower(
     region: Region,
     ranges: Mapping[int, tuple[Floats, Floats]],
     trusted: bool,
+    byte_outputs: Mapping[int, ByteCodes],
 ) -> Program:
     """Lowers a region.
 
@@ -309,6 +317,8 @@ def lower(
             for what no quantizer rounds.
         trusted: Boolean. Whether the ranges come from real data: then such tensors get
             codes of 7 bits, else of 16.
+        byte_outputs: From tensors of the model that leave it as bytes to their
+            `ByteCodes`.
 
     Returns:
         A `Program`.
@@ -316,4 +326,10 @@ def lower(
     Raises:
         Unsupported: If the region cannot be computed with integers, and why.
     """
-    return _Lowering(reader, region, ranges, trusted).run()
+    lowering = _Lowering(reader, region, ranges, trusted)
+    lowering.program.byte_outputs = {
+        number: byte_outputs[tensor]
+        for number, tensor in enumerate(region.outputs)
+        if tensor in byte_outputs
+    }
+    return lowering.run()

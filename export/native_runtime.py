@@ -127,8 +127,8 @@ class NativeRuntime:
         if status:
             raise RuntimeFailure(error.message.decode(errors="replace"))
 
-    def __call__(self, inputs: Sequence[NDArray]) -> list[NDArray[np.float32]]:
-        """Runs the plan: flat float32 outputs."""
+    def __call__(self, inputs: Sequence[NDArray]) -> list[NDArray]:
+        """Runs the plan: flat float32 or uint8 outputs."""
         types = [
             np.uint8
             if self._library.dqa_runtime_input_type(self._handle, number)
@@ -139,9 +139,10 @@ class NativeRuntime:
             np.ascontiguousarray(x, dtype).reshape(-1)
             for x, dtype in zip(inputs, types, strict=True)
         ]
-        outputs: list[NDArray[np.float32]] = []
+        outputs: list[NDArray] = []
         while size := self._library.dqa_runtime_output_size(self._handle, len(outputs)):
-            outputs.append(np.zeros(size, np.float32))
+            is_bytes = self._library.dqa_runtime_output_type(self._handle, len(outputs))
+            outputs.append(np.zeros(size, np.uint8 if is_bytes else np.float32))
         for number, array in enumerate(arrays):
             wanted = self._library.dqa_runtime_input_size(self._handle, number)
             if array.size != wanted:

@@ -15,14 +15,14 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
-from dqa_keras.export import flatbuffer, native_runtime
+from dqa_keras.export import byte_ends, flatbuffer, native_runtime
 from dqa_keras.export.lowering import lower
 from dqa_keras.export.nodes import Reader
 from dqa_keras.export.plan import Plan, decode
-from dqa_keras.export.program import Program
+from dqa_keras.export.program import ByteCodes, Program
 from dqa_keras.export.reading import Node, Unsupported
 from dqa_keras.export.regions import Region, regions
-from dqa_keras.export.runner import Runner
+from dqa_keras.export.runner import Runner, images
 from dqa_keras.export.scheduling import schedule
 from dqa_keras.layers import quantizer_layers
 
@@ -71,6 +71,7 @@ def pack_regions(
     *,
     packed: bool = True,
     byte_inputs: bool = False,
+    byte_outputs: bool = False,
 ) -> tuple[bytes, PackedReport]:
     """Replaces the regions of a built-in export by `DQA` ops.
 
@@ -83,6 +84,8 @@ def pack_regions(
             Defaults to `True`.
         byte_inputs: Boolean. Whether the model takes whole numbers 0..255 as uint8.
             Defaults to `False`.
+        byte_outputs: Boolean. Whether it gives uint8 codes of its outputs, whose scale
+            and zero point take the samples' range. Defaults to `False`.
 
     Returns:
         The bytes of the new file, and a `PackedReport`.
@@ -92,7 +95,9 @@ def pack_regions(
     nodes, reasons = reader.nodes()
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
     ranges = _ranges(data, unpacked, regions(reader, nodes), samples)
-    lowered, refused = _lower_all(reader, nodes, ranges, trusted)
+    codes = byte_ends.output_codes(data, samples) if byte_outputs else []
+    results = dict(zip(map(int, unpacked.subgraphs[0].outputs), codes, strict=False))
+    lowered, refused = _lower_all(reader, nodes, ranges, trusted, results)
     outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
@@ -119,12 +124,18 @@ def pack_regions(
         )
     _replace(unpacked, planned)
     if byte_inputs:
-        _take_bytes(unpacked)
+        byte_ends.take_bytes(unpacked, OP_NAME)
+    if byte_outputs:
+        byte_ends.give_bytes(unpacked, OP_NAME, codes)
     return flatbuffer.pack(unpacked), PackedReport(tuple(reports), outside)
 
 
 def _lower_all(
-    reader: Reader, nodes: list[Node], ranges: Ranges, trusted: bool
+    reader: Reader,
+    nodes: list[Node],
+    ranges: Ranges,
+    trusted: bool,
+    results: Mapping[int, ByteCodes],
 ) -> tuple[list[tuple[Region, Program]], list[tuple[Node, str]]]:
     """Regions and their programs; a node that cannot be lowered splits its region."""
     refused: list[tuple[Node, str]] = []
@@ -132,7 +143,9 @@ def _lower_all(
         lowered = []
         for region in regions(reader, nodes):
             try:
-                lowered.append((region, lower(reader, region, ranges, trusted)))
+                lowered.append(
+                    (region, lower(reader, region, ranges, trusted, results))
+                )
             except Unsupported as reason:
                 if reason.node is None:
                     raise
@@ -177,10 +190,7 @@ def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> R
         count = len(probed.subgraphs[0].outputs)
         flatbuffer.Graph(probed).add_outputs(part)
         run = Runner(flatbuffer.pack(probed))
-        for index in range(len(keras.tree.flatten(samples)[0])):
-            image = keras.tree.map_structure(
-                lambda array, index=index: np.asarray(array[index : index + 1]), samples
-            )
+        for image in images(samples):
             for tensor, values in zip(part, run(image)[count:], strict=True):
                 flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
                 low, high = flat.min(axis=0), flat.max(axis=0)
@@ -249,24 +259,6 @@ def _told_apart(
         sizes.add((len(plan.encode()), len(constants)))
         apart.append((region, plan, constants))
     return apart
-
-
-def _take_bytes(model: Any) -> None:
-    """Makes the model's inputs uint8.
-
-    Raises:
-        ValueError: If an op that computes on floats reads one.
-    """
-    graph = model.subgraphs[0]
-    readers = flatbuffer.Graph(model)
-    for tensor in map(int, graph.inputs):
-        kinds = {readers.kind(op) for op in graph.operators if tensor in op.inputs}
-        if kinds != {OP_NAME}:
-            raise ValueError(
-                "uint8 inputs must go straight into packed regions. Received: input "
-                f"{readers.name(tensor)!r}, which {', '.join(sorted(kinds))} reads"
-            )
-        graph.tensors[tensor].type = schema.TensorType.UINT8
 
 
 def _constant(model: Any, name: str, data: bytes) -> int:

@@ -67,7 +67,7 @@ class Operation:
         arrays: Dictionary of arrays: weights, multiplier, bias, low, high, power.
         shift: Integer, as in `Op`.
         name: String.
-        is_output: Boolean. Whether it writes float32 values for the outside.
+        is_output: Boolean. Whether it writes values for the outside.
         products: Integer. Multiplications, for statistics.
     """
 
@@ -84,6 +84,27 @@ class Operation:
     products: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class ByteCodes:
+    """How LiteRT keeps values in a byte: `step * (code - zero)`.
+
+    Args:
+        step: Float.
+        zero: Integer in 0..255.
+    """
+
+    step: float
+    zero: int
+
+    @classmethod
+    def of(cls, low: float, high: float) -> "ByteCodes":
+        """Those that reach from `low` to `high`, and hold 0."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        # LiteRT keeps scales in float32.
+        step = float(np.float32((high - low) / 255 or 1.0))
+        return cls(step, round(-low / step))
+
+
 @dataclasses.dataclass
 class Program:
     """A region as integer operations.
@@ -94,6 +115,8 @@ class Program:
         inputs: List of shapes.
         outputs: List of shapes.
         bytes: Set of the inputs that are bytes instead of float32 values.
+        byte_outputs: Dictionary from an output's number to the `ByteCodes` that it
+            holds instead of float32 values.
         quantized: Dictionary from a quantizer layer's name to its tensor.
     """
 
@@ -103,6 +126,7 @@ class Program:
     outputs: list[tuple[int, int, int]]
     quantized: dict[str, int]
     bytes: set[int] = dataclasses.field(default_factory=set)
+    byte_outputs: dict[int, ByteCodes] = dataclasses.field(default_factory=dict)
 
 
 def padded(values: Floats, fill: float = 0.0) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Runs a `.tflite` file in LiteRT, called like the Keras model it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -30,7 +30,10 @@ class Runner:
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, x: Any) -> list[NDArray]:
-        """The outputs, flat, for inputs in the structure that the model takes."""
+        """The outputs, flat, for inputs in the structure that the model takes.
+
+        Quantized ones come as the values that their codes stand for.
+        """
         arrays = keras.tree.flatten(x)
         shapes = [np.shape(array) for array in arrays]
         if shapes != self._shapes:
@@ -44,6 +47,20 @@ class Runner:
             self._interpreter.set_tensor(detail["index"], value)
         self._interpreter.invoke()
         return [
-            self._interpreter.get_tensor(detail["index"])
-            for detail in self._interpreter.get_output_details()
+            self._output(detail) for detail in self._interpreter.get_output_details()
         ]
+
+    def _output(self, detail: dict[str, Any]) -> NDArray:
+        values = self._interpreter.get_tensor(detail["index"])
+        scale, zero = detail["quantization"]
+        if scale == 0:
+            return values
+        return np.float32(scale) * (values.astype(np.float32) - zero)
+
+
+def images(samples: Any) -> Iterator[Any]:
+    """Samples (arrays of N each, in the structure that a model takes) one by one."""
+    for index in range(len(keras.tree.flatten(samples)[0])):
+        yield keras.tree.map_structure(
+            lambda array, index=index: np.asarray(array[index : index + 1]), samples
+        )

@@ -63,7 +63,13 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
         )
         for number, shape in enumerate(program.inputs)
     ]
-    buffers += [Buffer(Kind.OUTPUT, Type.FLOAT, *shape) for shape in program.outputs]
+    for number, shape in enumerate(program.outputs):
+        codes = program.byte_outputs.get(number)
+        buffers.append(
+            Buffer(Kind.OUTPUT, Type.FLOAT, *shape)
+            if codes is None
+            else Buffer(Kind.OUTPUT, Type.CODES, *shape, codes.zero)
+        )
     first_output = len(program.inputs)
     tables: list[Table] = []
     items: list[Item] = []

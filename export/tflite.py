@@ -79,6 +79,7 @@ def export_tflite(
     mode: Mode = "builtin",
     strict: bool = False,
     inputs: Literal["float32", "uint8"] = "float32",
+    outputs: Literal["float32", "uint8"] = "float32",
     weights: Weights = "float32",
     samples: Any = None,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
@@ -102,6 +103,9 @@ def export_tflite(
         inputs: `"float32"`, or `"uint8"` for a packed model that takes whole numbers
             0..255: its input then takes a quarter of the memory. Defaults to
             `"float32"`.
+        outputs: `"float32"`, or `"uint8"` for a packed model whose outputs come as
+            codes with a scale and a zero point, a quarter of the memory too. They take
+            the range that the outputs have on `samples`. Defaults to `"float32"`.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
         samples: A batch of inputs to check with. Defaults to four random ones. For a
@@ -154,6 +158,7 @@ def export_tflite(
     for name, value, allowed in (
         ("mode", mode, ("builtin", "packed")),
         ("inputs", inputs, ("float32", "uint8")),
+        ("outputs", outputs, ("float32", "uint8")),
         ("weights", weights, ("float32", "float16", "int8")),
     ):
         if value not in allowed:
@@ -168,8 +173,16 @@ def export_tflite(
         )
     if mode != "packed" and strict:
         raise ValueError(f"strict=True needs mode='packed'. Received: mode={mode!r}")
-    if mode != "packed" and inputs != "float32":
-        raise ValueError(f"inputs={inputs!r} needs mode='packed'. Received: {mode!r}")
+    for name, value in (("inputs", inputs), ("outputs", outputs)):
+        if mode != "packed" and value != "float32":
+            raise ValueError(
+                f"{name}={value!r} needs mode='packed'. Received: {mode!r}"
+            )
+    if outputs == "uint8" and samples is None:
+        raise ValueError(
+            "outputs='uint8' needs samples, whose range the codes take. "
+            "Received: samples=None"
+        )
     entries = metadata.describe(model, weights, normalization, labels)
     trusted = samples is not None
     if samples is None:
@@ -197,7 +210,12 @@ def export_tflite(
         run = Runner(data)
         if mode == "packed":
             data, report = packed.pack_regions(
-                data, model, samples, trusted, byte_inputs=inputs == "uint8"
+                data,
+                model,
+                samples,
+                trusted,
+                byte_inputs=inputs == "uint8",
+                byte_outputs=outputs == "uint8",
             )
             packed.check_complete(report, strict)
             temporary.write_bytes(data)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export import flatbuffer
-from dqa_keras.export.runner import Runner
+from dqa_keras.export.runner import Runner, images
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 
@@ -124,15 +123,6 @@ def _expected(site: _Site, values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(Quantizer.codes(site.layer, values), np.float32)
 
 
-def _images(samples: Any) -> Iterator[Any]:
-    """The samples as batches of one."""
-    count = len(keras.tree.flatten(samples)[0])
-    for index in range(count):
-        yield keras.tree.map_structure(
-            lambda array, index=index: np.asarray(array[index : index + 1]), samples
-        )
-
-
 def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     """Compares the codes of every quantizer in LiteRT with Keras', on the same inputs.
 
@@ -154,7 +144,7 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
         [tensor for site in sites for tensor in (site.inputs, site.codes)]
     )
     run = Runner(flatbuffer.pack(unpacked))
-    for image in _images(samples):
+    for image in images(samples):
         probes = run(image)[-2 * len(sites) :]
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
             expected = _expected(site, values)
@@ -174,7 +164,7 @@ def compare_outputs(
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
     difference = output_range = 0.0
-    for image in _images(samples):
+    for image in images(samples):
         expected = keras.tree.flatten(model(image, training=False))
         for ours, theirs in zip(expected, run(image), strict=True):
             wanted = keras.ops.convert_to_numpy(keras.ops.cast(ours, "float32"))

@@ -258,9 +258,43 @@ def test_images_as_bytes(quantized, path, images, tmp_path):
     )
 
 
-def test_bytes_need_a_packed_export(quantized, tmp_path):
-    with pytest.raises(ValueError, match="inputs='uint8' needs mode='packed'"):
-        export_tflite(quantized, tmp_path / "m", inputs="uint8")
+def test_results_as_bytes(quantized, path, images, tmp_path):
+    bytes_path = tmp_path / "m.tflite"
+    report = export_tflite(
+        quantized, bytes_path, mode="packed", samples=images, outputs="uint8"
+    )
+    interpreter = load_packed(bytes_path)
+    (detail,) = interpreter.get_output_details()
+    assert detail["dtype"] == np.uint8
+    scale, zero = detail["quantization"]
+    exact = run(load_packed(path), images)
+    codes = run(interpreter, images)
+    # Half a step, and the last bit of the sum.
+    nearest = np.clip(exact / scale + zero, 0, 255)
+    np.testing.assert_allclose(codes, nearest, atol=0.501)
+    assert codes.min() < 10
+    assert codes.max() > 245
+    assert report.max_difference < 0.1 * report.output_range
+
+
+def test_results_as_bytes_take_their_range_from_samples(quantized, tmp_path):
+    with pytest.raises(ValueError, match=r"outputs='uint8' needs samples"):
+        export_tflite(quantized, tmp_path / "m", mode="packed", outputs="uint8")
+
+
+def test_results_of_ops_outside_are_no_bytes(quantized, images, tmp_path):
+    model = keras.Model(quantized.inputs, keras.layers.Softmax()(quantized.outputs[0]))
+    with pytest.raises(ValueError, match=r"made by SOFTMAX .*outputs='float32'"):
+        export_tflite(
+            model, tmp_path / "m", mode="packed", samples=images, outputs="uint8"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", ["inputs", "outputs"])
+def test_bytes_need_a_packed_export(quantized, images, tmp_path, end):
+    with pytest.raises(ValueError, match=f"{end}='uint8' needs mode='packed'"):
+        export_tflite(quantized, tmp_path / "m", samples=images, **{end: "uint8"})
 
 
 def test_weights_are_not_to_choose(quantized, tmp_path):

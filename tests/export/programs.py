@@ -100,6 +100,18 @@ class Builder:
         ]
         return self.add(tensor, Code.COMBINE, [], addends=addends, arrays=arrays)
 
+    def leave(self, codes):
+        """Lets the last operation write its sums for the outside, as `ByteCodes`."""
+        operation = self.program.operations[-1]
+        shape = self.tensor(operation.output).shape
+        ones = np.ones(shape[2])
+        operation.arrays["low"] = padded(-codes.zero * ones)
+        operation.arrays["high"] = padded((255 - codes.zero) * ones)
+        operation.arrays["power"] = padded(ones, 1)
+        operation.output, operation.is_output = len(self.program.outputs), True
+        self.program.byte_outputs[operation.output] = codes
+        self.program.outputs.append(shape)
+
     def output(self, source):
         """Makes a tensor an output, in float32."""
         channels = self.tensor(source).shape[2]

@@ -18,6 +18,7 @@ from dqa_keras.export.native_runtime import (
     machine_isas,
 )
 from dqa_keras.export.plan import Code, PlanError, Window
+from dqa_keras.export.program import ByteCodes
 from dqa_keras.export.scheduling import schedule
 
 
@@ -51,6 +52,22 @@ def test_convolutions_of_all_code_widths(bits, signed):
 )
 def test_windows(window):
     check(one_conv(window=window))
+
+
+@pytest.mark.parametrize("kind", ["combine", "conv", "depthwise"])
+@pytest.mark.parametrize("channels", [1, 16, 37, 64, 70])
+def test_outputs_as_bytes(kind, channels):
+    build = Builder((6, 7, channels))
+    shape = (6, 7, channels)
+    out = build.conv(build.input, build.codes(shape), Window())
+    if kind == "combine":
+        build.combine([out], build.codes(shape))
+    else:
+        window = Window(3, 3, top=1, left=1)
+        build.conv(out, build.codes(shape), window, depthwise=kind == "depthwise")
+    build.leave(ByteCodes(0.1, 100))
+    plan = check(build.program)
+    assert plan.buffers[1].type == Type.CODES
 
 
 @pytest.mark.parametrize("window", [Window(3, 3, (2, 1), (1, 1), 1, 1), Window(2, 5)])

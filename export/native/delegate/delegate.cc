@@ -143,8 +143,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   }
   for (uint32_t i = 0; i < outputs; ++i) {
     if (check_size(context, *kernel, kernel->outputs[i],
-                   dqa_runtime_output_size(runtime, i), DQA_FLOAT32,
-                   "output") != kTfLiteOk) {
+                   dqa_runtime_output_size(runtime, i),
+                   dqa_runtime_output_type(runtime, i), "output") != kTfLiteOk) {
       return kTfLiteError;
     }
   }
@@ -163,7 +163,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
 TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto* const kernel = static_cast<const Kernel*>(node->user_data);
   const void* inputs[64];
-  float* outputs[64];
+  void* outputs[64];
   const size_t activations = kernel->inputs.size() - kConstantInputs;
   if (activations > 64 || kernel->outputs.size() > 64) {
     return refuse(context, kernel->node, "it has more than 64 inputs or outputs");
@@ -172,7 +172,7 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
     inputs[i] = context->tensors[kernel->inputs[i]].data;
   }
   for (size_t i = 0; i < kernel->outputs.size(); ++i) {
-    outputs[i] = static_cast<float*>(context->tensors[kernel->outputs[i]].data);
+    outputs[i] = context->tensors[kernel->outputs[i]].data;
   }
   DqaError error;
   if (dqa_runtime_run(kernel->runtime.get(), inputs, outputs, kernel->arena.get(),

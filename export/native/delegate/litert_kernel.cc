@@ -146,6 +146,8 @@ int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
   return kLiteRtStatusOk;
 }
 
+size_t width(DqaType type) { return type == DQA_CODES ? 1 : sizeof(float); }
+
 int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
   if (!inputs.complete || !outputs.complete ||
       inputs.addresses.size() <= kConstantInputs) {
@@ -164,24 +166,26 @@ int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
   for (size_t i = 0; i <= count; ++i) {
     const auto index = static_cast<uint32_t>(i);
     const size_t values = dqa_runtime_input_size(runtime, index);
-    const size_t width =
-        values > 0 && dqa_runtime_input_type(runtime, index) == DQA_CODES
-            ? 1
-            : sizeof(float);
-    if (i == count ? values != 0 : values * width != inputs.sizes[i]) {
+    if (i == count
+            ? values != 0
+            : values == 0 || values * width(dqa_runtime_input_type(runtime, index)) !=
+                                 inputs.sizes[i]) {
       return self->fail(kLiteRtStatusErrorInvalidArgument,
                         "its plan is for inputs of another size");
     }
   }
-  std::vector<float*> results;
+  std::vector<void*> results;
   for (size_t i = 0; i <= outputs.addresses.size(); ++i) {
-    const size_t values = dqa_runtime_output_size(runtime, static_cast<uint32_t>(i));
-    if (i == outputs.addresses.size() ? values != 0
-                                      : values * sizeof(float) != outputs.sizes[i]) {
+    const auto index = static_cast<uint32_t>(i);
+    const size_t values = dqa_runtime_output_size(runtime, index);
+    if (i == outputs.addresses.size()
+            ? values != 0
+            : values == 0 || values * width(dqa_runtime_output_type(runtime, index)) !=
+                                 outputs.sizes[i]) {
       return self->fail(kLiteRtStatusErrorInvalidArgument,
                         "its plan is for outputs of another size");
     }
-    if (values != 0) results.push_back(static_cast<float*>(outputs.addresses[i]));
+    if (values != 0) results.push_back(outputs.addresses[i]);
   }
   return dqa_runtime_run(runtime, inputs.addresses.data(), results.data(),
                          node->arena.get(), &self->error) == DQA_OK

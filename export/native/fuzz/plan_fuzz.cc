@@ -65,15 +65,16 @@ struct Block {
 void run(DqaRuntime* runtime) {
   std::vector<std::unique_ptr<Block>> memory;
   std::vector<const void*> inputs;
-  std::vector<float*> outputs;
+  std::vector<void*> outputs;
   for (uint32_t i = 0; const size_t size = dqa_runtime_input_size(runtime, i); ++i) {
     const bool bytes = dqa_runtime_input_type(runtime, i) == DQA_CODES;
     memory.push_back(std::make_unique<Block>(size * (bytes ? 1 : sizeof(float))));
     inputs.push_back(memory.back()->data);
   }
   for (uint32_t i = 0; const size_t size = dqa_runtime_output_size(runtime, i); ++i) {
-    memory.push_back(std::make_unique<Block>(size * sizeof(float)));
-    outputs.push_back(reinterpret_cast<float*>(memory.back()->data));
+    const bool bytes = dqa_runtime_output_type(runtime, i) == DQA_CODES;
+    memory.push_back(std::make_unique<Block>(size * (bytes ? 1 : sizeof(float))));
+    outputs.push_back(memory.back()->data);
   }
   const Block arena(dqa_runtime_arena(runtime));
   DqaError error;

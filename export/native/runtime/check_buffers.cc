@@ -25,8 +25,7 @@ bool is_valid(const Plan& plan, const Buffer& b) {
       (b.slot != kNone && b.slot >= plan.inputs.size())) {
     return false;
   }
-  if (b.kind == Kind::kInput) return b.type != Type::kWide;
-  if (b.kind == Kind::kOutput) return b.type == Type::kFloat;
+  if (b.kind == Kind::kInput || b.kind == Kind::kOutput) return b.type != Type::kWide;
   if (b.type == Type::kFloat) return false;
   if (is_ring(b)) {
     const uint64_t rows = uint64_t{b.rows} + b.zero_row;

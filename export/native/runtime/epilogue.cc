@@ -36,10 +36,11 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
     e.out = run.row(out, y) + first * out.element_bytes();
     e.out_bytes = out.pixel_bytes();
   } else {
-    e.out_bytes = out.channels * sizeof(float);
-    float* const values_out = run.outputs[run.output_number(op.output)];
-    e.out = reinterpret_cast<uint8_t*>(values_out +
-                                       size_t{y} * out.width * out.channels + first);
+    e.out_bytes = out.channels * out.element_bytes();
+    auto* const whole =
+        static_cast<uint8_t*>(run.outputs[run.output_number(op.output)]);
+    e.out =
+        whole + (size_t{y} * out.width * out.channels + first) * out.element_bytes();
   }
   e.channels = std::min<size_t>(out.channels - first, blocks * kBlock);
   return e;

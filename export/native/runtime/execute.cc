@@ -84,7 +84,7 @@ void show(const Run& run, const Watch& watch, size_t index, Rows done) {
 class Execution {
  public:
   Execution(const Program& program, Crew* crew, const void* const* inputs,
-            float* const* outputs, uint8_t* arena)
+            void* const* outputs, uint8_t* arena)
       : program_(program),
         plan_(program.plan),
         crew_(*crew),
@@ -220,7 +220,7 @@ class Execution {
 }  // namespace
 
 DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
-                  float* const* outputs, uint8_t* arena, DqaError* error) {
+                  void* const* outputs, uint8_t* arena, DqaError* error) {
   return Execution(program, crew, inputs, outputs, arena)(error);
 }
 

@@ -25,7 +25,7 @@ struct Program {
 };
 
 DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
-                  float* const* outputs, uint8_t* arena, DqaError* error);
+                  void* const* outputs, uint8_t* arena, DqaError* error);
 
 }  // namespace dqa
 

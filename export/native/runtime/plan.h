@@ -44,7 +44,9 @@ struct Buffer {
   uint16_t left, right;
   uint32_t offset, size, table, slot, peak;
 
-  size_t element_bytes() const { return type == Type::kWide ? 2 : 1; }
+  size_t element_bytes() const {
+    return type == Type::kFloat ? 4 : type == Type::kWide ? 2 : 1;
+  }
   size_t pixel_bytes() const {
     return (channels + kGroup - 1) / kGroup * kGroup * element_bytes();
   }

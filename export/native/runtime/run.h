@@ -34,7 +34,7 @@ struct Run {
   const RuntimeKernels& kernels;
   const Worker& worker;
   const void* const* inputs;
-  float* const* outputs;
+  void* const* outputs;
   uint8_t* arena;
   Slot* slots;
   Times* times;             // NULL: nobody wants to know

@@ -32,6 +32,10 @@ size_t values_of(const dqa::Plan& plan, const std::vector<uint16_t>& buffers,
   return size_t{b.height} * b.width * b.channels;
 }
 
+DqaType type_of(const dqa::Plan& plan, uint16_t buffer) {
+  return plan.buffers[buffer].type == dqa::Type::kCodes ? DQA_CODES : DQA_FLOAT32;
+}
+
 }  // namespace
 
 int dqa_runtime_has_isa(DqaIsa isa) { return dqa::runtime_kernels(isa) != nullptr; }
@@ -85,17 +89,19 @@ size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index) {
 }
 
 DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index) {
-  const dqa::Plan& plan = runtime->program.plan;
-  return plan.buffers[plan.inputs[index]].type == dqa::Type::kCodes ? DQA_CODES
-                                                                    : DQA_FLOAT32;
+  return type_of(runtime->program.plan, runtime->program.plan.inputs[index]);
 }
 
 size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index) {
   return values_of(runtime->program.plan, runtime->program.plan.outputs, index);
 }
 
+DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t index) {
+  return type_of(runtime->program.plan, runtime->program.plan.outputs[index]);
+}
+
 DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
-                          float* const* outputs, uint8_t* arena, DqaError* error) {
+                          void* const* outputs, uint8_t* arena, DqaError* error) {
   try {
     return dqa::execute(runtime->program, &runtime->crew, inputs, outputs, arena,
                         error);

@@ -38,12 +38,13 @@ DQA_EXPORT size_t dqa_runtime_arena(const DqaRuntime* runtime);
 DQA_EXPORT size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index);
 DQA_EXPORT size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index);
 
-/* What an input that exists holds: float32, or bytes (DQA_CODES). */
+/* What an input or output that exists holds: float32, or bytes (DQA_CODES). */
 DQA_EXPORT DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index);
+DQA_EXPORT DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t index);
 
 /* Runs the plan, one run of a runtime at a time. Inputs must be finite. */
 DQA_EXPORT DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
-                                     float* const* outputs, uint8_t* arena,
+                                     void* const* outputs, uint8_t* arena,
                                      DqaError* error);
 
 /* Called with every row of codes that an op leaves in a ring, by the thread that

@@ -75,10 +75,10 @@ bool check(const char* path, const Case& given, DqaIsa isa, uint32_t threads) {
   const auto arena = aligned(dqa_runtime_arena(runtime));
   std::vector<const void*> inputs;
   for (const Bytes& input : given.inputs) inputs.push_back(input.data());
-  std::vector<std::vector<float>> values;
-  std::vector<float*> outputs;
-  for (const Bytes& output : given.outputs) values.emplace_back(output.size() / 4);
-  for (std::vector<float>& output : values) outputs.push_back(output.data());
+  std::vector<Bytes> values;
+  std::vector<void*> outputs;
+  for (const Bytes& output : given.outputs) values.emplace_back(output.size());
+  for (Bytes& output : values) outputs.push_back(output.data());
   bool same = true;
   for (int run = 0; run < 2 && same; ++run) {
     if (dqa_runtime_run(runtime, inputs.data(), outputs.data(), arena.get(), &error) !=
