@@ -22,11 +22,13 @@ help:
 	@echo "make versions one packed file on five interpreters"
 	@echo "make fuzz-plan   hostile plans under sanitizers"
 	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
+	@echo "make release  dist/: source archive, wheels, list of parts, all checked"
 	@echo "make android  the Android library: built, tested on the JVM, packed as .aar"
 	@echo "make clean    remove everything that was built"
 
 include export/native/native.mk
 include export/android/android.mk
+include release/release.mk
 
 NOTEBOOKS_RUN := build/notebooks/run
 

