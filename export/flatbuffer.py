@@ -1,7 +1,8 @@
 """Reads, edits and writes the FlatBuffer that a `.tflite` file is."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import flatbuffers
@@ -27,9 +28,29 @@ class _AlignedBuilder(flatbuffers.Builder):
         return super().CreateNumpyVector(x)
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raises MetadataError for what FlatBuffers' readers raise over a damaged file."""
+    try:
+        yield
+    except MetadataError:
+        raise
+    except (
+        struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError,
+    ) as error:  # fmt: skip
+        raise MetadataError(
+            f"the .tflite file is truncated or damaged: {error}"
+        ) from error
+
+
 def unpack(data: bytes) -> Any:
-    """The model as a tree of objects (`ModelT`)."""
-    return schema.ModelT.InitFromPackedBuf(data, 0)
+    """The model as a tree of objects (`ModelT`).
+
+    Raises:
+        MetadataError: If the file is damaged.
+    """
+    with reading():
+        return schema.ModelT.InitFromPackedBuf(data, 0)
 
 
 def pack(model: Any) -> bytes:
@@ -94,7 +115,7 @@ def metadata(data: bytes) -> dict[str, bytes]:
             f"not a .tflite file: bytes 4..7 must be {IDENTIFIER!r}. "
             f"Received: {bytes(data[4:8])!r}"
         )
-    try:
+    with reading():
         model = schema.Model.GetRootAs(data, 0)
         count, buffers = model.MetadataLength(), model.BuffersLength()
         # Lengths come from the file: an absurd one must not keep us busy.
@@ -111,12 +132,6 @@ def metadata(data: bytes) -> dict[str, bytes]:
             content = model.Buffers(entry.Buffer()).DataAsNumpy()
             name = (entry.Name() or b"").decode(errors="replace")
             found[name] = bytes(content) if isinstance(content, np.ndarray) else b""
-    except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, MetadataError):
-            raise
-        raise MetadataError(
-            f"the .tflite file is truncated or damaged: {error}"
-        ) from error
     return found
 
 

@@ -344,19 +344,26 @@ def check_complete(report: PackedReport, strict: bool) -> None:
 
 
 def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:
-    """The plans of a packed file with their constants, in the order of their ops."""
+    """The plans of a packed file with their constants, in the order of their ops.
+
+    Raises:
+        MetadataError: If the file is damaged.
+        PlanError: If a plan in it is damaged, or from a newer version.
+    """
     model = flatbuffer.unpack(data)
-    graph = flatbuffer.Graph(model)
-    tensors = model.subgraphs[0].tensors
+    with flatbuffer.reading():
+        graph = flatbuffer.Graph(model)
+        tensors = model.subgraphs[0].tensors
 
-    def content(tensor: int) -> bytes:
-        return bytes(model.buffers[tensors[tensor].buffer].data)
+        def content(tensor: int) -> bytes:
+            return bytes(model.buffers[tensors[tensor].buffer].data)
 
-    return [
-        (decode(content(int(op.inputs[-2]))), content(int(op.inputs[-1])))
-        for op in graph.ops
-        if graph.kind(op) == OP_NAME
-    ]
+        found = [
+            (content(op.inputs[-2]), content(op.inputs[-1]))
+            for op in graph.ops
+            if graph.kind(op) == OP_NAME
+        ]
+    return [(decode(plan), constants) for plan, constants in found]
 
 
 def delegate() -> Any:

@@ -300,10 +300,7 @@ def decode(data: bytes) -> Plan:
     """
     if len(data) < _HEADER.size + 4 or data[:4] != MAGIC:
         raise PlanError(f"a plan begins with {MAGIC!r}. Received: {data[:4]!r}")
-    (
-        _, version, _, size, arena, constants, buffer_count, table_count, op_count,
-        link_count, stage_count, _,
-    ) = _HEADER.unpack_from(data)  # fmt: skip
+    _, version, _, size, *_ = _HEADER.unpack_from(data)
     if version != VERSION:
         raise PlanError(
             f"a plan's version must be {VERSION}. Received: {version}. Upgrade "
@@ -313,6 +310,32 @@ def decode(data: bytes) -> Plan:
         data[size - 4 : size], "little"
     ):
         raise PlanError("the plan is damaged: its checksum does not match")
+    try:
+        plan = _parsed(data)
+        _check_references(plan)
+    except (struct.error, IndexError, ValueError) as error:
+        raise PlanError(f"the plan is damaged: {error}") from error
+    return plan
+
+
+def _check_references(plan: Plan) -> None:
+    """Raises IndexError where a plan points past the end of one of its lists."""
+    buffers, tables = len(plan.buffers), len(plan.tables)
+    for op in plan.ops:
+        for number in (op.output, *(link.buffer for link in op.links)):
+            if number >= buffers:
+                raise IndexError(f"buffer {number} of {buffers}")
+    for buffer in plan.buffers:
+        if buffer.table >= tables and buffer.table != NONE:
+            raise IndexError(f"table {buffer.table} of {tables}")
+
+
+def _parsed(data: bytes) -> Plan:
+    """The plan that bytes of the right checksum hold."""
+    (
+        _, _, _, _, arena, constants, buffer_count, table_count, op_count, link_count,
+        stage_count, _,
+    ) = _HEADER.unpack_from(data)  # fmt: skip
     at = _HEADER.size
 
     def take(record: struct.Struct) -> tuple:

@@ -65,8 +65,8 @@ def main(python: Path) -> None:
         print(f"{service}: {len(known)} of {count} packages looked up")
         sys.exit("\n".join(found) if found else 0)
     print(
-        f"NOT AUDITED: no vulnerability service could be reached ({', '.join(SERVICES)}) "
-        f"for any of {count} packages"
+        f"NOT AUDITED: none of {count} packages could be looked up, as no "
+        f"vulnerability service was reached (tried {', '.join(SERVICES)})"
     )
 
 

@@ -2,10 +2,11 @@
 
     python wheels.py SDIST FOLDER
 
-One wheel a Python version and machine: the codec is built against CPython's own ABI, as
-nanobind's stable one begins with 3.12. aarch64's is cross compiled; CPython's headers say
-the same on both machines (LP64, little-endian). `auditwheel` finds the platform tag: the
-oldest manylinux whose glibc and libstdc++ have every symbol that the wheel asks for.
+One wheel a Python version and machine: the codec is built against CPython's own ABI,
+as nanobind's stable one begins with 3.12. aarch64's is cross compiled; CPython's
+headers say the same on both machines (LP64, little-endian). `auditwheel` finds the
+platform tag: the oldest manylinux whose glibc and libstdc++ have every symbol that the
+wheel asks for.
 """
 
 import os

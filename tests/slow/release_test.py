@@ -23,7 +23,9 @@ ARM_VERSION = (3, 11)  # of Debian's Python
 
 if "DQA_DIST" not in os.environ:
     pytest.skip("make release builds what is tested here", allow_module_level=True)
-DIST, CLEAN, ARM = (Path(os.environ[f"DQA_{name}"]) for name in ("DIST", "CLEAN", "ARM"))
+DIST, CLEAN, ARM = (
+    Path(os.environ[f"DQA_{name}"]) for name in ("DIST", "CLEAN", "ARM")
+)
 
 
 def wheel(machine):
@@ -122,7 +124,9 @@ np.save("x.npy", x[:1])
     asked = ("--model=m.keras", "--data=data.npz", "--bits=4", "--output=q.keras")
     run(dqa, "quantize", *asked, folder=tmp_path)
     options = ("--mode=packed", "--strict", "--samples=x.npy")
-    run(dqa, "export", "--model=q.keras", "--output=q.tflite", *options, folder=tmp_path)
+    run(
+        dqa, "export", "--model=q.keras", "--output=q.tflite", *options, folder=tmp_path
+    )
     program = """
 import dqa_keras, numpy as np, pathlib
 from dqa_keras.export import load_packed, read_metadata
