@@ -4,7 +4,8 @@ RELEASE := build/release
 RELEASE_TOOLS := $(RELEASE)/tools/bin
 DIST := dist
 
-# Debian's Python for aarch64, unpacked and not installed: qemu runs it.
+# Debian's Python for aarch64, unpacked and not installed: qemu runs it. LiteRT's kernels
+# ask /proc/cpuinfo which core they are on, and crash on the answer of another machine.
 ARM := $(RELEASE)/aarch64
 ARM_APT := -qq -o Dir::State::lists=$(CURDIR)/$(RELEASE)/apt/lists \
 	-o Dir::Cache=$(CURDIR)/$(RELEASE)/apt/cache -o APT::Sandbox::User=root \
@@ -43,5 +44,6 @@ $(ARM)/site: | $(RELEASE_TOOLS)/python
 	apt-get $(ARM_APT) update
 	cd $(RELEASE)/apt && apt-get $(ARM_APT) download $(ARM_PACKAGES)
 	for package in $(RELEASE)/apt/*.deb; do dpkg -x $$package $(ARM); done
+	mkdir -p $(ARM)/proc && cp release/cpuinfo $(ARM)/proc
 	$(RELEASE_TOOLS)/pip install -q --no-deps --target $(ARM)/site --only-binary :all: \
 		--python-version 3.11 $(ARM_WHEELS) numpy ai-edge-litert flatbuffers

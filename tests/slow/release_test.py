@@ -50,7 +50,7 @@ def run(*command, folder, **variables):
 
 def emulated(*command, folder):
     python = ARM / "usr" / "bin" / "python3.11"
-    emulator = ("qemu-aarch64-static", "-L", ARM, python)
+    emulator = ("qemu-aarch64-static", "-cpu", "cortex-a76", "-L", ARM, python)
     return run(*emulator, *command, folder=folder, PYTHONPATH=str(ARM / "site"))
 
 
@@ -115,6 +115,7 @@ def test_clean_environment_quantizes_exports_and_runs_packed(packed, tmp_path):
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(3)]
+layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
 keras.Sequential([keras.Input((12, 12, 1)), *layers]).save("m.keras")
 x = np.random.default_rng(0).normal(size=(32, 12, 12, 1)).astype("float32")
 np.savez("data.npz", x=x, y=np.zeros(32, int))
@@ -145,15 +146,11 @@ print(pathlib.Path(dqa_keras.__file__).parent)
 
 
 def test_aarch64_runs_a_packed_file_to_the_same_bytes(libraries, packed):
-    run_file = (VERSIONS / "run.py",)
-    ours = run(
-        CLEAN / "bin" / "python",
-        *(*run_file, libraries["x86_64", "_delegate"], packed, "ai"),
-        folder=packed,
-    )
-    theirs = emulated(
-        *(*run_file, libraries["aarch64", "_delegate"], packed, "ai"), folder=packed
-    )
+    program, python = VERSIONS / "run.py", CLEAN / "bin" / "python"
+    files = (packed, "ai")
+    library = libraries["x86_64", "_delegate"]
+    ours = run(python, program, library, *files, folder=packed)
+    theirs = emulated(program, libraries["aarch64", "_delegate"], *files, folder=packed)
     digests = [line.split()[0] for line in (ours + theirs).splitlines()]
     assert len(digests) == 4
     assert len(set(digests)) == 1
