@@ -19,7 +19,11 @@ from dqa_keras.cli import main
 
 MAKE = "".join(
     path.read_text()
-    for path in (ROOT / "Makefile", *sorted((ROOT / "export").glob("*/*.mk")))
+    for path in (
+        ROOT / "Makefile",
+        *sorted(ROOT.glob("export/*/*.mk")),
+        *ROOT.glob("*/*.mk"),
+    )
 )
 CI = (ROOT / ".ci" / "run").read_text()
 
