@@ -135,11 +135,11 @@ RECIPES = {
     "resnet32": Recipe(shift_and_flip, 40, 128, 4e-3, 0.05, ((0.6, 0.75), (0.4, 1.0))),
     "mobilenet_v2": Recipe(
         shift_and_flip,
-        24,
+        12,
         128,
         4e-3,
         0.05,
-        ((0.5, 0.5), (0.3, 0.75), (0.2, 1.0)),
+        ((0.58, 0.5), (0.25, 0.75), (0.17, 1.0)),
         precision="mixed_bfloat16",
     ),
     "unet": Recipe(
