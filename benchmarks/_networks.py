@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 NAMES = ("unet", "mobilenet_v2", "resnet32")
-KINDS = ("float", "int8", "packed", "bytes")
+KINDS = ("float", "int8", "packed", "coded", "bytes")
 
 
 def unet(size: int, widths: tuple[int, ...], bottleneck: int):
@@ -56,11 +56,11 @@ def network(name: str):
 
 
 def write(name: str, folder: Path) -> None:
-    """Writes the files of one network: float, int8, packed, and packed with bytes."""
+    """Writes the files of one network: float, int8, packed, with coded skips, bytes."""
     import tensorflow as tf
 
     import dqa_keras as dqa
-    from dqa_keras.export import packed
+    from dqa_keras.export import flatbuffer, metadata, packed
     from dqa_keras.export.tflite import convert
 
     model, images = network(name)
@@ -74,16 +74,19 @@ def write(name: str, folder: Path) -> None:
         (folder / f"{name}.int8.tflite").write_bytes(converter.convert())
     quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4, extra_bits=2))
     dqa.calibrate(quantized, images, batch_size=1, verbose=0)
-    builtin = convert(quantized, "float32")
-    for kind in ("packed", "bytes"):
+    unpacked = flatbuffer.unpack(convert(quantized, "float32"))
+    flatbuffer.attach(unpacked, metadata.describe(quantized, "float32", None, None))
+    builtin = flatbuffer.pack(unpacked)
+    for kind in ("packed", "coded", "bytes"):
         data, report = packed.pack_regions(
             builtin,
             quantized,
             images,
             trusted=True,
-            packed=kind == "packed",
+            packed=kind != "bytes",
             byte_inputs=True,
             byte_outputs=True,
+            coded_skips=kind == "coded",
         )
         (folder / f"{name}.{kind}.tflite").write_bytes(data)
         print(name, kind, report, flush=True)
@@ -119,7 +122,7 @@ def interpreter(path: Path, threads: int = 1):
 
     from dqa_keras.export import load_packed
 
-    if path.name.endswith((".packed.tflite", ".bytes.tflite")):
+    if path.name.endswith((".packed.tflite", ".coded.tflite", ".bytes.tflite")):
         made = load_packed(path, num_threads=threads)
     else:
         made = Interpreter(str(path), num_threads=threads)

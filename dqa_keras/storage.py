@@ -155,14 +155,28 @@ def expected_bits(layer: Quantizer) -> float:
     """Stored bits per activation as calibration saw them, without streams' ends."""
     table = layer.table()
     code_base = layer.config.entropy == "all"
-    bits = float(table.bits)
-    if code_base:
-        bits = _mean_length(layer.base_counts, table.base_lengths)
+    coded, residual = mean_code_bits(layer)
+    bits = coded if code_base else float(table.bits)
     if table.extra_bits:
-        mean = _mean_length(layer.residual_counts, table.residual_lengths)
-        bits += float(np.mean(table.mask)) * mean
+        bits += float(np.mean(table.mask)) * residual
     activations = int(np.prod(layer.activation_shape))
     return bits + (table_bits(table, code_base) / activations if activations else 0.0)
+
+
+def mean_code_bits(layer: Quantizer) -> tuple[float, float]:
+    """Bits that a base code and a residual take in the layer's Huffman codes.
+
+    Args:
+        layer: Calibrated quantizer.
+
+    Returns:
+        Their means over calibration's data.
+    """
+    table = layer.table()
+    return (
+        _mean_length(layer.base_counts, table.base_lengths),
+        _mean_length(layer.residual_counts, table.residual_lengths),
+    )
 
 
 def _mean_length(counts: Any, lengths: NDArray[np.uint8]) -> float:

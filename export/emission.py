@@ -355,7 +355,7 @@ class Emitter:
         out = self.program.tensors[output]
         packing = out.packing
         if packing is not None:
-            packing = dataclasses.replace(packing, mask=tiled(packing.mask))
+            packing = dataclasses.replace(packing, mask=tiled(packing.mask), layer="")
         inner = dataclasses.replace(
             out,
             shape=(

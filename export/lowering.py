@@ -26,10 +26,26 @@ from dqa_keras.export.program import (
 )
 from dqa_keras.export.reading import Node, Unsupported
 from dqa_keras.export.regions import Region
+from dqa_keras.layers import Quantizer
+from dqa_keras.storage import mean_code_bits
+from dqa_keras.tables import LayerTable
 
 # Interpolated codes are rounded to this many levels: with more, sums of products would
 # have to leave 16 bits after every step.
 _BILINEAR_PEAK = 127
+
+
+def _packing(layer: Quantizer, table: LayerTable) -> Packing:
+    """How a quantizer prescribes that its codes are stored."""
+    return Packing(
+        table.bits,
+        table.extra_bits,
+        table.signed,
+        table.mask,
+        # A plan has a byte for the length of a name.
+        table.name if len(table.name.encode()) < 256 else "",
+        mean_code_bits(layer),
+    )
 
 
 class _Lowering(Emitter):
@@ -166,7 +182,7 @@ class _Lowering(Emitter):
             2**total - 1,
             q_min * step,
             q_max * step,
-            Packing(table.bits, table.extra_bits, table.signed, table.mask),
+            _packing(node.quantizer, table),
         )
         index = self._add_tensor(out)
         self._emit(
@@ -262,7 +278,7 @@ class _Lowering(Emitter):
             tensor.high = grown(source.high, np.float64)
         if source.packing is not None:
             mask = grown(source.packing.mask, np.bool_)
-            tensor.packing = dataclasses.replace(source.packing, mask=mask)
+            tensor.packing = dataclasses.replace(source.packing, mask=mask, layer="")
         return self._move(Code.JOIN, node, tensor, places=[front])
 
     def _concat(self, node: Node) -> Codes:
@@ -283,7 +299,7 @@ class _Lowering(Emitter):
         packing = None
         if len(packings) == len(tensors) and len(alike) == 1:
             mask = np.concatenate([p.mask for p in packings])
-            packing = dataclasses.replace(packings[0], mask=mask)
+            packing = dataclasses.replace(packings[0], mask=mask, layer="")
         known = all(t.low is not None for t in tensors)
         tensor = Tensor(
             self._reader.shape(node.output),

@@ -67,7 +67,15 @@ def _load() -> ctypes.CDLL:
     library.dqa_runtime_arena.restype = ctypes.c_size_t
     library.dqa_runtime_output_size.restype = ctypes.c_size_t
     library.dqa_runtime_input_size.restype = ctypes.c_size_t
-    for name in ("arena", "output_size", "input_size", "destroy", "observe", "profile"):
+    library.dqa_runtime_spilled.restype = ctypes.c_size_t
+    for name in (
+        "arena",
+        "output_size",
+        "input_size",
+        "destroy",
+        "observe",
+        "profile",
+    ):
         getattr(library, f"dqa_runtime_{name}").argtypes = None
     return library
 
@@ -96,6 +104,8 @@ class NativeRuntime:
             has.
         threads: Integer. Threads of a run, 1 to 64; results do not depend on it.
             Defaults to `1`.
+        tables: Bytes of the model's metadata `DQA_RESIDUAL`; plans with coded stores
+            need it. Defaults to none.
 
     Raises:
         RuntimeMissingError: If the runtime was not built.
@@ -103,7 +113,12 @@ class NativeRuntime:
     """
 
     def __init__(
-        self, plan: bytes, constants: bytes, isa: str = "auto", threads: int = 1
+        self,
+        plan: bytes,
+        constants: bytes,
+        isa: str = "auto",
+        threads: int = 1,
+        tables: bytes = b"",
     ) -> None:
         self._library = _load()
         self._handle = ctypes.c_void_p()
@@ -115,6 +130,8 @@ class NativeRuntime:
             ctypes.c_size_t(len(plan)),
             ctypes.c_void_p(self._constants.ctypes.data),
             ctypes.c_size_t(len(constants)),
+            tables or None,
+            ctypes.c_size_t(len(tables)),
             ISAS[isa],
             ctypes.c_uint32(threads),
             ctypes.byref(self._handle),
@@ -172,6 +189,11 @@ class NativeRuntime:
     def arena_bytes(self) -> int:
         """Memory of a run besides inputs, outputs and weights."""
         return self._arena.size
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of coded rows that found no room in the arena, in the last run."""
+        return int(self._library.dqa_runtime_spilled(self._handle))
 
     def observe(self, seen: Callable[[int, int, NDArray], Any], plan: Any) -> None:
         """Calls `seen(op, row, codes)` with each row that an op leaves in a ring."""

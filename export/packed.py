@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dqa_keras.export import byte_ends, flatbuffer, native_runtime
 from dqa_keras.export.lowering import lower
 from dqa_keras.export.nodes import Reader
-from dqa_keras.export.plan import Plan, decode
+from dqa_keras.export.plan import Plan, Storage, decode
 from dqa_keras.export.program import ByteCodes, Program
 from dqa_keras.export.reading import Node, Unsupported
 from dqa_keras.export.regions import Region, regions
@@ -41,6 +41,7 @@ class RegionReport:
         products: Integer. Its multiplications.
         arena: Integer. Bytes of memory besides its inputs, outputs and weights.
         constants: Integer. Bytes of its weights and arrays.
+        coded: Integer. Tensors that are stored Huffman-coded.
     """
 
     nodes: int
@@ -48,6 +49,7 @@ class RegionReport:
     products: int
     arena: int
     constants: int
+    coded: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,7 @@ def pack_regions(
     packed: bool = True,
     byte_inputs: bool = False,
     byte_outputs: bool = False,
+    coded_skips: bool = False,
 ) -> tuple[bytes, PackedReport]:
     """Replaces the regions of a built-in export by `DQA` ops.
 
@@ -86,6 +89,8 @@ def pack_regions(
             Defaults to `False`.
         byte_outputs: Boolean. Whether it gives uint8 codes of its outputs, whose scale
             and zero point take the samples' range. Defaults to `False`.
+        coded_skips: Boolean. Whether to Huffman-code skips where that saves memory; the
+            data must hold the metadata `DQA_RESIDUAL` then. Defaults to `False`.
 
     Returns:
         The bytes of the new file, and a `PackedReport`.
@@ -111,7 +116,7 @@ def pack_regions(
             }
         if not packed:
             _unpack_stores(program)
-        plan, constants = schedule(program)
+        plan, constants = schedule(program, coded_skips)
         planned.append((region, plan, constants))
         reports.append(
             RegionReport(
@@ -120,6 +125,7 @@ def pack_regions(
                 products=sum(op.products for op in program.operations),
                 arena=plan.arena,
                 constants=len(constants),
+                coded=sum(t.storage != Storage.RAW for t in plan.tables),
             )
         )
     _replace(unpacked, planned)

@@ -11,7 +11,7 @@ import struct
 import zlib
 
 MAGIC = b"DQAG"
-VERSION = 1
+VERSION = 2
 
 # No offset: the op has no such array, the buffer no such table.
 NONE = 0xFFFFFFFF
@@ -48,6 +48,14 @@ class Type(enum.IntEnum):
     CODES = 0  # uint8, `zero` stands for 0
     WIDE = 1  # int16
     FLOAT = 2  # float32
+
+
+class Storage(enum.IntEnum):
+    """What is Huffman-coded of a stored buffer: as in a blob."""
+
+    RAW = 0
+    RESIDUAL = 1
+    ALL = 2
 
 
 class Code(enum.IntEnum):
@@ -126,7 +134,10 @@ class Table:
         extra_bits: Integer. Bits m of a residual.
         signed: Boolean. Whether codes are signed.
         channels: Integer.
-        mask: Integer. Offset of the mask in the constants: a byte a channel.
+        mask: Integer. Offset of the mask in the constants: a byte a channel. Unless
+            `storage` is raw a layer's name follows, a byte of length in front: the
+            codewords are its, from the metadata `DQA_RESIDUAL`.
+        storage: `Storage`. Defaults to raw.
     """
 
     bits: int
@@ -134,6 +145,7 @@ class Table:
     signed: bool
     channels: int
     mask: int
+    storage: Storage = Storage.RAW
 
 
 @dataclasses.dataclass
@@ -265,7 +277,9 @@ class Plan:
             parts.append(_BUFFER.pack(*head, *tail, b.peak))
         for t in self.tables:
             parts.append(
-                _TABLE.pack(t.bits, t.extra_bits, t.signed, 0, t.channels, t.mask)
+                _TABLE.pack(
+                    t.bits, t.extra_bits, t.signed, t.storage, t.channels, t.mask
+                )
             )
         first = 0
         for op in self.ops:
@@ -367,8 +381,10 @@ def _parsed(data: bytes) -> Plan:
         )  # fmt: skip
     tables = []
     for _ in range(table_count):
-        bits, extra, signed, _, channels, mask = take(_TABLE)
-        tables.append(Table(bits, extra, bool(signed), channels, mask))
+        bits, extra, signed, storage, channels, mask = take(_TABLE)
+        tables.append(
+            Table(bits, extra, bool(signed), channels, mask, Storage(storage))
+        )
     records = [take(_OP) for _ in range(op_count)]
     links = [
         Link(buffer, value, bool(addend))
@@ -403,6 +419,8 @@ def describe(plan: Plan) -> str:
         if b.table != NONE:
             table = plan.tables[b.table]
             bits = f", {table.bits} + {table.extra_bits} bits"
+            if table.storage != Storage.RAW:
+                bits += f", {table.storage.name.lower()} coded"
         return f"stored {number} ({size}{bits}, {b.size} B at {b.offset})"
 
     lines = [f"arena {plan.arena} B, constants {plan.constants} B"]

@@ -17,12 +17,24 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclasses.dataclass
 class Packing:
-    """How codes of a tensor may be stored: as a quantizer prescribes."""
+    """How codes of a tensor may be stored: as a quantizer prescribes.
+
+    Args:
+        bits: Integer. Bits n of a base code.
+        extra_bits: Integer. Bits m of a residual.
+        signed: Boolean. Whether codes are signed.
+        mask: Boolean array (C,). The important channels.
+        layer: String. The quantizer whose codewords fit, or empty: there are none.
+        coded_bits: Pair of floats. Bits that a base code and a residual take on average
+            in those codewords, as calibration saw it.
+    """
 
     bits: int
     extra_bits: int
     signed: bool
     mask: NDArray[np.bool_]
+    layer: str = ""
+    coded_bits: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass

@@ -1,11 +1,13 @@
 """Writes the plan of a program: where everything lives, and what runs in which order.
 
 A tensor may be written over one that is read for the last time: its rows follow those
-that were unpacked already.
+that were unpacked already. That cannot be said of coded rows, whose sizes depend on the
+data: a coded tensor has its memory for itself.
 """
 
 import numpy as np
 
+from dqa_keras.export.coding import coded_bytes, row_scratch, storage_class
 from dqa_keras.export.placement import Item, align, best_place
 from dqa_keras.export.plan import (
     NONE,
@@ -16,11 +18,12 @@ from dqa_keras.export.plan import (
     Op,
     Plan,
     Stage,
+    Storage,
     Table,
     Type,
 )
-from dqa_keras.export.program import Program
-from dqa_keras.export.stages import Move, Stages, packed_row
+from dqa_keras.export.program import Packing, Program, Tensor
+from dqa_keras.export.stages import Cut, Move, Stages, packed_row
 
 # Readable bytes behind the last buffer, which wide loads may touch.
 _SLACK = 64
@@ -44,17 +47,71 @@ class _Constants:
         return self._known[content]
 
 
-def schedule(program: Program) -> tuple[Plan, bytes]:
+def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
     """Plans a program.
 
     Args:
         program: `Program`.
+        coded_skips: Boolean. Whether to store tensors Huffman-coded that wait for
+            later stages, where that makes the arena smaller. Defaults to `False`.
 
     Returns:
         The `Plan`, and the constants that it refers to.
     """
     scheduler = Stages(program)
     cuts = scheduler.cuts()
+    best = planned(program, scheduler, cuts, {})
+    coded: dict[int, Storage] = {}
+    for tensor, storage in _skips(program, cuts) if coded_skips else ():
+        tried = planned(program, scheduler, cuts, {**coded, tensor: storage})
+        if tried[0].arena < best[0].arena:
+            best, coded[tensor] = tried, storage
+    return best
+
+
+def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, Storage]]:
+    """Stored tensors that a whole stage passes by, the largest first."""
+    made: dict[int, int] = {}
+    found = []
+    for number, cut in enumerate(cuts):
+        for move in cut.moves:
+            if move.code == Code.STORE:
+                made[move.writes] = number
+    for tensor, first in made.items():
+        storage = storage_class(program.tensors[tensor])
+        if storage != Storage.RAW and _last_stage(cuts, tensor) > first + 1:
+            found.append((tensor, storage))
+    size = {n: coded_bytes(program.tensors[n], Storage.RAW) for n, _ in found}
+    return sorted(found, key=lambda skip: -size[skip[0]])
+
+
+def _last_stage(cuts: list[Cut], tensor: int) -> int:
+    return max(
+        number
+        for number, cut in enumerate(cuts)
+        for move in cut.moves
+        if move.code == Code.LOAD and move.writes == tensor
+    )
+
+
+def planned(
+    program: Program,
+    scheduler: Stages,
+    cuts: list[Cut],
+    coded: dict[int, Storage],
+) -> tuple[Plan, bytes]:
+    """Plans a program whose stages are known.
+
+    Args:
+        program: `Program`.
+        scheduler: `Stages` of the program.
+        cuts: List of `Cut`. The stages, in order.
+        coded: Dictionary from tensors to the class that they are stored in; others are
+            stored raw.
+
+    Returns:
+        The `Plan`, and the constants that it refers to.
+    """
     constants = _Constants()
     tensors = program.tensors
     buffers = [
@@ -79,20 +136,13 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
     ops: list[Op] = []
     stages: list[Stage] = []
     scratches: list[tuple[Op, Item]] = []
+    row = 0  # bytes that a row takes on its way to or from memory
 
     def add_buffer(buffer: Buffer, first: int, last: int) -> tuple[int, int]:
         buffers.append(buffer)
         items.append(Item(buffer.size, first, last))
         owner.append(len(buffers) - 1)
         return len(buffers) - 1, len(items) - 1
-
-    def last_stage(tensor: int) -> int:
-        return max(
-            number
-            for number, cut in enumerate(cuts)
-            for move in cut.moves
-            if move.code == Code.LOAD and move.writes == tensor
-        )
 
     for number, cut in enumerate(cuts):
         rings = {
@@ -102,24 +152,24 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
         for move in cut.moves:
             if move.code == Code.STORE:
                 t = tensors[move.writes]
-                table = NONE
+                storage = coded.get(move.writes, Storage.RAW)
+                table, size = NONE, packed_row(t) * t.shape[0]
                 if t.packing is not None:
                     table = len(tables)
-                    mask = constants.add(t.packing.mask.astype(np.uint8))
-                    tables.append(
-                        Table(
-                            t.packing.bits, t.packing.extra_bits, t.packing.signed,
-                            t.shape[2], mask,
-                        )
-                    )  # fmt: skip
+                    tables.append(_table(t, t.packing, storage, constants))
+                    row = max(row, row_scratch(t, storage))
+                if storage != Storage.RAW:
+                    size = coded_bytes(t, storage)
                 buffer = Buffer(
-                    Kind.STORED, t.type, *t.shape, t.zero, t.peak,
-                    size=packed_row(t) * t.shape[0], table=table, slot=t.slot,
+                    Kind.STORED, t.type, *t.shape, t.zero, t.peak, size=size,
+                    table=table, slot=t.slot,
                 )  # fmt: skip
                 stored[move.writes] = add_buffer(
-                    buffer, number, last_stage(move.writes)
+                    buffer, number, _last_stage(cuts, move.writes)
                 )
         for (old, new), lead in cut.leads.items():
+            if old in coded or new in coded:
+                continue
             leads[stored[old][1], stored[new][1]] = lead
         for move in cut.moves:
             ops.append(_op(move, rings, stored, constants, first_output))
@@ -139,10 +189,24 @@ def schedule(program: Program) -> tuple[Plan, bytes]:
         buffers[index].offset = item.offset
     for op, item in scratches:
         op.scratch = item.offset
-    row = max((b.width * b.channels for b in buffers if b.table != NONE), default=0)
     data = bytes(constants.data)
     arena = align(end + row + _SLACK)
     return Plan(buffers, tables, ops, stages, arena, len(data)), data
+
+
+def _table(
+    tensor: Tensor, packing: Packing, storage: Storage, constants: _Constants
+) -> Table:
+    """How a tensor is stored; whose codewords it needs stands in the constants."""
+    mask = packing.mask.astype(np.uint8)
+    if storage != Storage.RAW:
+        layer = packing.layer.encode()
+        named = np.frombuffer(bytes([len(layer)]) + layer, np.uint8)
+        mask = np.concatenate([mask, named])
+    return Table(
+        packing.bits, packing.extra_bits, packing.signed, tensor.shape[2],
+        constants.add(mask), storage,
+    )  # fmt: skip
 
 
 def _op(

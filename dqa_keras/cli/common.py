@@ -151,6 +151,14 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
         "Fail if a packed export leaves an op outside.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "skips",
+        "raw",
+        ("raw", "coded"),
+        "coded: a packed model Huffman-codes activations that wait for later layers, "
+        "where that saves memory; it takes time.",
+        flag_values=values,
+    )
 
 
 def config_from(values: flags.FlagValues) -> DQAConfig:

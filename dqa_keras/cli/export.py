@@ -63,6 +63,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     options = {
         "mode": values.mode,
         "strict": values.strict,
+        "skips": values.skips,
         "samples": _samples(values.samples),
         "weights": values.tflite_weights,
         "labels": values.labels,

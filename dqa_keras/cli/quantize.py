@@ -100,6 +100,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         output,
         mode=values.mode,
         strict=values.strict,
+        skips=values.skips,
         weights=values.tflite_weights,
         samples=next(iter(few))[0].numpy(),
         labels=data.labels,

@@ -39,6 +39,36 @@ def quantized_cnn(small_cnn, pictures):
 
 
 @pytest.fixture(scope="session")
+def coded_skip(tmp_path_factory):
+    """A folder with a packed model, its large skip once `raw` and once `coded`.
+
+    And images.
+    """
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((96, 96, 1))
+    x = skip = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
+    x = layers.MaxPooling2D(8)(x)
+    for _ in range(6):
+        x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    x = layers.Concatenate()([layers.UpSampling2D(8)(x), skip])
+    model = keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(x))
+    images = np.random.default_rng(0).normal(size=(4, 96, 96, 1)).astype(np.float32)
+    model = dqa.quantize_model(model, dqa.DQAConfig(bits=4, extra_bits=2))
+    dqa.calibrate(model, images, verbose=0)
+    folder = tmp_path_factory.mktemp("coded")
+    raw, coded = (
+        export_tflite(
+            model, folder / skips, mode="packed", samples=images, skips=skips
+        ).packed.regions[0]
+        for skips in ("raw", "coded")
+    )
+    assert (raw.coded, coded.coded) == (0, 1)
+    assert coded.arena < 0.95 * raw.arena
+    return folder, images
+
+
+@pytest.fixture(scope="session")
 def exported(quantized_cnn, pictures, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.tflite"
     export_tflite(

@@ -63,6 +63,14 @@ class CompiledModel:
         options = made(lib.LiteRtCreateOptions)
         assert lib.LiteRtSetOptionsHardwareAccelerators(options, _CPU) == 0
         assert ours.dqa_litert_add(self.kernel, options) == 0
+        tables, size = _P(), _S()
+        assert (
+            lib.LiteRtGetModelMetadata(
+                self.model, b"DQA_RESIDUAL", ctypes.byref(tables), ctypes.byref(size)
+            )
+            == 0
+        )
+        assert ours.dqa_litert_tables(self.kernel, tables, size) == 0
         self.compiled = made(
             lib.LiteRtCreateCompiledModel, self.environment, self.model, options
         )
@@ -131,6 +139,11 @@ def exported(tmp_path_factory):
     report = export_tflite(model, path, mode="packed", samples=data)
     assert report.ops["DQA"] >= 2
     return path, data
+
+
+def test_a_compiled_model_takes_tables_from_the_metadata(coded_skip):
+    folder, images = coded_skip
+    test_a_compiled_model_gives_the_same_bytes((folder / "coded", images))
 
 
 def test_a_compiled_model_gives_the_same_bytes(exported):

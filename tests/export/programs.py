@@ -147,15 +147,19 @@ def slid(shape, window, channels):
     return (*sizes, channels)
 
 
-def check(program, seed=0):
-    """Every code that the runtime computes equals the reference's; returns the plan."""
-    plan, constants = schedule(program)
+def check(program, seed=0, plan=None, tables=b""):
+    """Every code that the runtime computes equals the reference's.
+
+    Returns the plan, and the bytes that each run spilled.
+    """
+    plan, constants = plan or schedule(program)
+    spilled = []
     x = np.random.default_rng(seed).normal(size=program.inputs[0]).astype(np.float32)
     outputs, written = Reference(plan, constants)([x])
     isas = machine_isas()
     cases = [(isa, 1) for isa in isas] + [(isas[-1], 2), (isas[0], 3)]
     for isa, threads in cases:
-        run = NativeRuntime(plan.encode(), constants, isa, threads)
+        run = NativeRuntime(plan.encode(), constants, isa, threads, tables)
         rows = []
 
         def seen(op, row, codes, rows=rows):
@@ -172,6 +176,7 @@ def check(program, seed=0):
 
         run.observe(guarded, plan)
         results = run([x])
+        spilled.append(run.spilled_bytes)
         assert not errors, errors[0]
         rings = {
             i
@@ -181,7 +186,7 @@ def check(program, seed=0):
         assert set(rows) == rings
         for ours, theirs in zip(results, outputs, strict=True):
             np.testing.assert_array_equal(ours, theirs.reshape(-1))
-    return plan
+    return plan, spilled
 
 
 __all__ = ["Builder", "Tensor", "Type", "Window", "check", "slid"]

@@ -149,7 +149,7 @@ def test_a_skip_across_stages_is_stored_packed():
     for _ in range(20):
         last = build.conv(last, build.codes((32, 32, 8)), window)
     build.output(build.combine([skip, last], build.codes((32, 32, 8))))
-    plan = check(build.program)
+    plan, _ = check(build.program)
     stored = [b for b in plan.buffers if b.kind == plans.Kind.STORED]
     assert stored
     assert plan.arena < 2.2 * stored[0].size + sum(
@@ -326,10 +326,10 @@ def test_a_wrong_plan_with_a_right_checksum_does_no_harm(small):
 
 def test_a_newer_plan_says_so(small):
     _, data, constants = small
-    newer = resealed(data[:4] + struct.pack("<H", 2) + data[6:])
-    with pytest.raises(RuntimeFailure, match=r"reads plans of version 1.*version 2"):
+    newer = resealed(data[:4] + struct.pack("<H", 3) + data[6:])
+    with pytest.raises(RuntimeFailure, match=r"reads plans of version 2.*version 3"):
         NativeRuntime(newer, constants)
-    with pytest.raises(PlanError, match=r"version must be 1. Received: 2"):
+    with pytest.raises(PlanError, match=r"version must be 2. Received: 3"):
         plans.decode(newer)
 
 

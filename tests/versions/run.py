@@ -1,9 +1,9 @@
-"""Runs a packed file in whatever interpreter is installed, with and without XNNPACK.
+"""Runs packed files in whatever interpreter is installed, with and without XNNPACK.
 
     python run.py LIBRARY FOLDER ai|tensorflow
 
-Prints the interpreter's version and the SHA-256 of the output bytes of each run. Needs
-NumPy and the interpreter, nothing of dqa_keras.
+Prints the interpreter's version and the SHA-256 of all output bytes, of each kind.
+Needs NumPy and the interpreter, nothing of dqa_keras.
 """
 
 import hashlib
@@ -29,18 +29,20 @@ def main(library: str, folder: Path, which: str) -> None:
         ("with XNNPACK", resolvers.AUTO),
         ("without", resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES),
     ):
-        interpreter = module.Interpreter(
-            str(folder / "model.tflite"),
-            experimental_delegates=[load(library)],
-            experimental_op_resolver_type=resolver,
-        )
-        interpreter.allocate_tensors()
-        index = interpreter.get_input_details()[0]["index"]
-        interpreter.set_tensor(index, np.load(folder / "input.npy"))
-        interpreter.invoke()
-        index = interpreter.get_output_details()[0]["index"]
-        digest = hashlib.sha256(interpreter.get_tensor(index).tobytes()).hexdigest()
-        print(f"{digest}  {which} {version} {name}", flush=True)
+        digest = hashlib.sha256()
+        for path in sorted(folder.glob("*.tflite")):
+            interpreter = module.Interpreter(
+                str(path),
+                experimental_delegates=[load(library)],
+                experimental_op_resolver_type=resolver,
+            )
+            interpreter.allocate_tensors()
+            index = interpreter.get_input_details()[0]["index"]
+            interpreter.set_tensor(index, np.load(path.with_suffix(".npy")))
+            interpreter.invoke()
+            index = interpreter.get_output_details()[0]["index"]
+            digest.update(interpreter.get_tensor(index).tobytes())
+        print(f"{digest.hexdigest()}  {which} {version} {name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ static_assert(ours::kTfLiteOk == static_cast<int>(::kTfLiteOk), "kTfLiteOk");
 static_assert(ours::kTfLiteError == static_cast<int>(::kTfLiteError), "kTfLiteError");
 static_assert(ours::kTfLiteFloat32 == static_cast<int>(::kTfLiteFloat32), "float32");
 static_assert(ours::kTfLiteUInt8 == static_cast<int>(::kTfLiteUInt8), "uint8");
+static_assert(ours::kTfLiteMmapRo == static_cast<int>(::kTfLiteMmapRo), "constants");
 static_assert(ours::kTfLiteDelegateFlagsAllowDynamicTensors ==
                   static_cast<int>(::kTfLiteDelegateFlagsAllowDynamicTensors),
               "flags");
@@ -82,6 +83,19 @@ FIELD(TfLiteContext, AddTensors);
 FIELD(TfLiteContext, GetNodeAndRegistration);
 FIELD(TfLiteContext, ReplaceNodeSubsetsWithDelegateKernels);
 FIELD(TfLiteContext, recommended_num_threads);
+FIELD(TfLiteContext, GetExternalContext);
+FIELD(TfLiteContext, SetExternalContext);
+FIELD(TfLiteContext, allow_fp32_relax_to_fp16);
+FIELD(TfLiteContext, profiler);
+FIELD(TfLiteContext, AllocatePersistentBuffer);
+FIELD(TfLiteContext, AllocateBufferForEval);
+FIELD(TfLiteContext, RequestScratchBufferInArena);
+FIELD(TfLiteContext, GetScratchBuffer);
+FIELD(TfLiteContext, ResizeTensorExplicit);
+FIELD(TfLiteContext, PreviewDelegatePartitioning);
+FIELD(TfLiteContext, GetTensor);
+FIELD(TfLiteContext, GetEvalTensor);
+FIELD(TfLiteContext, GetModelMetadata);
 
 static_assert(sizeof(ours::TfLiteDelegate) >= sizeof(::TfLiteDelegate),
               "TfLiteDelegate grew");

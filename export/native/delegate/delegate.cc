@@ -1,6 +1,7 @@
 // An external delegate that runs `DQA` ops, and nothing else.
 #include "dqa/delegate.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -80,6 +81,18 @@ void* init(TfLiteContext* context, const char* buffer, size_t) {
 
 void destroy(TfLiteContext*, void* kernel) { delete static_cast<Kernel*>(kernel); }
 
+bool are_there(const TfLiteContext* context, const std::vector<int>& tensors) {
+  for (const int tensor : tensors) {
+    if (tensor < 0 || static_cast<size_t>(tensor) >= context->tensors_size)
+      return false;
+  }
+  return true;
+}
+
+bool is_constant(const TfLiteTensor& tensor) {
+  return tensor.allocation_type == kTfLiteMmapRo && tensor.data != nullptr;
+}
+
 TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor,
                         size_t values, DqaType type, const char* what) {
   const TfLiteTensor* const t = context->tensors + tensor;
@@ -97,6 +110,22 @@ TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor
   return kTfLiteError;
 }
 
+struct Metadata {
+  const uint8_t* data;
+  size_t size;
+};
+
+// The model's tables of residuals, if it has any.
+Metadata residual_tables(const TfLiteContext* context) {
+  const char* data = nullptr;
+  size_t size = 0;
+  if (context->GetModelMetadata == nullptr ||
+      context->GetModelMetadata(context, "DQA_RESIDUAL", &data, &size) != kTfLiteOk) {
+    return {nullptr, 0};
+  }
+  return {reinterpret_cast<const uint8_t*>(data), size};
+}
+
 // The interpreter's number of threads; -1 leaves it to the runtime.
 uint32_t threads_of(const TfLiteContext* context) {
   const int wanted = context->recommended_num_threads;
@@ -110,19 +139,25 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   if (activations < 1 || kernel->outputs.empty()) {
     return refuse(context, kernel->node, "it lacks inputs or outputs");
   }
+  // LiteRT lets -1 pass: it stands for a tensor that an op can do without.
+  if (!are_there(context, kernel->inputs) || !are_there(context, kernel->outputs)) {
+    return refuse(context, kernel->node, "it needs every tensor. Received: number -1");
+  }
   if (kernel->runtime == nullptr) {
     const int* const behind = kernel->inputs.data() + activations;
     const TfLiteTensor* const plan = context->tensors + behind[0];
     const TfLiteTensor* const constants = context->tensors + behind[1];
-    if (plan->data == nullptr || constants->data == nullptr) {
+    if (!is_constant(*plan) || !is_constant(*constants)) {
       return refuse(context, kernel->node, "its plan and weights must be constants");
     }
+    const Metadata tables = residual_tables(context);
     DqaRuntime* runtime = nullptr;
     DqaError error;
     if (dqa_runtime_create(static_cast<const uint8_t*>(plan->data), plan->bytes,
                            static_cast<const uint8_t*>(constants->data),
-                           constants->bytes, kernel->options.isa, threads_of(context),
-                           &runtime, &error) != DQA_OK) {
+                           constants->bytes, tables.data, tables.size,
+                           kernel->options.isa, threads_of(context), &runtime,
+                           &error) != DQA_OK) {
       return refuse(context, kernel->node, error.message);
     }
     kernel->runtime.reset(runtime);
@@ -135,13 +170,19 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     return refuse(context, kernel->node, "its plan has more inputs or outputs");
   }
   for (uint32_t i = 0; i < inputs; ++i) {
-    if (check_size(context, *kernel, kernel->inputs[i],
-                   dqa_runtime_input_size(runtime, i),
+    const size_t values = dqa_runtime_input_size(runtime, i);
+    if (values == 0) {
+      return refuse(context, kernel->node, "its plan has fewer inputs");
+    }
+    if (check_size(context, *kernel, kernel->inputs[i], values,
                    dqa_runtime_input_type(runtime, i), "input") != kTfLiteOk) {
       return kTfLiteError;
     }
   }
   for (uint32_t i = 0; i < outputs; ++i) {
+    if (is_constant(context->tensors[kernel->outputs[i]])) {
+      return refuse(context, kernel->node, "it would write a constant");
+    }
     if (check_size(context, *kernel, kernel->outputs[i],
                    dqa_runtime_output_size(runtime, i),
                    dqa_runtime_output_type(runtime, i), "output") != kTfLiteOk) {
@@ -173,6 +214,11 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   }
   for (size_t i = 0; i < kernel->outputs.size(); ++i) {
     outputs[i] = context->tensors[kernel->outputs[i]].data;
+  }
+  // A tensor that no op writes has no memory.
+  if (std::count(inputs, inputs + activations, nullptr) > 0 ||
+      std::count(outputs, outputs + kernel->outputs.size(), nullptr) > 0) {
+    return refuse(context, kernel->node, "it reads or writes what is not there");
   }
   DqaError error;
   if (dqa_runtime_run(kernel->runtime.get(), inputs, outputs, kernel->arena.get(),

@@ -38,6 +38,7 @@ struct DqaLiteRt {
   DqaLiteRtApi api = {};
   LiteRtCustomOpKernel kernel = {};
   std::vector<Node> nodes;
+  std::vector<uint8_t> tables;  // DQA_RESIDUAL
   DqaError error = {};
 
   int fail(int status, const char* why) {
@@ -131,7 +132,9 @@ int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
   const auto* const constants = static_cast<const uint8_t*>(inputs.addresses[plan + 1]);
   if (dqa_runtime_create(static_cast<const uint8_t*>(inputs.addresses[plan]),
                          inputs.sizes[plan], constants, inputs.sizes[plan + 1],
-                         DQA_AUTO, 1, &runtime, &self->error) != DQA_OK) {
+                         self->tables.empty() ? nullptr : self->tables.data(),
+                         self->tables.size(), DQA_AUTO, 1, &runtime,
+                         &self->error) != DQA_OK) {
     return kLiteRtStatusErrorRuntimeFailure;
   }
   node->runtime.reset(runtime);
@@ -250,6 +253,14 @@ DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api) {
 }
 
 void dqa_litert_destroy(DqaLiteRt* kernel) { delete kernel; }
+
+int dqa_litert_tables(DqaLiteRt* kernel, const void* data, size_t size) {
+  return guarded(kernel, [&](DqaLiteRt* self) -> int {
+    const auto* const bytes = static_cast<const uint8_t*>(data);
+    self->tables.assign(bytes, bytes + size);
+    return kLiteRtStatusOk;
+  });
+}
 
 int dqa_litert_add(DqaLiteRt* kernel, void* options) {
   return kernel->api.LiteRtAddCustomOpKernelOption(options, "DQA", 1, &kernel->kernel,

@@ -13,6 +13,7 @@ extern "C" {
 typedef enum { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
 
 enum { kTfLiteFloat32 = 1, kTfLiteUInt8 = 3 };
+enum { kTfLiteMmapRo = 1 };
 enum { kTfLiteDelegateFlagsAllowDynamicTensors = 1 };
 
 struct TfLiteContext;
@@ -87,6 +88,21 @@ struct TfLiteContext {  // goes on
                                                         const TfLiteIntArray* nodes,
                                                         TfLiteDelegate*);
   int recommended_num_threads;
+  void* (*GetExternalContext)(TfLiteContext*, int type);
+  void (*SetExternalContext)(TfLiteContext*, int type, void*);
+  bool allow_fp32_relax_to_fp16;
+  void* profiler;
+  void* (*AllocatePersistentBuffer)(TfLiteContext*, size_t);
+  TfLiteStatus (*AllocateBufferForEval)(TfLiteContext*, size_t, void**);
+  TfLiteStatus (*RequestScratchBufferInArena)(TfLiteContext*, size_t, int*);
+  void* (*GetScratchBuffer)(TfLiteContext*, int);
+  TfLiteStatus (*ResizeTensorExplicit)(TfLiteContext*, TfLiteTensor*, int, const int*);
+  TfLiteStatus (*PreviewDelegatePartitioning)(TfLiteContext*, const TfLiteIntArray*,
+                                              TfLiteDelegateParams**, int*);
+  TfLiteTensor* (*GetTensor)(const TfLiteContext*, int);
+  void* (*GetEvalTensor)(const TfLiteContext*, int);
+  TfLiteStatus (*GetModelMetadata)(const TfLiteContext*, const char* name,
+                                   const char** data, size_t* bytes);
 };
 
 struct TfLiteDelegate {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dqa_keras.export.plan import Code, Type, Window
+from dqa_keras.export.plan import Code, Plan, Type, Window
 from dqa_keras.export.scheduling import schedule
 
 
@@ -56,14 +56,26 @@ def programs() -> Iterator[Any]:
     yield build.program
 
 
+def coded() -> Iterator[tuple[Plan, bytes, bytes]]:
+    """Plans with coded skips: one whose rows find room, one whose do not."""
+    from skips import SKIP, calibrated, forced, skipping
+
+    program = skipping((9, 10, 6))
+    tables = calibrated(program)
+    yield *forced(program), tables
+    program.tensors[SKIP].packing.coded_bits = (2.0, 1.0)
+    yield *forced(program), tables
+
+
 def main(tests: Path, folder: Path) -> None:
     """Plans the programs and writes them."""
     sys.path.insert(0, str(tests))
     folder.mkdir(parents=True, exist_ok=True)
-    for number, program in enumerate(programs()):
-        plan, constants = schedule(program)
+    plans = [(*schedule(program), b"") for program in programs()]
+    for number, (plan, constants, tables) in enumerate([*plans, *coded()]):
         data = plan.encode()
-        seed = struct.pack("<I", len(data)) + data + constants
+        sizes = struct.pack("<II", len(data), len(tables))
+        seed = sizes + data + tables + constants
         (folder / f"plan{number}").write_bytes(seed)
 
 

@@ -1,7 +1,11 @@
 // Hostile plans: whatever their checks let through runs within its own memory.
 //
-// An input is a u32, that many bytes of plan, and constants. Checksum and size are put
-// right before the plan is read: without them hardly a mutation would get that far.
+// An input is a u32 for the bytes of plan, a u32 for those of layers' tables, then
+// plan, tables and constants. The plan's checksum and size are put right before the
+// plan is read: without them hardly a mutation would get that far. Accepted plans run
+// on one thread and on two: dividing a plan, line buffers of a thread's own and rows
+// saved from another thread are code that one thread never enters.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -17,15 +21,21 @@ extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
 namespace {
 
-constexpr size_t kPrefix = sizeof(uint32_t), kSizeField = 8;
+constexpr size_t kPrefix = 2 * sizeof(uint32_t), kSizeField = 8;
 // Plans that ask for more than this are only read.
 constexpr uint64_t kMaxArena = uint64_t{1} << 22, kMaxWork = uint64_t{1} << 23;
 
-size_t plan_size(const uint8_t* data, size_t size) {
-  uint32_t bytes;
-  std::memcpy(&bytes, data, sizeof bytes);
+struct Parts {
+  size_t plan, tables, constants;  // bytes
+};
+
+Parts parts_of(const uint8_t* data, size_t size) {
+  uint32_t wanted[2];
+  std::memcpy(wanted, data, sizeof wanted);
   const size_t rest = size - kPrefix;
-  return bytes < rest ? bytes : rest;
+  const size_t plan = std::min<size_t>(wanted[0], rest);
+  const size_t tables = std::min<size_t>(wanted[1], rest - plan);
+  return {plan, tables, rest - plan - tables};
 }
 
 void seal(uint8_t* plan, size_t size) {
@@ -76,6 +86,7 @@ void run(DqaRuntime* runtime) {
     memory.push_back(std::make_unique<Block>(size * (bytes ? 1 : sizeof(float))));
     outputs.push_back(memory.back()->data);
   }
+  if (dqa_runtime_arena(runtime) > 2 * kMaxArena) return;
   const Block arena(dqa_runtime_arena(runtime));
   DqaError error;
   dqa_runtime_run(runtime, inputs.data(), outputs.data(), arena.data, &error);
@@ -85,23 +96,29 @@ void run(DqaRuntime* runtime) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < kPrefix) return 0;
-  const size_t bytes = plan_size(data, size);
-  std::vector<uint8_t> bytes_of_plan(data + kPrefix, data + kPrefix + bytes);
-  seal(bytes_of_plan.data(), bytes);
-  const size_t constants = size - kPrefix - bytes;
-  const std::unique_ptr<float[]> weights(new float[constants / sizeof(float) + 1]);
+  const Parts parts = parts_of(data, size);
+  const uint8_t* const from = data + kPrefix;
+  std::vector<uint8_t> bytes_of_plan(from, from + parts.plan);
+  seal(bytes_of_plan.data(), parts.plan);
+  const std::vector<uint8_t> tables(from + parts.plan,
+                                    from + parts.plan + parts.tables);
+  const std::unique_ptr<float[]> weights(
+      new float[parts.constants / sizeof(float) + 1]);
   auto* const at = reinterpret_cast<uint8_t*>(weights.get());
-  std::memcpy(at, data + kPrefix + bytes, constants);
-  for (const DqaIsa isa : {DQA_SCALAR, DQA_AUTO}) {
+  std::memcpy(at, from + parts.plan + parts.tables, parts.constants);
+  // The scalar path on one thread; the machine's own on two.
+  for (const uint32_t threads : {1, 2}) {
+    const DqaIsa isa = threads == 1 ? DQA_SCALAR : DQA_AUTO;
     dqa::Plan plan;
     DqaError error;
-    if (dqa::read_plan(bytes_of_plan.data(), bytes, at, constants, isa, &plan,
-                       &error) != DQA_OK) {
+    if (dqa::read_plan(bytes_of_plan.data(), parts.plan, at, parts.constants,
+                       tables.data(), tables.size(), isa, &plan, &error) != DQA_OK) {
       return 0;
     }
     if (plan.arena > kMaxArena || work(plan) > kMaxWork) return 0;
     DqaRuntime* runtime = nullptr;
-    if (dqa_runtime_create(bytes_of_plan.data(), bytes, at, constants, isa, 1, &runtime,
+    if (dqa_runtime_create(bytes_of_plan.data(), parts.plan, at, parts.constants,
+                           tables.data(), tables.size(), isa, threads, &runtime,
                            &error) != DQA_OK) {
       return 0;
     }
@@ -116,7 +133,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
                                           unsigned seed) {
   if (size < kPrefix + 64) return LLVMFuzzerMutate(data, size, max_size);
   std::minstd_rand random(seed);
-  const size_t bytes = plan_size(data, size);
+  const size_t bytes = parts_of(data, size).plan;
   if (bytes < 64 || random() % 16 == 0) return LLVMFuzzerMutate(data, size, max_size);
   uint8_t* const plan = data + kPrefix;
   for (auto left = 1 + random() % 3; left > 0; --left) {

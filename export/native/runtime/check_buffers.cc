@@ -1,5 +1,6 @@
 #include "../src/errors.h"
 #include "check.h"
+#include "coded.h"
 
 namespace dqa {
 namespace {
@@ -9,13 +10,14 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << (sizeof(size_t) > 4 ? 31 : 28);
 
 bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
 
-// Bytes of a packed row; 0 if the table does not fit the buffer.
+// Bytes of a packed row, at most if it is coded; 0 if the table does not fit the
+// buffer.
 uint64_t packed_row(const Plan& plan, const Buffer& b) {
   if (b.table >= plan.tables.size() || b.type != Type::kCodes) return 0;
   const Table& table = plan.tables[b.table];
   const unsigned zero = table.is_signed ? 1u << (table.bits + table.extra_bits - 1) : 0;
   if (table.channels != b.channels || b.zero != zero) return 0;
-  return dqa_strip_bound(table.codec.get(), DQA_RAW, b.width);
+  return dqa_strip_bound(table.codec.get(), table.storage, b.width);
 }
 
 bool is_valid(const Plan& plan, const Buffer& b) {
@@ -36,6 +38,9 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   const uint64_t row = b.table == kNone
                            ? uint64_t{b.width} * b.channels * b.element_bytes()
                            : packed_row(plan, b);
+  if (row != 0 && plan.is_coded(b)) {
+    return b.size > directory_bytes(b) && b.size <= directory_bytes(b) + row * b.height;
+  }
   return row != 0 && row * b.height == b.size;
 }
 

@@ -3,8 +3,6 @@
 namespace dqa {
 namespace {
 
-size_t align(size_t size) { return (size + 63) / 64 * 64; }
-
 // Roughly, cycles that a row of an op takes.
 double row_cost(const Plan& plan, const Op& op) {
   const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
@@ -79,7 +77,7 @@ std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
     for (size_t i = 0; i < stage.count; ++i) {
       const uint16_t output = plan.ops[stage.first + i].output;
       const Buffer& b = plan.buffers[output];
-      if (b.kind != Kind::kStored) continue;
+      if (b.kind != Kind::kStored || plan.is_coded(b)) continue;
       const Rows rows{rows_after(b.height, strips.first, stage.steps),
                       rows_after(b.height, strips.end, stage.steps)};
       found.push_back({t, output, stored_rows(b, rows)});
@@ -127,6 +125,8 @@ std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strip
     const Op& op = plan.ops[index];
     if (op.code != Code::kLoad) return DQA_OK;
     const uint16_t number = plan.links[op.first_link].buffer;
+    // Nothing is placed over a coded buffer, nor one over anything.
+    if (plan.is_coded(plan.buffers[number])) return DQA_OK;
     for (uint32_t y = todo.first; y < todo.end; ++y) {
       const Bytes row = stored_rows(plan.buffers[number], {y, y + 1});
       const bool lost =

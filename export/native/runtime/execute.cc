@@ -90,6 +90,7 @@ class Execution {
         crew_(*crew),
         threads_(static_cast<unsigned>(program.division.workers.size())),
         slots_(plan_.inputs.size()),
+        coded_(plan_),
         most_(threads_ * plan_.ops.size()),
         times_(program.watch.seconds == nullptr ? 0 : threads_),
         statuses_(threads_, DQA_OK) {
@@ -102,14 +103,15 @@ class Execution {
     for (unsigned t = 0; t < threads_; ++t) {
       runs_.push_back({plan_, program.prepared, *program.kernels,
                        program.division.workers[t], inputs, outputs, arena,
-                       slots_.data(), times_.empty() ? nullptr : &times_[t],
+                       slots_.data(), times_.empty() ? nullptr : &times_[t], &coded_,
                        std::vector<float>(widest)});
       progress_.emplace_back(plan_);
     }
   }
 
-  DqaStatus operator()(DqaError* error) {
+  DqaStatus operator()(size_t* spilled, DqaError* error) {
     crew_.run([this](unsigned thread) { work(thread); });
+    *spilled = coded_.spilled();
     if (double* const seconds = program_.watch.seconds) {
       for (const Times& times : times_) {
         for (size_t i = 0; i < kCodes; ++i) seconds[i] += times.ops[i];
@@ -209,6 +211,7 @@ class Execution {
   Crew& crew_;
   const unsigned threads_;
   std::vector<Slot> slots_;
+  CodedStores coded_;
   std::vector<int32_t> most_;  // of inputs, by thread and op
   std::vector<Times> times_;
   std::vector<DqaStatus> statuses_;
@@ -220,8 +223,9 @@ class Execution {
 }  // namespace
 
 DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
-                  void* const* outputs, uint8_t* arena, DqaError* error) {
-  return Execution(program, crew, inputs, outputs, arena)(error);
+                  void* const* outputs, uint8_t* arena, size_t* spilled,
+                  DqaError* error) {
+  return Execution(program, crew, inputs, outputs, arena)(spilled, error);
 }
 
 }  // namespace dqa

@@ -24,8 +24,10 @@ struct Program {
   Watch watch;
 };
 
+// `spilled`: bytes of coded rows that the arena had no room for.
 DqaStatus execute(const Program& program, Crew* crew, const void* const* inputs,
-                  void* const* outputs, uint8_t* arena, DqaError* error);
+                  void* const* outputs, uint8_t* arena, size_t* spilled,
+                  DqaError* error);
 
 }  // namespace dqa
 

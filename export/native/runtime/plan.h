@@ -83,6 +83,7 @@ struct Table {
   std::unique_ptr<DqaCodec, CodecDeleter> codec;
   uint32_t bits = 0, extra_bits = 0, channels = 0;
   bool is_signed = false;
+  DqaStorage storage = DQA_RAW;  // what is not raw is as long as its values make it
   // A code is stored without its low `extra_bits` where its channel is not important:
   // there they are 0. Multiplying by `widen` puts them back; by `narrow`, and dropping
   // eight bits, takes them off.
@@ -102,6 +103,10 @@ struct Plan {
   std::vector<uint16_t> inputs, outputs;  // buffers
   size_t row_scratch = 0;                 // bytes at the end of the arena
 
+  bool is_coded(const Buffer& b) const {
+    return b.table != kNone && tables[b.table].storage != DQA_RAW;
+  }
+
   const float* floats(uint32_t offset) const {
     return reinterpret_cast<const float*>(constants + offset);
   }
@@ -111,6 +116,9 @@ struct Plan {
 struct Rows {
   uint32_t first, end;
 };
+
+// What lies in the arena begins at multiples of this.
+inline size_t align(size_t size) { return (size + 63) / 64 * 64; }
 
 inline size_t blocks_of(const Buffer& b) { return (b.channels + kBlock - 1) / kBlock; }
 

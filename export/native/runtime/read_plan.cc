@@ -5,11 +5,13 @@
 #include "../src/crc32.h"
 #include "../src/errors.h"
 #include "check.h"
+#include "coded.h"
+#include "dqa/residual_table.h"
 
 namespace dqa {
 namespace {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // Takes numbers off the bytes of a plan, whose length was checked.
 class Reader {
@@ -78,28 +80,76 @@ Op take_op(Reader* in) {
 
 constexpr uint32_t kMaxChannels = 1u << 16;
 
-DqaStatus add_table(Plan* plan, DqaIsa isa, DqaError* error, uint32_t bits,
-                    uint32_t extra, bool is_signed, uint32_t channels,
-                    const uint8_t* mask) {
-  // Codewords do not matter to planes of bits: all symbols get the same length.
-  const std::vector<uint8_t> residual(size_t{1} << extra, static_cast<uint8_t>(extra)),
-      base(size_t{1} << bits, static_cast<uint8_t>(bits));
-  const std::vector<float> scale(channels, 1.0f);
-  const DqaTable description = {bits, extra,        is_signed,       channels,
-                                mask, scale.data(), residual.data(), base.data()};
+// The codewords of a layer, from the model's metadata. A plan names the layer behind
+// its table's mask: a byte of length, and as many of the name.
+class Codewords {
+ public:
+  Codewords(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  ~Codewords() { dqa_tables_close(tables_); }
+  Codewords(const Codewords&) = delete;
+  Codewords& operator=(const Codewords&) = delete;
+
+  // Sets the lengths of a table that is otherwise complete.
+  DqaStatus find(const Plan& plan, uint64_t name_at, DqaTable* table, DqaError* error) {
+    if (name_at >= plan.constants_size ||
+        name_at + 1 + plan.constants[name_at] > plan.constants_size) {
+      return fail(error, DQA_CORRUPT, "the plan is invalid: a layer's name is cut off");
+    }
+    const uint8_t* const name = plan.constants + name_at + 1;
+    const int shown = name[-1];
+    const auto* const text = reinterpret_cast<const char*>(name);
+    if (data_ == nullptr) {
+      return fail(error, DQA_BAD_TABLE,
+                  "the plan needs the codewords of layer %.*s: the model has no "
+                  "metadata DQA_RESIDUAL. Export the file again",
+                  shown, text);
+    }
+    if (tables_ == nullptr) {
+      if (const DqaStatus status = dqa_tables_open(data_, size_, &tables_, error)) {
+        return status;
+      }
+    }
+    const DqaLayer* const layer = dqa_tables_find(tables_, text, name[-1]);
+    if (layer == nullptr || !is_alike(layer->table, *table)) {
+      return fail(error, DQA_BAD_TABLE,
+                  "the plan needs the codewords of layer %.*s: the metadata "
+                  "DQA_RESIDUAL %s. Export the file again",
+                  shown, text,
+                  layer == nullptr ? "has no such layer" : "describes another");
+    }
+    table->residual_lengths = layer->table.residual_lengths;
+    table->base_lengths = layer->table.base_lengths;
+    return DQA_OK;
+  }
+
+ private:
+  static bool is_alike(const DqaTable& a, const DqaTable& b) {
+    return a.bits == b.bits && a.extra_bits == b.extra_bits &&
+           a.is_signed == b.is_signed && a.channels == b.channels &&
+           std::memcmp(a.mask, b.mask, a.channels) == 0;
+  }
+
+  const uint8_t* data_;
+  size_t size_;
+  DqaTables* tables_ = nullptr;
+};
+
+DqaStatus add_table(Plan* plan, DqaIsa isa, DqaStorage storage, const DqaTable& table,
+                    DqaError* error) {
   DqaCodec* codec = nullptr;
-  if (const DqaStatus status = dqa_codec_create(
-          &description, isa == DQA_SCALAR ? isa : DQA_AUTO, &codec, error)) {
+  if (const DqaStatus status =
+          dqa_codec_create(&table, isa == DQA_SCALAR ? isa : DQA_AUTO, &codec, error)) {
     return status;
   }
   Table made;
   made.codec.reset(codec);
-  made.bits = bits;
-  made.extra_bits = extra;
-  made.is_signed = is_signed;
-  made.channels = channels;
-  for (uint32_t c = 0; c < channels; ++c) {
-    const unsigned shift = mask[c] ? 0 : extra;
+  made.bits = table.bits;
+  made.extra_bits = table.extra_bits;
+  made.is_signed = table.is_signed != 0;
+  made.channels = table.channels;
+  made.storage = storage;
+  for (uint32_t c = 0; c < table.channels; ++c) {
+    const unsigned shift = table.mask[c] ? 0 : table.extra_bits;
     made.widen.push_back(static_cast<uint8_t>(1u << shift));
     made.narrow.push_back(static_cast<int16_t>(256 >> shift));
   }
@@ -107,31 +157,48 @@ DqaStatus add_table(Plan* plan, DqaIsa isa, DqaError* error, uint32_t bits,
   return DQA_OK;
 }
 
-DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Plan* plan,
-                      DqaError* error) {
+DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords,
+                      Plan* plan, DqaError* error) {
   for (size_t i = 0; i < count; ++i) {
     const auto bits = in->take<uint8_t>(), extra = in->take<uint8_t>(),
-               is_signed = in->take<uint8_t>();
-    in->take<uint8_t>();
+               is_signed = in->take<uint8_t>(), storage = in->take<uint8_t>();
     const auto channels = in->take<uint32_t>(), mask = in->take<uint32_t>();
     if (channels < 1 || channels > kMaxChannels || bits < 1 || bits > 8 || extra > 4 ||
-        !is_constant(*plan, mask, channels)) {
+        storage > DQA_ALL || !is_constant(*plan, mask, channels)) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: table %zu", i);
     }
+    // Codewords do not matter to planes of bits: all symbols get the same length.
+    const std::vector<uint8_t> residual(size_t{1} << extra, extra),
+        base(size_t{1} << bits, bits);
+    const std::vector<float> scale(channels, 1.0f);
+    DqaTable table = {
+        bits,         extra,           is_signed != 0, channels, plan->constants + mask,
+        scale.data(), residual.data(), base.data()};
+    if (storage != DQA_RAW) {
+      if (const DqaStatus status =
+              codewords->find(*plan, uint64_t{mask} + channels, &table, error)) {
+        return status;
+      }
+    }
     if (const DqaStatus status =
-            add_table(plan, isa, error, bits, extra, is_signed != 0, channels,
-                      plan->constants + mask)) {
+            add_table(plan, isa, static_cast<DqaStorage>(storage), table, error)) {
       return status;
     }
   }
   return DQA_OK;
 }
 
-// Bytes of the longest row of codes on its way to or from a store.
+// Bytes that the longest row of codes takes on its way to or from a store. Buffers that
+// are refused later do not count.
 size_t longest_row(const Plan& plan) {
   size_t longest = 0;
   for (const Buffer& b : plan.buffers) {
-    const size_t bytes = b.table == kNone ? 0 : size_t{b.width} * b.channels;
+    if (b.table >= plan.tables.size() || b.width < 1 || b.width > kMaxChannels ||
+        b.channels != plan.tables[b.table].channels) {
+      continue;
+    }
+    const size_t bytes = plan.is_coded(b) ? RowRoom(plan.tables[b.table], b).end
+                                          : size_t{b.width} * b.channels;
     if (bytes > longest) longest = bytes;
   }
   return longest;
@@ -140,7 +207,8 @@ size_t longest_row(const Plan& plan) {
 }  // namespace
 
 DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
-                    size_t constants_size, DqaIsa isa, Plan* plan, DqaError* error) {
+                    size_t constants_size, const uint8_t* tables_data,
+                    size_t tables_size, DqaIsa isa, Plan* plan, DqaError* error) {
   if (size < kHeaderBytes + 4 || std::memcmp(data, "DQAG", 4) != 0) {
     return fail(error, DQA_CORRUPT,
                 "a plan begins with DQAG and has at least %zu bytes. Received: %zu "
@@ -192,7 +260,9 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
     if (b.kind == Kind::kOutput) plan->outputs.push_back(static_cast<uint16_t>(i));
     plan->buffers.push_back(b);
   }
-  if (const DqaStatus status = take_tables(&tables, counts.tables, isa, plan, error)) {
+  Codewords codewords(tables_data, tables_size);
+  if (const DqaStatus status =
+          take_tables(&tables, counts.tables, isa, &codewords, plan, error)) {
     return status;
   }
   for (size_t i = 0; i < counts.ops; ++i) plan->ops.push_back(take_op(&tables));

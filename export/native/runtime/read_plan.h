@@ -8,7 +8,8 @@ namespace dqa {
 
 // Parses and checks. On success every access that the ops make is within bounds.
 DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
-                    size_t constants_size, DqaIsa isa, Plan* plan, DqaError* error);
+                    size_t constants_size, const uint8_t* tables, size_t tables_size,
+                    DqaIsa isa, Plan* plan, DqaError* error);
 
 }  // namespace dqa
 

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "coded.h"
 #include "divide.h"
 #include "kernels.h"
 #include "plan.h"
@@ -37,7 +38,8 @@ struct Run {
   void* const* outputs;
   uint8_t* arena;
   Slot* slots;
-  Times* times;             // NULL: nobody wants to know
+  Times* times;  // NULL: nobody wants to know
+  CodedStores* coded;
   std::vector<float> room;  // a row of an input
   DqaError error = {};
   const Share* share = nullptr;  // of the stage that runs

@@ -13,6 +13,7 @@ struct DqaRuntime {
 
   dqa::Program program;
   dqa::Crew crew;
+  size_t spilled = 0;
 };
 
 namespace {
@@ -42,8 +43,8 @@ int dqa_runtime_has_isa(DqaIsa isa) { return dqa::runtime_kernels(isa) != nullpt
 
 DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                              const uint8_t* constants, size_t constants_size,
-                             DqaIsa isa, uint32_t threads, DqaRuntime** runtime,
-                             DqaError* error) {
+                             const uint8_t* tables, size_t tables_size, DqaIsa isa,
+                             uint32_t threads, DqaRuntime** runtime, DqaError* error) {
   *runtime = nullptr;
   if (threads < 1 || threads > kMaxThreads) {
     return dqa::fail(error, DQA_BAD_ARGUMENT, "threads must be in 1..%u. Received: %u",
@@ -52,8 +53,9 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
   try {
     auto made = std::make_unique<DqaRuntime>(threads);
     dqa::Program& program = made->program;
-    if (const DqaStatus status = dqa::read_plan(
-            plan, plan_size, constants, constants_size, isa, &program.plan, error)) {
+    if (const DqaStatus status =
+            dqa::read_plan(plan, plan_size, constants, constants_size, tables,
+                           tables_size, isa, &program.plan, error)) {
       return status;
     }
     program.kernels = dqa::runtime_kernels(isa);
@@ -104,11 +106,13 @@ DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
                           void* const* outputs, uint8_t* arena, DqaError* error) {
   try {
     return dqa::execute(runtime->program, &runtime->crew, inputs, outputs, arena,
-                        error);
+                        &runtime->spilled, error);
   } catch (const std::bad_alloc&) {
     return no_memory(error);
   }
 }
+
+size_t dqa_runtime_spilled(const DqaRuntime* runtime) { return runtime->spilled; }
 
 void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer, void* user) {
   runtime->program.watch.observer = observer;

@@ -15,6 +15,47 @@ const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
   return run.stored_row(run.buffer(buffer), y);
 }
 
+// Between the codes of a row in `codes`, the beginning of the row scratch, and a store.
+DqaStatus unpack_row(Run& run, const Op& op, const Table& table, uint32_t y,
+                     uint8_t* codes) {
+  const Buffer& in = run.input(op);
+  const uint16_t number = run.link(op, 0).buffer;
+  const uint8_t* row = nullptr;
+  size_t size = in.size / in.height;
+  uint8_t* scratch = nullptr;
+  if (table.storage == DQA_RAW) {
+    row = loaded_row(run, number, y);
+  } else {
+    scratch = codes + RowRoom(table, in).scratch;
+    if (const DqaStatus status = run.coded->get(in, number, run.arena + in.offset, y,
+                                                &row, &size, &run.error)) {
+      return status;
+    }
+  }
+  return dqa_unpack_strip(table.codec.get(), table.storage, DQA_CODES, row, size,
+                          in.width, codes, scratch, &run.error);
+}
+
+DqaStatus pack_row(Run& run, const Op& op, const Table& table, uint32_t y,
+                   uint8_t* codes) {
+  const Buffer& out = run.buffer(op.output);
+  size_t size = 0;
+  if (table.storage == DQA_RAW) {
+    return dqa_pack_strip(table.codec.get(), DQA_RAW, DQA_CODES, codes, out.width,
+                          run.stored_row(out, y), out.size / out.height, &size, nullptr,
+                          &run.error);
+  }
+  const RowRoom room(table, out);
+  uint8_t* const coded = codes + room.coded;
+  if (const DqaStatus status = dqa_pack_strip(
+          table.codec.get(), table.storage, DQA_CODES, codes, out.width, coded,
+          room.scratch - room.coded, &size, codes + room.scratch, &run.error)) {
+    return status;
+  }
+  return run.coded->put(out, op.output, run.arena + out.offset, y, coded, size,
+                        &run.error);
+}
+
 }  // namespace
 
 void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
@@ -38,12 +79,7 @@ DqaStatus load(Run& run, const Op& op, uint32_t y) {
   }
   const Table& table = run.plan.tables[in.table];
   uint8_t* const codes = run.row_scratch();
-  if (const DqaStatus status =
-          dqa_unpack_strip(table.codec.get(), DQA_RAW, DQA_CODES,
-                           loaded_row(run, run.link(op, 0).buffer, y),
-                           in.size / in.height, in.width, codes, nullptr, &run.error)) {
-    return status;
-  }
+  if (const DqaStatus status = unpack_row(run, op, table, y, codes)) return status;
   run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
                     run.row(out, y), out.pixel_bytes());
   return DQA_OK;
@@ -61,10 +97,7 @@ DqaStatus store(Run& run, const Op& op, uint32_t y) {
   uint8_t* const codes = run.row_scratch();
   run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero,
                      run.row(in, y), in.pixel_bytes(), codes);
-  size_t size = 0;
-  return dqa_pack_strip(table.codec.get(), DQA_RAW, DQA_CODES, codes, out.width,
-                        run.stored_row(out, y), out.size / out.height, &size, nullptr,
-                        &run.error);
+  return pack_row(run, op, table, y, codes);
 }
 
 void join(const Run& run, const Op& op, uint32_t y) {

@@ -34,6 +34,11 @@ DQA_EXPORT void dqa_litert_destroy(DqaLiteRt* kernel);
 /* Adds the kernel to the options that the model is compiled with; LiteRT's status. */
 DQA_EXPORT int dqa_litert_add(DqaLiteRt* kernel, void* options);
 
+/* Hands over the model's metadata buffer DQA_RESIDUAL, which LiteRtGetModelMetadata
+ * gives and kernels cannot ask for; it is copied. Ops with coded stores do not run
+ * without; others do not need it. LiteRT's status. */
+DQA_EXPORT int dqa_litert_tables(DqaLiteRt* kernel, const void* data, size_t size);
+
 /* Why the last call failed; empty if none did. */
 DQA_EXPORT const char* dqa_litert_error(const DqaLiteRt* kernel);
 

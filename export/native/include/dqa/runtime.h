@@ -21,11 +21,14 @@ typedef struct DqaRuntime DqaRuntime;
 DQA_EXPORT int dqa_runtime_has_isa(DqaIsa isa);
 
 /* Reads and checks a plan. `constants` is not copied: it must outlive the runtime and
- * be aligned to 4 bytes. The plan is not needed any more afterwards.
+ * be aligned to 4 bytes. The plan is not needed any more afterwards. `tables` is the
+ * model's metadata buffer DQA_RESIDUAL, of which a plan with coded stores takes the
+ * codewords it needs by their layers' names; other plans run without (NULL, 0).
  * Runs use `threads` threads, 1 to 64, or as many of them as the system gives; their
  * number changes no bit of the results. */
 DQA_EXPORT DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                                         const uint8_t* constants, size_t constants_size,
+                                        const uint8_t* tables, size_t tables_size,
                                         DqaIsa isa, uint32_t threads,
                                         DqaRuntime** runtime, DqaError* error);
 DQA_EXPORT void dqa_runtime_destroy(DqaRuntime* runtime);
@@ -38,7 +41,7 @@ DQA_EXPORT size_t dqa_runtime_arena(const DqaRuntime* runtime);
 DQA_EXPORT size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index);
 DQA_EXPORT size_t dqa_runtime_output_size(const DqaRuntime* runtime, uint32_t index);
 
-/* What an input or output that exists holds: float32, or bytes (DQA_CODES). */
+/* What an input or output, which must exist, holds: float32, or bytes (DQA_CODES). */
 DQA_EXPORT DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index);
 DQA_EXPORT DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t index);
 
@@ -46,6 +49,10 @@ DQA_EXPORT DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t i
 DQA_EXPORT DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
                                      void* const* outputs, uint8_t* arena,
                                      DqaError* error);
+
+/* Bytes of coded rows that the arena had no room for in the last run: they were
+ * allocated, and freed when the run ended. 0 for plans without coded stores. */
+DQA_EXPORT size_t dqa_runtime_spilled(const DqaRuntime* runtime);
 
 /* Called with every row of codes that an op leaves in a ring, by the thread that
  * computed it: for tests. Pixels are

@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "tests" / "export"))
 
 from programs import Builder, slid  # noqa: E402 - found by the line above
+from skips import SKIP, calibrated, forced, skipping  # noqa: E402 - as above
 
-from dqa_keras.export.plan import Code, Window  # noqa: E402 - as above
+from dqa_keras.export.plan import Code, Plan, Window  # noqa: E402 - as above
+from dqa_keras.export.program import Program  # noqa: E402 - as above
 from dqa_keras.export.reference import Reference  # noqa: E402 - as above
 from dqa_keras.export.scheduling import schedule  # noqa: E402 - as above
 
@@ -58,21 +60,35 @@ def narrow() -> Builder:
     return build
 
 
+def coded(share: float) -> tuple[Program, bytes, tuple[Plan, bytes]]:
+    """A coded skip whose rows need `1 / share` of the room that they have."""
+    program = skipping((21, 19, 20))
+    tables = calibrated(program)
+    packing = program.tensors[SKIP].packing
+    base, residual = packing.coded_bits
+    packing.coded_bits = (share * base, share * residual)
+    return program, tables, forced(program)
+
+
 def main(folder: Path) -> None:
     """Writes a file for each plan."""
     folder.mkdir(parents=True, exist_ok=True)
-    builds = {
-        "codes": residual(4, 2, False, 20),
-        "signed": residual(5, 2, True, 16),
-        "eight": residual(8, 0, False, 33),
-        "narrow": narrow(),
+    programs = {
+        "codes": residual(4, 2, False, 20).program,
+        "signed": residual(5, 2, True, 16).program,
+        "eight": residual(8, 0, False, 33).program,
+        "narrow": narrow().program,
     }
-    for name, build in builds.items():
-        plan, constants = schedule(build.program)
-        x = np.random.default_rng(0).normal(size=build.program.inputs[0])
+    planned = {
+        name: (program, b"", schedule(program)) for name, program in programs.items()
+    }
+    planned |= {"coded": coded(1.0), "spilled": coded(0.8)}
+    for name, (program, tables, (plan, constants)) in planned.items():
+        x = np.random.default_rng(0).normal(size=program.inputs[0])
         x = x.astype(np.float32)
         outputs, _ = Reference(plan, constants)([x])
-        blocks = [plan.encode(), constants, bytes([1, len(outputs)]), x.tobytes()]
+        blocks = [plan.encode(), constants, tables, bytes([1, len(outputs)])]
+        blocks += [x.tobytes()]
         blocks += [np.ascontiguousarray(output).tobytes() for output in outputs]
         with (folder / f"{name}.case").open("wb") as file:
             for block in blocks:

@@ -4,8 +4,8 @@
 //     plan_test FILE...
 //
 // A file holds blocks of bytes, each behind its length in 8 bytes: the plan, the
-// constants, the numbers of inputs and outputs, then the inputs and the outputs.
-// make_cases.py writes them.
+// constants, the tables of layers, the numbers of inputs and outputs, then the inputs
+// and the outputs. make_cases.py writes them.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,7 +21,7 @@ namespace {
 using Bytes = std::vector<uint8_t>;
 
 struct Case {
-  Bytes plan, constants;
+  Bytes plan, constants, tables;
   std::vector<Bytes> inputs, outputs;
 };
 
@@ -39,6 +39,7 @@ Case read_case(const char* path) {
   Case made;
   made.plan = block(&in);
   made.constants = block(&in);
+  made.tables = block(&in);
   const Bytes counts = block(&in);
   if (!in.good() || counts.size() != 2) {
     std::fprintf(stderr, "%s: not a case\n", path);
@@ -67,7 +68,8 @@ bool check(const char* path, const Case& given, DqaIsa isa, uint32_t threads) {
   DqaRuntime* runtime = nullptr;
   DqaError error;
   if (dqa_runtime_create(given.plan.data(), given.plan.size(), constants.get(),
-                         given.constants.size(), isa, threads, &runtime,
+                         given.constants.size(), given.tables.data(),
+                         given.tables.size(), isa, threads, &runtime,
                          &error) != DQA_OK) {
     std::fprintf(stderr, "%s: %s\n", path, error.message);
     return false;
