@@ -51,11 +51,14 @@ versions: native
 	cat $(VERSIONS_BUILD)/outputs
 	test $$(cut -d ' ' -f 1 $(VERSIONS_BUILD)/outputs | sort -u | wc -l) = 1
 
-# Hostile plans under AddressSanitizer and UndefinedBehaviorSanitizer: as many runs, from
-# the same seed, each time.
-FUZZ_PLAN_RUNS ?= 20000
+# Hostile plans, then hostile files in LiteRT, under AddressSanitizer and
+# UndefinedBehaviorSanitizer: as many runs, from the same seeds, each time.
+FUZZ_PLAN_RUNS ?= 10000
+FUZZ_MODEL_RUNS ?= 1000
 FUZZ_PLAN_SOURCES := $(NATIVE_SOURCES) $(wildcard $(NATIVE)/runtime/*.cc) \
 	$(NATIVE)/fuzz/plan_fuzz.cc
+
+FUZZ_MODELS := $(NATIVE_BUILD)/models
 
 fuzz-plan: native
 	@$(call need,clang++,clang)
@@ -67,6 +70,12 @@ fuzz-plan: native
 	$(NATIVE_BUILD)/plan_fuzz -runs=$(FUZZ_PLAN_RUNS) -seed=$(FUZZ_SEED) \
 		-max_len=32768 -print_final_stats=1 \
 		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/plans
+	g++ $(NATIVE_FLAGS) -O1 -g1 -fPIC -shared -fvisibility=hidden \
+		-fsanitize=address,undefined -fno-sanitize-recover=all $(NATIVE_SOURCES) \
+		$(RUNTIME_SOURCES) -o $(NATIVE_BUILD)/dqa_delegate_sanitized.so
+	$(PYTHON) tests/versions/write.py $(FUZZ_MODELS)
+	$(PYTHON) $(NATIVE)/fuzz/model_fuzz.py $(NATIVE_BUILD)/dqa_delegate_sanitized.so \
+		$(FUZZ_MODEL_RUNS) $(FUZZ_SEED) $(NATIVE_BUILD)/found $(FUZZ_MODELS)/*.tflite
 
 # Plans, and what the NumPy reference makes of them.
 cases: install

@@ -27,8 +27,8 @@ def small():
     return schedule(build.program)
 
 
-def write(path, plan, constants, constant_inputs=True):
-    """A model of one op, made by hand."""
+def write(path, plan, constants, constant_inputs=True, change=None):
+    """A model of one op, made by hand; `change` gets its graph."""
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.subgraphs = 3, [graph]
     model.buffers, graph.tensors = [schema.BufferT()], []
@@ -58,6 +58,8 @@ def write(path, plan, constants, constant_inputs=True):
     graph.operators = [op]
     graph.inputs = [image] if constant_inputs else op.inputs
     graph.outputs = [out]
+    if change is not None:
+        change(graph)
     Path(path).write_bytes(flatbuffer.pack(model))
     return path
 
@@ -123,6 +125,37 @@ def test_a_plan_that_is_no_constant(small, tmp_path):
     plan, constants = small
     path = write(tmp_path / "m", plan.encode(), constants, constant_inputs=False)
     refused(path, r"node 0: its plan and weights must be constants")
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_an_op_without_a_tensor(name, small, tmp_path):
+    def left_out(graph):
+        getattr(graph.operators[0], name)[0] = -1
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=left_out)
+    refused(path, r"node 0: it needs every tensor. Received: number -1")
+
+
+def test_more_inputs_than_its_plan_has(small, tmp_path):
+    def doubled(graph):
+        graph.operators[0].inputs.insert(0, graph.operators[0].inputs[0])
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=doubled)
+    refused(path, r"node 0: its plan has fewer inputs")
+
+
+def test_an_output_that_is_a_constant(small, tmp_path):
+    def constant(graph):
+        op = graph.operators[0]
+        tensor = graph.tensors[op.outputs[0]]
+        tensor.buffer = graph.tensors[op.inputs[-1]].buffer
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=constant)
+    with pytest.raises((RuntimeError, ValueError)):
+        prepare(path)
 
 
 def test_no_memory_for_the_arena(small, tmp_path):
