@@ -111,7 +111,8 @@ def export_tflite(
             layers are Huffman-coded too, where that makes the op's memory smaller.
             Their room is what calibration saw them take and 5 % more; if an input
             needs more, the rows that do not fit are allocated until the run ends, and
-            the outputs stay the same. Takes time. Defaults to `"raw"`.
+            the outputs stay the same. Takes time; needs LiteRT, or TensorFlow Lite
+            2.7. Defaults to `"raw"`.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
         samples: A batch of inputs to check with. Defaults to four random ones. For a

@@ -47,7 +47,7 @@ def made(function, *arguments):
 class CompiledModel:
     """A model of one input and one output, compiled with our kernel."""
 
-    def __init__(self, path):
+    def __init__(self, path, threads=1):
         folder = Path(ai_edge_litert.__file__).parent
         self.lib = lib = ctypes.CDLL(str(folder / "libLiteRt.so"))
         self.ours = ours = ctypes.CDLL(native_runtime.library_path())
@@ -56,6 +56,7 @@ class CompiledModel:
         names = [name for name, _ in _Api._fields_]
         api = _Api(*(ctypes.cast(getattr(lib, name), _P) for name in names))
         self.kernel = _P(ours.dqa_litert_create(ctypes.byref(api)))
+        ours.dqa_litert_threads(self.kernel, threads)
         self.environment = made(lib.LiteRtCreateEnvironment, 0, None)
         self.model = made(
             lib.LiteRtCreateModelFromFile, self.environment, str(path).encode()
@@ -143,14 +144,15 @@ def exported(tmp_path_factory):
 
 def test_a_compiled_model_takes_tables_from_the_metadata(coded_skip):
     folder, images = coded_skip
-    test_a_compiled_model_gives_the_same_bytes((folder / "coded", images))
+    test_a_compiled_model_gives_the_same_bytes((folder / "coded", images), 2)
 
 
-def test_a_compiled_model_gives_the_same_bytes(exported):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_compiled_model_gives_the_same_bytes(exported, threads):
     path, data = exported
     interpreter = load_packed(path)
     interpreter.allocate_tensors()
-    compiled = CompiledModel(path)
+    compiled = CompiledModel(path, threads)
     for image in data[:2]:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()

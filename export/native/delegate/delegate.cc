@@ -115,11 +115,12 @@ struct Metadata {
   size_t size;
 };
 
-// The model's tables of residuals, if it has any.
-Metadata residual_tables(const TfLiteContext* context) {
+// The model's tables of residuals, if a plan needs them and there are any. Interpreters
+// before 2.7 cannot be asked, and do not say so: nothing is asked for other plans.
+Metadata residual_tables(const TfLiteContext* context, const TfLiteTensor& plan) {
   const char* data = nullptr;
   size_t size = 0;
-  if (context->GetModelMetadata == nullptr ||
+  if (!dqa_runtime_needs_tables(static_cast<const uint8_t*>(plan.data), plan.bytes) ||
       context->GetModelMetadata(context, "DQA_RESIDUAL", &data, &size) != kTfLiteOk) {
     return {nullptr, 0};
   }
@@ -150,7 +151,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     if (!is_constant(*plan) || !is_constant(*constants)) {
       return refuse(context, kernel->node, "its plan and weights must be constants");
     }
-    const Metadata tables = residual_tables(context);
+    const Metadata tables = residual_tables(context, *plan);
     DqaRuntime* runtime = nullptr;
     DqaError error;
     if (dqa_runtime_create(static_cast<const uint8_t*>(plan->data), plan->bytes,

@@ -39,6 +39,7 @@ struct DqaLiteRt {
   LiteRtCustomOpKernel kernel = {};
   std::vector<Node> nodes;
   std::vector<uint8_t> tables;  // DQA_RESIDUAL
+  uint32_t threads = 1;
   DqaError error = {};
 
   int fail(int status, const char* why) {
@@ -133,7 +134,7 @@ int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
   if (dqa_runtime_create(static_cast<const uint8_t*>(inputs.addresses[plan]),
                          inputs.sizes[plan], constants, inputs.sizes[plan + 1],
                          self->tables.empty() ? nullptr : self->tables.data(),
-                         self->tables.size(), DQA_AUTO, 1, &runtime,
+                         self->tables.size(), DQA_AUTO, self->threads, &runtime,
                          &self->error) != DQA_OK) {
     return kLiteRtStatusErrorRuntimeFailure;
   }
@@ -253,6 +254,10 @@ DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api) {
 }
 
 void dqa_litert_destroy(DqaLiteRt* kernel) { delete kernel; }
+
+void dqa_litert_threads(DqaLiteRt* kernel, uint32_t threads) {
+  kernel->threads = threads;
+}
 
 int dqa_litert_tables(DqaLiteRt* kernel, const void* data, size_t size) {
   return guarded(kernel, [&](DqaLiteRt* self) -> int {

@@ -37,6 +37,8 @@ class Reader {
 
 constexpr size_t kHeaderBytes = 32, kBufferBytes = 44, kTableBytes = 12, kOpBytes = 52,
                  kLinkBytes = 8, kStageBytes = 8;
+// Where in the header the counts are, and in a table its class.
+constexpr size_t kCountsAt = 20, kStorageAt = 3;
 
 struct Counts {
   uint16_t buffers, tables, ops, links, stages, reserved;
@@ -205,6 +207,18 @@ size_t longest_row(const Plan& plan) {
 }
 
 }  // namespace
+
+bool needs_tables(const uint8_t* data, size_t size) {
+  if (size < kHeaderBytes) return false;
+  Reader header(data + kCountsAt);
+  const auto counts = header.take<Counts>();
+  const size_t begin = kHeaderBytes + counts.buffers * kBufferBytes;
+  if (begin + counts.tables * kTableBytes > size) return false;
+  for (size_t i = 0; i < counts.tables; ++i) {
+    if (data[begin + i * kTableBytes + kStorageAt] != DQA_RAW) return true;
+  }
+  return false;
+}
 
 DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
                     size_t constants_size, const uint8_t* tables_data,

@@ -41,6 +41,10 @@ DqaType type_of(const dqa::Plan& plan, uint16_t buffer) {
 
 int dqa_runtime_has_isa(DqaIsa isa) { return dqa::runtime_kernels(isa) != nullptr; }
 
+int dqa_runtime_needs_tables(const uint8_t* plan, size_t plan_size) {
+  return dqa::needs_tables(plan, plan_size);
+}
+
 DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                              const uint8_t* constants, size_t constants_size,
                              const uint8_t* tables, size_t tables_size, DqaIsa isa,

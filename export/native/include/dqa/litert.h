@@ -6,6 +6,7 @@
 #define DQA_LITERT_H_
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifndef DQA_EXPORT
 #define DQA_EXPORT __attribute__((visibility("default")))
@@ -26,13 +27,16 @@ typedef struct DqaLiteRtApi {
 
 typedef struct DqaLiteRt DqaLiteRt;
 
-/* A kernel for one compiled model, which it must outlive; NULL without memory. Its ops
- * run on one thread. */
+/* A kernel for one compiled model, which it must outlive; NULL without memory. */
 DQA_EXPORT DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api);
 DQA_EXPORT void dqa_litert_destroy(DqaLiteRt* kernel);
 
 /* Adds the kernel to the options that the model is compiled with; LiteRT's status. */
 DQA_EXPORT int dqa_litert_add(DqaLiteRt* kernel, void* options);
+
+/* Before the first run: on how many threads ops run, 1 to 64; 1 unless it is said.
+ * LiteRT does not tell kernels the number that its CPU options set. */
+DQA_EXPORT void dqa_litert_threads(DqaLiteRt* kernel, uint32_t threads);
 
 /* Hands over the model's metadata buffer DQA_RESIDUAL, which LiteRtGetModelMetadata
  * gives and kernels cannot ask for; it is copied. Ops with coded stores do not run

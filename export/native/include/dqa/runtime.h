@@ -20,6 +20,9 @@ typedef struct DqaRuntime DqaRuntime;
 /* Whether this machine and this build have an instruction set. */
 DQA_EXPORT int dqa_runtime_has_isa(DqaIsa isa);
 
+/* Whether a plan, not checked yet, asks for the model's tables. */
+DQA_EXPORT int dqa_runtime_needs_tables(const uint8_t* plan, size_t plan_size);
+
 /* Reads and checks a plan. `constants` is not copied: it must outlive the runtime and
  * be aligned to 4 bytes. The plan is not needed any more afterwards. `tables` is the
  * model's metadata buffer DQA_RESIDUAL, of which a plan with coded stores takes the
