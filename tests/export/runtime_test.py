@@ -66,7 +66,7 @@ def test_outputs_as_bytes(kind, channels):
         window = Window(3, 3, top=1, left=1)
         build.conv(out, build.codes(shape), window, depthwise=kind == "depthwise")
     build.leave(ByteCodes(0.1, 100))
-    plan = check(build.program)
+    plan, _ = check(build.program)
     assert plan.buffers[1].type == Type.CODES
 
 
