@@ -137,13 +137,15 @@ def test_an_op_without_a_tensor(name, small, tmp_path):
     refused(path, r"node 0: it needs every tensor. Received: number -1")
 
 
-def test_more_inputs_than_its_plan_has(small, tmp_path):
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_more_tensors_than_its_plan_has(name, small, tmp_path):
     def doubled(graph):
-        graph.operators[0].inputs.insert(0, graph.operators[0].inputs[0])
+        numbers = getattr(graph.operators[0], name)
+        numbers.insert(0, numbers[0])
 
     plan, constants = small
     path = write(tmp_path / "m", plan.encode(), constants, change=doubled)
-    refused(path, r"node 0: its plan has fewer inputs")
+    refused(path, rf"node 0: its plan has fewer {name}")
 
 
 def test_an_output_that_is_a_constant(small, tmp_path):

@@ -184,8 +184,11 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     if (is_constant(context->tensors[kernel->outputs[i]])) {
       return refuse(context, kernel->node, "it would write a constant");
     }
-    if (check_size(context, *kernel, kernel->outputs[i],
-                   dqa_runtime_output_size(runtime, i),
+    const size_t values = dqa_runtime_output_size(runtime, i);
+    if (values == 0) {
+      return refuse(context, kernel->node, "its plan has fewer outputs");
+    }
+    if (check_size(context, *kernel, kernel->outputs[i], values,
                    dqa_runtime_output_type(runtime, i), "output") != kTfLiteOk) {
       return kTfLiteError;
     }
