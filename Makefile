@@ -14,6 +14,8 @@ help:
 	@echo "make docs     the documentation: build/docs/index.html"
 	@echo "make commands the documentation's longest commands, on small data"
 	@echo "make distribution   calibration by several processes, some of which are lost"
+	@echo "make faults   calibration and export killed at every stage"
+	@echo "make bounds   the oldest TensorFlow, Keras, NumPy and LiteRT that are allowed"
 	@echo "make lint     style and types only, C++ included"
 	@echo "make native   the compiled codec and its own tests"
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
@@ -77,6 +79,22 @@ commands: install
 
 distribution: install
 	$(PYTHON) -m pytest tests/slow/distribution_test.py -n 2
+
+# Processes killed at every stage and within every write.
+faults: install
+	@$(call need,g++,g++)
+	$(PYTHON) -m pytest tests/slow/kill_test.py
+
+# The oldest versions that setup.cfg allows; the newest are what every other target has.
+# LiteRT's CompiledModel, which only a test uses, came to its wheels later.
+bounds:
+	@$(call need,g++,g++)
+	mkdir -p build/bounds && $(PYTHON_BIN) -m venv build/bounds/venv
+	sed -n 's/^ *\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > build/bounds/oldest.txt
+	build/bounds/venv/bin/pip install -q -c build/bounds/oldest.txt . pytest hypothesis
+	build/bounds/venv/bin/pytest tests/layers_test.py tests/quantizers_test.py \
+	  tests/calibration_test.py tests/export/tflite_test.py tests/export/litert_test.py \
+	  --deselect tests/export/litert_test.py::test_a_compiled_model_gives_the_same_bytes
 
 # What the site shows of the notebooks is what they printed when last run.
 $(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py export/*.py) | install

@@ -23,7 +23,7 @@ that was compiled before calibration all see the same thing.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -106,9 +106,11 @@ def _learning(x: Any, calibrated: Any, scale: Any, q_min: Any, q_max: Any) -> An
 _store_learning = fused(_learning)
 
 
-def _positive(scale: Any) -> Any:
+class _Positive(keras.constraints.Constraint):
     """Keeps a learning scale from crossing 0."""
-    return ops.maximum(scale, 1e-12)
+
+    def __call__(self, w: Any) -> Any:
+        return ops.maximum(w, 1e-12)
 
 
 class Quantizer(keras.layers.Layer):
@@ -145,27 +147,27 @@ class Quantizer(keras.layers.Layer):
             name: str,
             shape: tuple[int, ...],
             dtype: str,
-            value: Any,
+            value: Literal[0, 1],
             trainable: bool = False,
         ) -> Any:
             return self.add_weight(
                 name=name,
                 shape=shape,
                 dtype=dtype,
-                initializer=keras.initializers.Constant(value),
+                initializer="ones" if value else "zeros",
                 trainable=trainable,
                 autocast=False,
             )
 
         # Made as one that can learn: TensorFlow's tape watches no other.
-        self.scale = state("scale", (channels,), "float32", 1.0, trainable=True)
-        self.scale.constraint = _positive
+        self.scale = state("scale", (channels,), "float32", 1, trainable=True)
+        self.scale.constraint = _Positive()
         self.scale.trainable = False
         # Kept beside the scale because backends' reciprocals differ in the last bit.
-        self.inverse_scale = state("inverse_scale", (channels,), "float32", 1.0)
-        self.mask = state("mask", (channels,), "bool", False)
-        self.signed = state("signed", (), "bool", False)
-        self.calibrated = state("calibrated", (), "bool", False)
+        self.inverse_scale = state("inverse_scale", (channels,), "float32", 1)
+        self.mask = state("mask", (channels,), "bool", 0)
+        self.signed = state("signed", (), "bool", 0)
+        self.calibrated = state("calibrated", (), "bool", 0)
         bits, extra_bits = self._configured()
         if self.config.has_budget:
             # 2^n and 2^(n+m), which only calibration knows.
@@ -173,8 +175,8 @@ class Quantizer(keras.layers.Layer):
             bits, extra_bits = MAX_BITS, MAX_EXTRA_BITS
         self.residual_counts = state("residual_counts", (2**extra_bits,), "int32", 1)
         self.base_counts = state("base_counts", (2**bits,), "int32", 1)
-        self.importance = state("importance", (channels,), "float32", 0.0)
-        self.sqnr = state("sqnr", (), "float32", 0.0)
+        self.importance = state("importance", (channels,), "float32", 0)
+        self.sqnr = state("sqnr", (), "float32", 0)
         self.activation_shape = tuple(size or 0 for size in input_shape[1:])
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
