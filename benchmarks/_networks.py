@@ -47,7 +47,7 @@ def network(name: str):
     if name == "unet":
         model = unet(512, (32, 64, 128), 256)
     elif name == "mobilenet_v2":
-        model = keras.applications.MobileNetV2(weights=None)
+        model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     else:
         model = resnet32()
     random = np.random.default_rng(0)

@@ -207,8 +207,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
 
 TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto* const kernel = static_cast<const Kernel*>(node->user_data);
-  const void* inputs[64];
-  void* outputs[64];
+  const void* inputs[64] = {};
+  void* outputs[64] = {};
   const size_t activations = kernel->inputs.size() - kConstantInputs;
   if (activations > 64 || kernel->outputs.size() > 64) {
     return refuse(context, kernel->node, "it has more than 64 inputs or outputs");
