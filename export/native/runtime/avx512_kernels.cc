@@ -42,6 +42,11 @@ INLINE_AVX512 __m512i shifts(const float* powers) {
   return _mm512_sub_epi32(_mm512_srli_epi32(load(powers), 23), _mm512_set1_epi32(127));
 }
 
+// Lower bounds as codes.
+INLINE_AVX512 __m512i lowest(const float* low, const float* high) {
+  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_loadu_ps(low), _mm512_loadu_ps(high)));
+}
+
 // Sums of 16 channels of a pixel as values; nothing is read behind the last channel:
 // another thread may be writing there.
 INLINE_AVX512 __m512 value16(const Epilogue& e, __m512i sum, unsigned pixel, size_t at,
@@ -101,7 +106,7 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
                                 const __m512i (&sums)[kPixels][kCount]) {
   constexpr unsigned kVectors = kPixels * kCount;
   __m512 multiplier[kCount], bias[kCount], high[kCount], scale[kCount];
-  __m512i lowest[2], powers[2];
+  __m512i lows[2], powers[2];
   __mmask16 masks[kCount];
   for (unsigned b = 0; b < kCount; ++b) {
     const size_t at = b * kBlock;
@@ -111,12 +116,11 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
     masks[b] = first16(e.channels - at);
     if (kAdds) scale[b] = _mm512_loadu_ps(e.addend[0].scale + at);
     for (unsigned i = b; i < 2; ++i) {
-      lowest[i] =
-          _mm512_cvtps_epi32(_mm512_min_ps(_mm512_loadu_ps(e.low + at), high[b]));
+      lows[i] = lowest(e.low + at, e.high + at);
       powers[i] = shifts(e.power + at);
     }
   }
-  const __m512i low = _mm512_packs_epi32(lowest[0], lowest[1]);
+  const __m512i low = _mm512_packs_epi32(lows[0], lows[1]);
   const __m512i shift = _mm512_packs_epi32(powers[0], powers[1]);
   const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
   const Addend addend = e.addend[0];
@@ -294,127 +298,134 @@ void conv(const ConvRow& row, Epilogue* e) {
   }
 }
 
-// 64 channels lie in four registers: part j holds channels 4 j .. 4 j + 3 of each 16,
-// as unpacking leaves them and packing wants them.
-struct Parts {
-  __m512i part[4];
+// 32 channels of four taps below each other, next to each other: channels 0 to 3 of
+// each 8, and the others.
+struct Column {
+  __m512i part[2];
 };
 
-// An array of up to 64 channels in that order.
-INLINE_AVX512 void part_array(const void* from, size_t lanes, void* to) {
-  const uint8_t* const in = static_cast<const uint8_t*>(from);
-  uint8_t* const out = static_cast<uint8_t*>(to);
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    for (size_t j = 0; j < 4; ++j) {
-      std::memcpy(out + 64 * j + 16 * lane, in + 64 * lane + 16 * j, 16);
-    }
-  }
-}
-
-// Four taps below each other, next to each other.
-INLINE_AVX512 Parts weave(const uint8_t* const* rows, size_t offset, unsigned taps,
-                          __mmask64 mask) {
+INLINE_AVX512 Column weave(const uint8_t* const* rows, size_t offset, unsigned taps,
+                           __mmask32 mask) {
   __m512i r[4];
   for (unsigned t = 0; t < 4; ++t) {
-    r[t] = t < taps ? _mm512_maskz_loadu_epi8(mask, rows[t] + offset)
-                    : _mm512_setzero_si512();
+    r[t] = t < taps
+               ? _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, rows[t] + offset))
+               : _mm512_setzero_si512();
   }
-  const __m512i a = _mm512_unpacklo_epi8(r[0], r[1]),
-                b = _mm512_unpackhi_epi8(r[0], r[1]),
-                c = _mm512_unpacklo_epi8(r[2], r[3]),
-                d = _mm512_unpackhi_epi8(r[2], r[3]);
-  return {{_mm512_unpacklo_epi16(a, c), _mm512_unpackhi_epi16(a, c),
-           _mm512_unpacklo_epi16(b, d), _mm512_unpackhi_epi16(b, d)}};
+  const __m512i upper = _mm512_or_si512(r[0], _mm512_slli_epi16(r[1], 8)),
+                lower = _mm512_or_si512(r[2], _mm512_slli_epi16(r[3], 8));
+  return {{_mm512_unpacklo_epi16(upper, lower), _mm512_unpackhi_epi16(upper, lower)}};
 }
 
-struct PartArrays {
-  alignas(64) int32_t start[4][16];
-  alignas(64) float multiplier[4][16], bias[4][16], low[4][16], high[4][16];
-  alignas(64) float power[4][16];
+// How sums of 32 channels become codes; see `finish_codes`.
+struct ColumnEnd {
+  __m512 multiplier[2], bias[2], high[2];
+  __m512i low, shift, zero;
+  __mmask32 mask;
 };
 
-INLINE_AVX512 void finish_parts(const Epilogue& e, const PartArrays& arrays,
-                                const __m512i (&shift)[2], const __m512i (&sums)[4],
-                                size_t pixel, __mmask64 mask) {
-  __m512i codes[4];
-  for (unsigned j = 0; j < 4; ++j) {
-    const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]),
-                                                 _mm512_load_ps(arrays.multiplier[j])),
-                                   _mm512_load_ps(arrays.bias[j]));
-    codes[j] = _mm512_cvtps_epi32(
-        _mm512_min_ps(_mm512_max_ps(v, _mm512_load_ps(arrays.low[j])),
-                      _mm512_load_ps(arrays.high[j])));
+INLINE_AVX512 ColumnEnd column_end(const WovenArrays& arrays, uint8_t zero,
+                                   __mmask32 mask) {
+  ColumnEnd end;
+  __m512i lows[2], powers[2];
+  for (unsigned i = 0; i < 2; ++i) {
+    const size_t at = 16 * i;
+    end.multiplier[i] = _mm512_loadu_ps(arrays.multiplier + at);
+    end.bias[i] = _mm512_loadu_ps(arrays.bias + at);
+    end.high[i] = _mm512_loadu_ps(arrays.high + at);
+    lows[i] = lowest(arrays.low + at, arrays.high + at);
+    powers[i] = shifts(arrays.power + at);
   }
-  const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(e.zero));
-  const __m512i first = _mm512_add_epi16(
-      _mm512_sllv_epi16(_mm512_packs_epi32(codes[0], codes[1]), shift[0]), zero);
-  const __m512i second = _mm512_add_epi16(
-      _mm512_sllv_epi16(_mm512_packs_epi32(codes[2], codes[3]), shift[1]), zero);
-  _mm512_mask_storeu_epi8(e.out + pixel * e.out_bytes, mask,
-                          _mm512_packus_epi16(first, second));
+  end.low = _mm512_packs_epi32(lows[0], lows[1]);
+  end.shift = _mm512_packs_epi32(powers[0], powers[1]);
+  end.zero = _mm512_set1_epi16(zero);
+  end.mask = mask;
+  return end;
 }
 
-TARGET_AVX512 void depthwise64(const DepthwiseRow& row, Epilogue* e) {
-  const size_t lanes = (e->channels + 15) / 16;
-  const __mmask64 mask =
-      e->channels < 64 ? (uint64_t{1} << e->channels) - 1 : ~uint64_t{0};
-  PartArrays arrays = {};
-  part_array(row.start, lanes, arrays.start);
-  part_array(e->multiplier, lanes, arrays.multiplier);
-  part_array(e->bias, lanes, arrays.bias);
-  part_array(e->low, lanes, arrays.low);
-  part_array(e->high, lanes, arrays.high);
-  part_array(e->power, lanes, arrays.power);
-  const __m512i shift[2] = {
-      _mm512_packs_epi32(shifts(arrays.power[0]), shifts(arrays.power[1])),
-      _mm512_packs_epi32(shifts(arrays.power[2]), shifts(arrays.power[3]))};
-  const uint8_t* const* const rows = row.rows;
-  if (row.taps_x == 3 && row.taps_y <= 4 && row.tap_bytes == row.pixel_bytes) {
-    // Neighbouring windows share columns: each is woven once.
-    __m512i w[3][4], sums[3][4];
-    for (unsigned x = 0; x < 3; ++x) {
-      for (unsigned j = 0; j < 4; ++j) w[x][j] = load(row.woven + 256 * x + 64 * j);
-    }
-    Parts column = weave(rows, 0, row.taps_y, mask);
-    for (unsigned j = 0; j < 4; ++j) {
-      sums[0][j] = _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
-    }
-    column = weave(rows, row.tap_bytes, row.taps_y, mask);
-    for (unsigned j = 0; j < 4; ++j) {
-      sums[0][j] = _mm512_dpbusd_epi32(sums[0][j], column.part[j], w[1][j]);
-      sums[1][j] = _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
-    }
-    for (size_t p = 0; p < row.pixels; ++p) {
-      column = weave(rows, (p + 2) * row.tap_bytes, row.taps_y, mask);
-      for (unsigned j = 0; j < 4; ++j) {
-        sums[0][j] = _mm512_dpbusd_epi32(sums[0][j], column.part[j], w[2][j]);
-        sums[1][j] = _mm512_dpbusd_epi32(sums[1][j], column.part[j], w[1][j]);
-        sums[2][j] =
-            _mm512_dpbusd_epi32(load(arrays.start[j]), column.part[j], w[0][j]);
-      }
-      finish_parts(*e, arrays, shift, sums[0], p, mask);
-      for (unsigned j = 0; j < 4; ++j) {
-        sums[0][j] = sums[1][j];
-        sums[1][j] = sums[2][j];
-      }
-    }
-    return;
+INLINE_AVX512 void finish_column(const ColumnEnd& end, const __m512i (&sums)[2],
+                                 uint8_t* out) {
+  __m512i codes[2];
+  for (unsigned i = 0; i < 2; ++i) {
+    const __m512 v = _mm512_add_ps(
+        _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), end.multiplier[i]), end.bias[i]);
+    codes[i] = _mm512_cvtps_epi32(_mm512_min_ps(end.high[i], v));
   }
-  for (size_t p = 0; p < row.pixels; ++p) {
-    __m512i sums[4];
-    for (unsigned j = 0; j < 4; ++j) sums[j] = load(arrays.start[j]);
-    const int8_t* weights = row.woven;
+  const __m512i clipped =
+      _mm512_max_epi16(_mm512_packs_epi32(codes[0], codes[1]), end.low);
+  const __m512i words =
+      _mm512_add_epi16(_mm512_sllv_epi16(clipped, end.shift), end.zero);
+  _mm256_mask_storeu_epi8(out, end.mask, _mm512_cvtepi16_epi8(words));
+}
+
+// Three by three taps: neighbouring windows share columns, and each is woven once.
+template <unsigned kStride>
+INLINE_AVX512 void depthwise_3x3(const DepthwiseRow& row, const uint8_t* const* rows,
+                                 const int8_t* woven, const int32_t* start,
+                                 const ColumnEnd& end, uint8_t* out, size_t out_bytes) {
+  __m512i w[3][2];
+  for (unsigned x = 0; x < 3; ++x) {
+    for (unsigned i = 0; i < 2; ++i) w[x][i] = load(woven + 128 * x + 64 * i);
+  }
+  const __m512i begin[2] = {load(start), load(start + 16)};
+  const size_t step = row.tap_bytes;
+  size_t at = 0;
+  Column one = weave(rows, at, 3, end.mask), two = one;
+  if (kStride == 1) two = weave(rows, at += step, 3, end.mask);
+  for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
+    if (kStride == 2) two = weave(rows, at += step, 3, end.mask);
+    const Column three = weave(rows, at += step, 3, end.mask);
+    __m512i sums[2];
+    for (unsigned i = 0; i < 2; ++i) {
+      sums[i] = _mm512_dpbusd_epi32(begin[i], one.part[i], w[0][i]);
+      sums[i] = _mm512_dpbusd_epi32(sums[i], two.part[i], w[1][i]);
+      sums[i] = _mm512_dpbusd_epi32(sums[i], three.part[i], w[2][i]);
+    }
+    finish_column(end, sums, out);
+    one = kStride == 1 ? two : three;
+    two = three;
+  }
+}
+
+INLINE_AVX512 void depthwise_any(const DepthwiseRow& row, const uint8_t* const* rows,
+                                 const int8_t* woven, const int32_t* start,
+                                 const ColumnEnd& end, uint8_t* out, size_t out_bytes) {
+  for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
+    __m512i sums[2] = {load(start), load(start + 16)};
+    const int8_t* weights = woven;
     for (unsigned x = 0; x < row.taps_x; ++x) {
-      for (unsigned y = 0; y < row.taps_y; y += 4, weights += 256) {
-        const Parts column = weave(rows + y, p * row.pixel_bytes + x * row.tap_bytes,
-                                   row.taps_y - y, mask);
-        for (unsigned j = 0; j < 4; ++j) {
-          sums[j] =
-              _mm512_dpbusd_epi32(sums[j], column.part[j], load(weights + 64 * j));
+      for (unsigned y = 0; y < row.taps_y; y += 4, weights += 128) {
+        const Column column = weave(rows + y, p * row.pixel_bytes + x * row.tap_bytes,
+                                    row.taps_y - y, end.mask);
+        for (unsigned i = 0; i < 2; ++i) {
+          sums[i] =
+              _mm512_dpbusd_epi32(sums[i], column.part[i], load(weights + 64 * i));
         }
       }
     }
-    finish_parts(*e, arrays, shift, sums, p, mask);
+    finish_column(end, sums, out);
+  }
+}
+
+TARGET_AVX512 void depthwise_woven(const DepthwiseRow& row, Epilogue* e) {
+  const size_t woven_bytes = size_t{row.taps_x} * ((row.taps_y + 3) / 4) * 128;
+  const bool three = row.taps_y == 3 && row.taps_x == 3;
+  const uint8_t* rows[kMaxTaps];
+  const WovenArrays* arrays = row.arrays;
+  const int8_t* woven = row.woven;
+  for (size_t c = 0; c < e->channels; c += 32, ++arrays, woven += woven_bytes) {
+    const size_t left = e->channels - c;
+    const __mmask32 mask = left < 32 ? (1u << left) - 1 : ~0u;
+    const ColumnEnd end = column_end(*arrays, static_cast<uint8_t>(e->zero), mask);
+    for (unsigned y = 0; y < row.taps_y; ++y) rows[y] = row.rows[y] + c;
+    uint8_t* const out = e->out + c;
+    if (three && row.pixel_bytes == row.tap_bytes) {
+      depthwise_3x3<1>(row, rows, woven, arrays->start, end, out, e->out_bytes);
+    } else if (three && row.pixel_bytes == 2 * row.tap_bytes) {
+      depthwise_3x3<2>(row, rows, woven, arrays->start, end, out, e->out_bytes);
+    } else {
+      depthwise_any(row, rows, woven, arrays->start, end, out, e->out_bytes);
+    }
   }
 }
 
@@ -439,7 +450,7 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.isa = DQA_AVX512_VNNI;
     kernels.conv_blocks = 2;
     kernels.conv = conv;
-    kernels.depthwise64 = depthwise64;
+    kernels.depthwise_woven = depthwise_woven;
     kernels.finish = finish;
     return &kernels;
   }();

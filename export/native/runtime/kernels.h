@@ -80,6 +80,13 @@ struct ConvRow {
 };
 using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
 
+// Arrays of 32 channels in the order in which dot products of four taps leave their
+// sums: channel 8 j + 4 i + k is at [i][j][k].
+struct WovenArrays {
+  int32_t start[32];
+  float multiplier[32], bias[32], low[32], high[32], power[32];
+};
+
 // The same for channels each by itself.
 struct DepthwiseRow {
   unsigned taps_y, taps_x;
@@ -92,9 +99,9 @@ struct DepthwiseRow {
   size_t weight_step;  // from a tap's weights to the next tap's
   const int32_t* start;
   uint32_t interval;  // taps after which 16-bit sums may overflow
-  // For 64 channels: [tap x][four taps y][4][4][4 channels][4 taps y], where channel
-  // 16 j + 4 i + k is at [i][j][k].
+  // Of each 32 channels: [tap x][four taps y][32 channels, as in `arrays`][4 taps y].
   const int8_t* woven;
+  const WovenArrays* arrays;
 
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
@@ -126,8 +133,8 @@ struct RuntimeKernels {
   unsigned conv_blocks;  // that `conv` takes at most
   ConvKernel conv;
   DepthwiseKernel depthwise;  // 16 channels
-  // 64 channels of codes, to codes without addends; NULL: 16 at a time are as fast.
-  DepthwiseKernel depthwise64;
+  // All channels of codes, to codes without addends; NULL: 16 at a time are as fast.
+  DepthwiseKernel depthwise_woven;
   FinishKernel finish;
   WidenKernel widen;
   NarrowKernel narrow;

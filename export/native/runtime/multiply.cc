@@ -100,26 +100,33 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   row.pixels = out.width;
   row.weight_step = blocks_of(in) * kBlock;
   row.interval = prepared.interval;
-  const bool is_plain = !row.wide && out.type == Type::kCodes && op.link_count == 1;
-  const bool woven = is_plain && run.kernels.depthwise64 != nullptr;
-  const DepthwiseKernel kernel =
-      woven ? run.kernels.depthwise64 : run.kernels.depthwise;
-  const size_t step = woven ? 4 : 1;
-  const size_t woven_bytes =
-      size_t{op.taps_x} * ((op.taps_y + 3u) / 4) * 4 * step * kBlock;
+  const bool woven = !prepared.woven.empty();
+  const size_t step = woven ? 2 : 1;
   const Piece piece = run.piece(todo, blocks_of(out), step);
-  for (size_t b = piece.first_block; b < piece.end_block; b += step) {
+  const auto pixels = [&](DepthwiseKernel kernel, size_t b, size_t blocks) {
     const size_t first = b * kBlock;
-    row.weights =
-        reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + first;
-    row.start = prepared.start.data() + first;
-    row.woven = woven ? prepared.woven.data() + b / step * woven_bytes : nullptr;
     for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
-      Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(step));
+      Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(blocks));
       window_rows(run, op, in, y, rows);
       for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first * in.element_bytes();
       kernel(row, &e);
     }
+  };
+  if (woven) {
+    if (piece.first_block == piece.end_block) return;
+    const size_t number = piece.first_block / step;
+    row.arrays = prepared.arrays.data() + number;
+    row.woven = prepared.woven.data() +
+                number * (prepared.woven.size() / prepared.arrays.size());
+    pixels(run.kernels.depthwise_woven, piece.first_block,
+           piece.end_block - piece.first_block);
+    return;
+  }
+  for (size_t b = piece.first_block; b < piece.end_block; ++b) {
+    row.weights =
+        reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + b * kBlock;
+    row.start = prepared.start.data() + b * kBlock;
+    pixels(run.kernels.depthwise, b, 1);
   }
 }
 

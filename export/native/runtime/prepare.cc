@@ -92,9 +92,16 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
   return made;
 }
 
-// Weights for 64 channels at a time; see `DepthwiseRow`.
+constexpr size_t kTogether = 32;
+
+// The channel at a place of woven arrays.
+size_t woven_channel(size_t place) {
+  return 8 * (place / 4 % 4) + 4 * (place / 16) + place % 4;
+}
+
+// Weights for 32 channels at a time; see `DepthwiseRow`.
 std::vector<int8_t> weave(const Op& op, const int8_t* weights, size_t padded) {
-  constexpr size_t kTogether = 64, kTaps = 4;
+  constexpr size_t kTaps = 4;
   const size_t fours = (op.taps_y + kTaps - 1) / kTaps;
   std::vector<int8_t> woven;
   woven.reserve((padded + kTogether - 1) / kTogether * kTogether * kTaps * fours *
@@ -103,14 +110,32 @@ std::vector<int8_t> weave(const Op& op, const int8_t* weights, size_t padded) {
     for (size_t x = 0; x < op.taps_x; ++x) {
       for (size_t y = 0; y < kTaps * fours; y += kTaps) {
         for (size_t i = 0; i < kTogether * kTaps; ++i) {
-          const size_t part = i / 64, lane = i / 16 % 4, k = i / 4 % 4, tap = y + i % 4;
-          const size_t channel = first + 16 * lane + 4 * part + k;
+          const size_t tap = y + i % kTaps;
+          const size_t channel = first + woven_channel(i / kTaps);
           const bool is_there = channel < padded && tap < op.taps_y;
           woven.push_back(is_there ? weights[(tap * op.taps_x + x) * padded + channel]
                                    : int8_t{0});
         }
       }
     }
+  }
+  return woven;
+}
+
+std::vector<WovenArrays> weave_arrays(const Plan& plan, const Op& op,
+                                      const std::vector<int32_t>& start) {
+  std::vector<WovenArrays> woven((start.size() + kTogether - 1) / kTogether);
+  for (size_t i = 0; i < woven.size() * kTogether; ++i) {
+    const size_t at = i % kTogether, first = i - at,
+                 channel = first + woven_channel(at);
+    if (channel >= start.size()) continue;
+    WovenArrays& to = woven[i / kTogether];
+    to.start[at] = start[channel];
+    to.multiplier[at] = plan.floats(op.multiplier)[channel];
+    to.bias[at] = plan.floats(op.bias)[channel];
+    to.low[at] = plan.floats(op.low)[channel];
+    to.high[at] = plan.floats(op.high)[channel];
+    to.power[at] = plan.floats(op.power)[channel];
   }
   return woven;
 }
@@ -132,7 +157,12 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, bool weaves) {
         taps, [&](size_t t) { return reach(weights[t * padded + c], in.peak); });
     if (fits < made.interval) made.interval = fits;
   }
-  if (weaves) made.woven = weave(op, weights, padded);
+  const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
+                     op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
+  if (weaves && plain) {
+    made.woven = weave(op, weights, padded);
+    made.arrays = weave_arrays(plan, op, made.start);
+  }
   return made;
 }
 

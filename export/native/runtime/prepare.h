@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels.h"
 #include "plan.h"
 
 namespace dqa {
@@ -15,10 +16,13 @@ struct Prepared {
   // empty: not even one does.
   std::vector<std::vector<uint32_t>> stretches;
   uint32_t interval = 0;  // the same for the taps of any channel, wherever it begins
-  std::vector<int8_t> woven;  // see `DepthwiseRow`
+  // Of depthwise convolutions from codes to codes, for kernels of 32 channels; see
+  // `DepthwiseRow`.
+  std::vector<int8_t> woven;
+  std::vector<WovenArrays> arrays;
 };
 
-// `weaves`: whether kernels want depthwise weights woven, too.
+// `weaves`: whether there are such kernels.
 Prepared prepare(const Plan& plan, const Op& op, bool weaves);
 
 }  // namespace dqa
