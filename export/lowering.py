@@ -24,7 +24,7 @@ from dqa_keras.export.program import (
     Program,
     Tensor,
 )
-from dqa_keras.export.reading import Node, Unsupported
+from dqa_keras.export.reading import Node, Unsupported, check_window
 from dqa_keras.export.regions import Region
 from dqa_keras.layers import Quantizer
 from dqa_keras.storage import mean_code_bits
@@ -91,6 +91,7 @@ class _Lowering(Emitter):
         window = dataclasses.replace(
             window, top=window.top + pads[0], left=window.left + pads[2]
         )
+        check_window(node.kind, window)
         shape = self._reader.shape(node.output)
         bias = node.arrays.get("bias", np.zeros(shape[2]))
         value = Sum(shape, node, operand, window, np.ones(shape[2]), bias, [])
@@ -214,6 +215,7 @@ class _Lowering(Emitter):
             top, _, left, _ = source.pads
             w = node.window
             window = dataclasses.replace(w, top=w.top + top, left=w.left + left)
+            check_window(node.kind, window)
             node = dataclasses.replace(node, window=window)
             inner = self.program.tensors[source.tensor]
             out = dataclasses.replace(inner, shape=self._reader.shape(node.output))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dqa_keras.export import patterns
 from dqa_keras.export.plan import Window
-from dqa_keras.export.reading import ModelReader, Node, Unsupported
+from dqa_keras.export.reading import ModelReader, Node, Unsupported, check_window
 
 _CLAMPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
@@ -27,6 +27,7 @@ class Reader(ModelReader):
                 continue
             try:
                 node = self._node(index)
+                check_window(node.kind, node.window)
                 for tensor in [*node.inputs, node.output]:
                     self.shape(tensor)
                     if self._tensors[tensor].type != schema.TensorType.FLOAT32:
@@ -99,6 +100,7 @@ class Reader(ModelReader):
             for i in range(2):
                 full = (source[i] - 1) * strides[i] + taps[i]
                 pads[i] = max(0, full - target[i]) // 2
+        check_window("transpose", Window(stride=strides))
         if any(-(-target[i] // strides[i]) < source[i] for i in range(2)):
             raise Unsupported("a transposed convolution that drops pixels")
         phases, before = _phases(kernel, strides, pads)
@@ -185,7 +187,7 @@ class Reader(ModelReader):
         axes = sorted(int(axis) % 4 for axis in self.constant(op.inputs[1]).reshape(-1))
         if axes != [1, 2]:
             raise Unsupported("a mean over something else than all pixels")
-        window = Window(height, width, (height, width))
+        window = Window(height, width)
         return self.make("average", index, op.inputs[:1], window=window)
 
     def _concatenation(self, index: int, op: Any) -> Node:
@@ -195,6 +197,8 @@ class Reader(ModelReader):
             raise Unsupported("it joins something else than channels")
         if self.clamp(op) != (-np.inf, np.inf):
             raise Unsupported("an activation fused into a concatenation")
+        if len(op.inputs) > 255:
+            raise Unsupported(f"it joins {len(op.inputs)} tensors; a plan at most 255")
         return self.make("concat", index, op.inputs)
 
     def _pad(self, index: int, op: Any) -> Node:

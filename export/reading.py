@@ -62,6 +62,24 @@ class Node:
     quantizer: Quantizer | None = None
 
 
+def check_window(kind: str, window: Window) -> None:
+    """Refuses a window that the fields of a plan, or its kernels, cannot hold.
+
+    Raises:
+        Unsupported: If it cannot.
+    """
+    # Convolutions keep a pointer for each row of taps.
+    taps = 65535 if kind in ("average", "maximum") else 255
+    for what, value, most in (
+        ("window of", max(window.height, window.width), taps),
+        ("stride of", max(window.stride), 255),
+        ("dilation of", max(window.dilation), 255),
+        ("padding of", max(window.top, window.left), 32767),
+    ):
+        if value > most:
+            raise Unsupported(f"a {what} {value}; a plan holds at most {most}")
+
+
 class ModelReader:
     """Shapes, constants and neighbours of a model's ops.
 

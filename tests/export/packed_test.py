@@ -240,6 +240,36 @@ def test_threads_change_no_bit(path, images):
     )
 
 
+@pytest.mark.parametrize(
+    ("layer", "size", "reason"),
+    [
+        (layers.AveragePooling2D(2, strides=256), (258, 4), "stride of 256"),
+        (layers.MaxPooling2D(2, strides=(2, 256)), (4, 258), "stride of 256"),
+        (layers.Conv2D(2, 2, dilation_rate=256), (258, 258), "dilation of 256"),
+        (layers.Conv2D(2, (256, 1)), (257, 2), "window of 256"),
+        (layers.Conv2DTranspose(2, 2, strides=(1, 256)), (2, 2), "stride of 256"),
+        (layers.GlobalAveragePooling2D(), (300, 2), None),
+    ],
+)
+def test_what_a_plan_has_no_room_for_stays_outside(layer, size, reason, tmp_path):
+    inputs = keras.Input((*size, 2))
+    x = layer(layers.Conv2D(2, 1, activation="relu")(inputs))
+    if len(x.shape) == 4:
+        x = layers.Conv2D(2, 1, activation="relu")(x)
+    model = keras.Model(inputs, x)
+    data = np.random.default_rng(0).normal(size=(2, *size, 2)).astype(np.float32)
+    model = dqa.quantize_model(model, dqa.DQAConfig())
+    dqa.calibrate(model, data, verbose=0)
+    path = tmp_path / "m.tflite"
+    report = export_tflite(model, path, mode="packed", samples=data)
+    found = [text for text in report.packed.outside.values() if "a plan" in text]
+    if reason is None:
+        assert found == []
+    else:
+        assert any(text.startswith(f"a {reason}; a plan holds") for text in found)
+    run(load_packed(path), data[:1])
+
+
 def test_strict_names_what_stays_outside(quantized, images, tmp_path):
     with pytest.raises(ValueError, match=r"strict: every op .* Received: .*TANH"):
         export_tflite(
