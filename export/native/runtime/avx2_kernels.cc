@@ -1,4 +1,5 @@
 // The path for x86-64 with AVX2.
+#include "input_rows.h"
 #include "kernels.h"
 #include "tiles.h"
 
@@ -388,11 +389,19 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   run_tiles(row, kTiles, 6, finish, epilogue);
 }
 
+TARGET_AVX2 int32_t measure(const InputRow& row) { return measure_row(row); }
+
+TARGET_AVX2 void read(const InputRow& row, float inverse_scale, float limit,
+                      int16_t* codes) {
+  read_row(row, inverse_scale, limit, codes);
+}
+
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
-  static constexpr RuntimeKernels kKernels = {
-      DQA_AVX2, 1, conv, depthwise, nullptr, finish, widen, narrow, blend};
+  static constexpr RuntimeKernels kKernels = {DQA_AVX2, 1,       conv,  depthwise,
+                                              nullptr,  finish,  widen, narrow,
+                                              blend,    measure, read};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

@@ -27,9 +27,10 @@ void save_rows(const Run& run) {
   }
 }
 
-DqaStatus compute_row(Run& run, const Op& op, uint32_t y) {
+DqaStatus compute_row(Run& run, size_t index, uint32_t y) {
+  const Op& op = run.plan.ops[index];
   switch (op.code) {
-    case Code::kRead: read(run, op, y); break;
+    case Code::kRead: read(run, index, y); break;
     case Code::kLoad: return load(run, op, y);
     case Code::kStore: return store(run, op, y);
     case Code::kMaximum: maximum(run, op, y); break;
@@ -57,7 +58,7 @@ DqaStatus compute(Run& run, size_t index, Rows todo) {
   const Piece piece = run.piece(todo, 1, 1);
   if (piece.first_block == piece.end_block) return DQA_OK;
   for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
-    if (const DqaStatus status = compute_row(run, op, y)) return status;
+    if (const DqaStatus status = compute_row(run, index, y)) return status;
   }
   return DQA_OK;
 }
@@ -104,7 +105,7 @@ class Execution {
       runs_.push_back({plan_, program.prepared, *program.kernels,
                        program.division.workers[t], inputs, outputs, arena,
                        slots_.data(), times_.empty() ? nullptr : &times_[t], &coded_,
-                       std::vector<float>(widest)});
+                       std::vector<int16_t>(widest + 1)});
       progress_.emplace_back(plan_);
     }
   }
@@ -131,8 +132,7 @@ class Execution {
     Run& run = runs_[thread];
     for (size_t i = 0; i < plan_.ops.size(); ++i) {
       if (plan_.ops[i].code != Code::kRead) continue;
-      most_[thread * plan_.ops.size() + i] =
-          measure(run, plan_.ops[i], thread, threads_);
+      most_[thread * plan_.ops.size() + i] = measure(run, i, thread, threads_);
     }
     crew_.meet();
     if (thread == 0) begun_ = begin();

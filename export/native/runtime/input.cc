@@ -1,4 +1,5 @@
 // Reading float inputs as codes scaled by the largest magnitude.
+#include <algorithm>
 #include <cstring>
 
 #include "../src/errors.h"
@@ -7,51 +8,40 @@
 namespace dqa {
 namespace {
 
-// A row of an input, scaled and shifted as the op says: itself, or a copy in `room`.
-const float* affine_row(const Run& run, const Op& op, uint32_t y,
-                        std::vector<float>* room) {
+InputRow input_row(const Run& run, size_t index, uint32_t y) {
+  const Op& op = run.plan.ops[index];
   const Buffer& in = run.input(op);
-  const size_t values = size_t{in.width} * in.channels;
-  const void* const whole = run.inputs[run.buffer(op.output).slot];
-  const float* x = static_cast<const float*>(whole) + y * values;
-  const bool bytes = in.type == Type::kCodes;
-  const bool plain = op.weights == kNone && op.multiplier == kNone;
-  if (plain && !bytes) return x;
-  if (bytes) {
-    const uint8_t* const codes = static_cast<const uint8_t*>(whole) + y * values;
-    for (size_t i = 0; i < values; ++i) (*room)[i] = codes[i];
-    x = room->data();
-    if (plain) return x;
+  const Prepared& prepared = run.prepared[index];
+  const size_t count = size_t{in.width} * in.channels;
+  const bool affine = !prepared.factors.empty(), bytes = in.type == Type::kCodes;
+  const auto* const values =
+      static_cast<const uint8_t*>(run.inputs[run.buffer(op.output).slot]);
+  return {values + count * y * (bytes ? 1 : sizeof(float)), bytes,
+          affine ? prepared.factors.data() : nullptr,
+          affine ? prepared.summands.data() : nullptr, count};
+}
+
+// Codes of three channels to pixels of four: 8 bytes at a time, one code too many,
+// which is cleared.
+void spread_three(const int16_t* codes, size_t pixels, uint8_t* to) {
+  for (size_t p = 0; p < pixels; ++p, codes += 3, to += 8) {
+    uint64_t pixel;
+    std::memcpy(&pixel, codes, sizeof pixel);
+    pixel &= 0xffffffffffff;
+    std::memcpy(to, &pixel, sizeof pixel);
   }
-  float* out = room->data();
-  for (size_t p = 0; p < in.width; ++p, out += in.channels) {
-    const float* const pixel = x + p * in.channels;
-    for (size_t c = 0; c < in.channels; ++c) {
-      out[c] =
-          op.weights == kNone ? pixel[c] : pixel[c] * run.plan.floats(op.weights)[c];
-      if (op.multiplier != kNone) out[c] += run.plan.floats(op.multiplier)[c];
-    }
-  }
-  return room->data();
 }
 
 }  // namespace
 
-// Magnitudes are ordered like the bits of their numbers; NaN and infinity come last.
-int32_t measure(Run& run, const Op& op, unsigned part, unsigned parts) {
-  const Buffer& in = run.input(op);
+int32_t measure(Run& run, size_t index, unsigned part, unsigned parts) {
+  const uint32_t height = run.input(run.plan.ops[index]).height;
   const auto edge = [&](uint64_t n) {
-    return static_cast<uint32_t>(in.height * n / parts);
+    return static_cast<uint32_t>(height * n / parts);
   };
   int32_t most = 0;
   for (uint32_t y = edge(part); y < edge(part + 1); ++y) {
-    const float* const x = affine_row(run, op, y, &run.room);
-    for (size_t i = 0; i < size_t{in.width} * in.channels; ++i) {
-      int32_t bits;
-      std::memcpy(&bits, x + i, sizeof bits);
-      bits &= 0x7fffffff;
-      most = bits > most ? bits : most;
-    }
+    most = std::max(most, run.kernels.measure(input_row(run, index, y)));
   }
   return most;
 }
@@ -92,27 +82,19 @@ void scale_arrays(const Run& run, const Op& op) {
   }
 }
 
-void read(Run& run, const Op& op, uint32_t y) {
+void read(Run& run, size_t index, uint32_t y) {
+  const Op& op = run.plan.ops[index];
   const Buffer& out = run.buffer(op.output);
-  const float inverse = run.slots[out.slot].inverse;
-  const auto limit = static_cast<float>(op.shift);
-  const float* x = affine_row(run, op, y, &run.room);
-  uint8_t* to = run.row(out, y);
-  for (size_t p = 0; p < out.width; ++p) {
-    for (size_t c = 0; c < out.channels; ++c) {
-      float v = x[c] * inverse;
-      v = v > -limit ? v : -limit;
-      v = v < limit ? v : limit;
-      // Rounds half to even: the sum has no bits left for a fraction.
-      v += 12582912.0f;
-      int32_t bits;
-      std::memcpy(&bits, &v, sizeof bits);
-      const auto code = static_cast<int16_t>(bits);
-      std::memcpy(to + 2 * c, &code, sizeof code);
-    }
-    x += out.channels;
-    to += out.pixel_bytes();
+  int16_t* const codes = run.room.data();
+  run.kernels.read(input_row(run, index, y), run.slots[out.slot].inverse,
+                   static_cast<float>(op.shift), codes);
+  if (out.channels == 3) {
+    spread_three(codes, out.width, run.row(out, y));
+    return;
   }
+  const size_t bytes = out.channels * out.element_bytes();
+  copy_pixels(reinterpret_cast<const uint8_t*>(codes), bytes, run.row(out, y),
+              out.pixel_bytes(), bytes, out.width);
 }
 
 }  // namespace dqa

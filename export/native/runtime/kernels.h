@@ -117,6 +117,19 @@ using NarrowKernel = void (*)(const int16_t* narrow, size_t channels, size_t pix
                               uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
                               uint8_t* stored);
 
+// A row of an input: values, times factors, plus summands, unless these are NULL.
+struct InputRow {
+  const void* values;
+  bool bytes;  // instead of floats
+  const float *factors, *summands;
+  size_t count;
+};
+
+// The bits of the largest magnitude; the row as codes within a limit.
+using MeasureKernel = int32_t (*)(const InputRow& row);
+using ReadKernel = void (*)(const InputRow& row, float inverse_scale, float limit,
+                            int16_t* codes);
+
 // A pixel between four others: codes weighted, rounded and shifted.
 struct Blend {
   int32_t weight[4];  // of above left, above right, below left, below right
@@ -139,6 +152,8 @@ struct RuntimeKernels {
   WidenKernel widen;
   NarrowKernel narrow;
   BlendKernel blend;
+  MeasureKernel measure;
+  ReadKernel read;
 };
 
 // The kernels of an instruction set, or the fastest ones (DQA_AUTO); NULL where it is

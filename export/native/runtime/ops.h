@@ -8,7 +8,7 @@ namespace dqa {
 
 // In front of everything else: the bits of the largest magnitude in one part of an
 // input's rows, and what follows from the largest of all parts.
-int32_t measure(Run& run, const Op& op, unsigned part, unsigned parts);
+int32_t measure(Run& run, size_t index, unsigned part, unsigned parts);
 DqaStatus set_slot(Run& run, const Op& op, int32_t most);
 
 // Scales the arrays of an op by the steps of its inputs.
@@ -21,7 +21,7 @@ void combine(const Run& run, const Op& op, Piece piece);
 void average(const Run& run, const Op& op, Piece piece);
 
 // Output row y.
-void read(Run& run, const Op& op, uint32_t y);
+void read(Run& run, size_t index, uint32_t y);
 DqaStatus load(Run& run, const Op& op, uint32_t y);
 DqaStatus store(Run& run, const Op& op, uint32_t y);
 void maximum(const Run& run, const Op& op, uint32_t y);

@@ -166,10 +166,28 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, bool weaves) {
   return made;
 }
 
+Prepared prepare_read(const Plan& plan, const Op& op) {
+  Prepared made;
+  if (op.weights == kNone && op.multiplier == kNone) return made;
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t values = size_t{in.width} * in.channels;
+  const auto whole = [&](uint32_t offset, float missing) {
+    std::vector<float> row(values, missing);
+    for (size_t i = 0; offset != kNone && i < values; ++i) {
+      row[i] = plan.floats(offset)[i % in.channels];
+    }
+    return row;
+  };
+  made.factors = whole(op.weights, 1.0f);
+  made.summands = whole(op.multiplier, 0.0f);
+  return made;
+}
+
 }  // namespace
 
 Prepared prepare(const Plan& plan, const Op& op, bool weaves) {
   switch (op.code) {
+    case Code::kRead: return prepare_read(plan, op);
     case Code::kConv: return prepare_conv(plan, op);
     case Code::kDepthwise: return prepare_depthwise(plan, op, weaves);
     default: return {};

@@ -20,6 +20,8 @@ struct Prepared {
   // `DepthwiseRow`.
   std::vector<int8_t> woven;
   std::vector<WovenArrays> arrays;
+  // Of READ, for a whole row; empty: neither scaled nor shifted.
+  std::vector<float> factors, summands;
 };
 
 // `weaves`: whether there are such kernels.

@@ -40,7 +40,7 @@ struct Run {
   Slot* slots;
   Times* times;  // NULL: nobody wants to know
   CodedStores* coded;
-  std::vector<float> room;  // a row of an input
+  std::vector<int16_t> room;  // a row of an input
   DqaError error = {};
   const Share* share = nullptr;  // of the stage that runs
   unsigned part = 0, parts = 1;  // of every op; more than one if threads work together

@@ -1,6 +1,7 @@
 // The plain path: what every other one must reproduce.
 #include <cstring>
 
+#include "input_rows.h"
 #include "kernels.h"
 #include "tiles.h"
 
@@ -153,11 +154,18 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   }
 }
 
+int32_t measure(const InputRow& row) { return measure_row(row); }
+
+void read(const InputRow& row, float inverse_scale, float limit, int16_t* codes) {
+  read_row(row, inverse_scale, limit, codes);
+}
+
 }  // namespace
 
 const RuntimeKernels& scalar_runtime_kernels() {
-  static constexpr RuntimeKernels kKernels = {
-      DQA_SCALAR, 1, conv, depthwise, nullptr, finish, widen, narrow, blend};
+  static constexpr RuntimeKernels kKernels = {DQA_SCALAR, 1,       conv,  depthwise,
+                                              nullptr,    finish,  widen, narrow,
+                                              blend,      measure, read};
   return kKernels;
 }
 
