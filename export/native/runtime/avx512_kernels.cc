@@ -223,54 +223,44 @@ TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
   finish_tile<kPixels, kCount>(e, sums);
 }
 
-// Codes of 16 bits as 256 (high - 128) + low + 256 * 128, with bytes high and low from
-// 0 to 255.
+// The first two of four neighbouring weights, or the last two, as 16 bits.
+INLINE_AVX512 __m512i half_weights(__m512i weights, int first) {
+  const __m512i order = _mm512_add_epi8(
+      _mm512_broadcast_i32x4(_mm_setr_epi8(-128, 0, -128, 1, -128, 4, -128, 5, -128, 8,
+                                           -128, 9, -128, 12, -128, 13)),
+      _mm512_set1_epi16(static_cast<int16_t>(first << 8)));
+  return _mm512_srai_epi16(_mm512_shuffle_epi8(weights, order), 8);
+}
+
+// Codes of 16 bits.
 template <unsigned kPixels, unsigned kCount>
 TARGET_AVX512 void conv_wide_tile(const ConvRow& row, const Epilogue& e) {
-  __m512i low[kPixels][kCount], high[kPixels][kCount], all[kCount];
+  __m512i sums[kPixels][kCount];
   for (unsigned b = 0; b < kCount; ++b) {
-    all[b] = _mm512_setzero_si512();
-    for (unsigned p = 0; p < kPixels; ++p) {
-      low[p][b] = load(row.start + b * kBlock);
-      high[p][b] = _mm512_setzero_si512();
-    }
+    for (unsigned p = 0; p < kPixels; ++p) sums[p][b] = load(row.start + b * kBlock);
   }
-  const __m128i apart =
-      _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, -1, -1, -1, -1, -1, -1, -1, -1);
-  const __m128i offset = _mm_setr_epi32(0, static_cast<int>(0x80808080u), 0, 0);
-  const __m512i half = _mm512_set1_epi8(static_cast<char>(0x80));
   const int8_t* weights = row.weights;
   for (unsigned y = 0; y < row.taps_y; ++y) {
     for (unsigned run = 0; run < row.runs; ++run) {
       const uint8_t* at = row.rows[y] + run * row.run_bytes;
       const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
       for (; weights != end; weights += kBlock * kGroup, at += 2 * kGroup) {
-        __m512i w[kCount];
-        for (unsigned b = 0; b < kCount; ++b) {
-          w[b] = load(weights + b * row.block_bytes);
-          all[b] = _mm512_dpbusd_epi32(all[b], half, w[b]);
-        }
-        for (unsigned p = 0; p < kPixels; ++p) {
-          const __m128i codes = _mm_loadl_epi64(
-              reinterpret_cast<const __m128i*>(at + p * row.pixel_bytes));
-          const __m128i bytes = _mm_xor_si128(_mm_shuffle_epi8(codes, apart), offset);
-          const __m512i x = _mm512_broadcastd_epi32(bytes);
-          const __m512i y8 = _mm512_broadcastd_epi32(_mm_srli_si128(bytes, 4));
+        for (int first = 0; first < 4; first += 2) {
+          __m512i w[kCount];
           for (unsigned b = 0; b < kCount; ++b) {
-            low[p][b] = _mm512_dpbusd_epi32(low[p][b], x, w[b]);
-            high[p][b] = _mm512_dpbusd_epi32(high[p][b], y8, w[b]);
+            w[b] = half_weights(load(weights + b * row.block_bytes), first);
+          }
+          for (unsigned p = 0; p < kPixels; ++p) {
+            const __m512i x = four_bytes(at + p * row.pixel_bytes + 2 * first);
+            for (unsigned b = 0; b < kCount; ++b) {
+              sums[p][b] = _mm512_dpwssd_epi32(sums[p][b], x, w[b]);
+            }
           }
         }
       }
     }
   }
-  for (unsigned p = 0; p < kPixels; ++p) {
-    for (unsigned b = 0; b < kCount; ++b) {
-      const __m512i centred = _mm512_sub_epi32(high[p][b], all[b]);
-      low[p][b] = _mm512_add_epi32(low[p][b], _mm512_slli_epi32(centred, 8));
-    }
-  }
-  finish_tile<kPixels, kCount>(e, low);
+  finish_tile<kPixels, kCount>(e, sums);
 }
 
 using Tile = void (*)(const ConvRow&, const Epilogue&);
@@ -280,17 +270,19 @@ constexpr Tile kTiles[2][8] = {
      conv_tile<5, 1>, conv_tile<6, 1>, conv_tile<7, 1>, conv_tile<8, 1>},
     {conv_tile<1, 2>, conv_tile<2, 2>, conv_tile<3, 2>, conv_tile<4, 2>,
      conv_tile<5, 2>, conv_tile<6, 2>, conv_tile<7, 2>, conv_tile<8, 2>}};
-constexpr Tile kWideTiles[2][4] = {{conv_wide_tile<1, 1>, conv_wide_tile<2, 1>,
-                                    conv_wide_tile<3, 1>, conv_wide_tile<4, 1>},
-                                   {conv_wide_tile<1, 2>, conv_wide_tile<2, 2>,
-                                    conv_wide_tile<3, 2>, conv_wide_tile<4, 2>}};
+constexpr Tile kWideTiles[2][8] = {
+    {conv_wide_tile<1, 1>, conv_wide_tile<2, 1>, conv_wide_tile<3, 1>,
+     conv_wide_tile<4, 1>, conv_wide_tile<5, 1>, conv_wide_tile<6, 1>,
+     conv_wide_tile<7, 1>, conv_wide_tile<8, 1>},
+    {conv_wide_tile<1, 2>, conv_wide_tile<2, 2>, conv_wide_tile<3, 2>,
+     conv_wide_tile<4, 2>, conv_wide_tile<5, 2>, conv_wide_tile<6, 2>,
+     conv_wide_tile<7, 2>, conv_wide_tile<8, 2>}};
 
 void conv(const ConvRow& row, Epilogue* e) {
-  const unsigned most = row.wide ? 4 : 8;
   const Tile* const tiles =
       row.wide ? kWideTiles[row.blocks - 1] : kTiles[row.blocks - 1];
   for (size_t left = row.pixels; left > 0;) {
-    const unsigned pixels = next_tile(left, most);
+    const unsigned pixels = next_tile(left, 8);
     tiles[pixels - 1](row, *e);
     e->advance(pixels);
     row.advance(pixels);
