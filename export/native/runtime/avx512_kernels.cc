@@ -22,6 +22,13 @@
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"), \
                  always_inline)) inline
 
+// gcc keeps arrays in registers only if it unrolls every loop over them early.
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
 namespace dqa {
 namespace {
 
@@ -108,6 +115,7 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
   __m512 multiplier[kCount], bias[kCount], high[kCount], scale[kCount];
   __m512i lows[2], powers[2];
   __mmask16 masks[kCount];
+  UNROLL
   for (unsigned b = 0; b < kCount; ++b) {
     const size_t at = b * kBlock;
     multiplier[b] = _mm512_loadu_ps(e.multiplier + at);
@@ -115,6 +123,7 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
     high[b] = _mm512_loadu_ps(e.high + at);
     masks[b] = first16(e.channels - at);
     if (kAdds) scale[b] = _mm512_loadu_ps(e.addend[0].scale + at);
+    UNROLL
     for (unsigned i = b; i < 2; ++i) {
       lows[i] = lowest(e.low + at, e.high + at);
       powers[i] = shifts(e.power + at);
@@ -129,8 +138,10 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
   const size_t out_bytes = e.out_bytes;
   const __mmask32 pair_mask =
       masks[0] | static_cast<__mmask32>(kCount > 1 ? masks[kCount - 1] : 0) << 16;
+  UNROLL
   for (unsigned first = 0; first < kVectors; first += 4) {
     __m512i codes[4];
+    UNROLL
     for (unsigned i = 0; i < 4; ++i) {
       const unsigned p = (first + i) / kCount, b = (first + i) % kCount;
       if (p >= kPixels) {
@@ -148,6 +159,7 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
       codes[i] = _mm512_cvtps_epi32(_mm512_min_ps(high[b], v));
     }
     __m512i words[2];
+    UNROLL
     for (unsigned i = 0; i < 2; ++i) {
       const __m512i clipped =
           _mm512_max_epi16(_mm512_packs_epi32(codes[2 * i], codes[2 * i + 1]), low);
@@ -188,7 +200,9 @@ INLINE_AVX512 void finish_tile(const Epilogue& e,
   } else if (e.type == Type::kCodes && e.addends == 1 && !e.addend[0].wide) {
     finish_codes<kPixels, kCount, true>(e, sums);
   } else {
+    UNROLL
     for (unsigned p = 0; p < kPixels; ++p) {
+      UNROLL
       for (unsigned b = 0; b < kCount; ++b) finish_block(e, sums[p][b], p, b);
     }
   }
@@ -197,7 +211,9 @@ INLINE_AVX512 void finish_tile(const Epilogue& e,
 template <unsigned kPixels, unsigned kCount>
 TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
   __m512i sums[kPixels][kCount];
+  UNROLL
   for (unsigned b = 0; b < kCount; ++b) {
+    UNROLL
     for (unsigned p = 0; p < kPixels; ++p) sums[p][b] = load(row.start + b * kBlock);
   }
   const int8_t* weights = row.weights;
@@ -208,11 +224,14 @@ TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
       const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
       for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
         __m512i w[kCount];
+        UNROLL
         for (unsigned b = 0; b < kCount; ++b)
           w[b] = load(weights + b * row.block_bytes);
         const uint8_t* const far = at + 4 * step;
+        UNROLL
         for (unsigned p = 0; p < kPixels; ++p) {
           const __m512i x = four_bytes(p < 4 ? at + p * step : far + (p - 4) * step);
+          UNROLL
           for (unsigned b = 0; b < kCount; ++b) {
             sums[p][b] = _mm512_dpbusd_epi32(sums[p][b], x, w[b]);
           }
@@ -236,7 +255,9 @@ INLINE_AVX512 __m512i half_weights(__m512i weights, int first) {
 template <unsigned kPixels, unsigned kCount>
 TARGET_AVX512 void conv_wide_tile(const ConvRow& row, const Epilogue& e) {
   __m512i sums[kPixels][kCount];
+  UNROLL
   for (unsigned b = 0; b < kCount; ++b) {
+    UNROLL
     for (unsigned p = 0; p < kPixels; ++p) sums[p][b] = load(row.start + b * kBlock);
   }
   const int8_t* weights = row.weights;
@@ -247,11 +268,14 @@ TARGET_AVX512 void conv_wide_tile(const ConvRow& row, const Epilogue& e) {
       for (; weights != end; weights += kBlock * kGroup, at += 2 * kGroup) {
         for (int first = 0; first < 4; first += 2) {
           __m512i w[kCount];
+          UNROLL
           for (unsigned b = 0; b < kCount; ++b) {
             w[b] = half_weights(load(weights + b * row.block_bytes), first);
           }
+          UNROLL
           for (unsigned p = 0; p < kPixels; ++p) {
             const __m512i x = four_bytes(at + p * row.pixel_bytes + 2 * first);
+            UNROLL
             for (unsigned b = 0; b < kCount; ++b) {
               sums[p][b] = _mm512_dpwssd_epi32(sums[p][b], x, w[b]);
             }
