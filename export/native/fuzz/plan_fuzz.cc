@@ -107,7 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto* const at = reinterpret_cast<uint8_t*>(weights.get());
   std::memcpy(at, from + parts.plan + parts.tables, parts.constants);
   // The scalar path on one thread; the machine's own on two.
-  for (const uint32_t threads : {1, 2}) {
+  for (const uint32_t threads : {1u, 2u}) {
     const DqaIsa isa = threads == 1 ? DQA_SCALAR : DQA_AUTO;
     dqa::Plan plan;
     DqaError error;
