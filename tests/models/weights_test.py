@@ -17,10 +17,11 @@ def test_shipped_weights_load_by_name(path):
     model = getattr(models, name)(weights=path.stem.removeprefix(f"{name}_"))
     image = np.zeros((1, *model.input_shape[1:]), np.float32)
     assert np.all(np.isfinite(model(image)))
-    # Trained: no variance of a batch norm is where it started.
+    # Trained: variances of batch norms are not where they started, though float16 has
+    # an exact 1 now and then.
     for variable in model.non_trainable_variables:
         if variable.path.endswith("moving_variance"):
-            assert np.all(np.asarray(variable) != 1), variable.path
+            assert np.mean(np.asarray(variable) == 1) < 0.01, variable.path
 
 
 def test_shipped_weights_are_small_and_have_cards():

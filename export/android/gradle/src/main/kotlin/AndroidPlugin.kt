@@ -4,9 +4,9 @@ import org.gradle.api.Project
 import org.gradle.api.artifacts.Dependency
 import org.gradle.api.artifacts.dsl.DependencyHandler
 
-// Android's plugin for Gradle, version 8: of com.android.build.api.dsl the members in use,
-// named and typed as there: `noCompress: MutableCollection<String>` of AndroidResources,
-// `minSdk: Int?` of what `defaultConfig` configures.
+// Android's plugin for Gradle, written by hand: the members of com.android.build.api.dsl
+// that are in use. `noCompress` and `androidResources` were read in the plugin's source,
+// `minSdk` and `defaultConfig` only in projects that use them.
 
 class ApplicationDefaultConfig {
     var minSdk: Int? = null
