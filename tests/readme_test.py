@@ -96,6 +96,31 @@ def test_codec_figures_are_the_measured_ones():
     assert text.endswith(benchmark["to_text"](result))
 
 
+def test_packed_figures_are_the_measured_ones():
+    read = {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("memory", "latency", "packed_accuracy", "peak")
+    }
+    text = " ".join(FIGURES.split())
+    for name, words in (
+        ("unet", "U-Net 512"),
+        ("mobilenet_v2", "MobileNetV2 224"),
+        ("resnet32", "ResNet-32"),
+    ):
+        peak = {kind: row["live_peak"] for kind, row in read["memory"][name].items()}
+        one, two = (run["packed_to_int8"] for run in read["latency"][name]["runs"])
+        assert (
+            f"| {words} | {peak['packed'] / 2**20:.2f} MiB "
+            f"| {peak['packed'] / peak['int8']:.2f}x "
+            f"| {peak['packed'] / peak['bytes']:.2f}x | {one:.2f}x | {two:.2f}x |"
+        ) in text
+    for name in ("resnet32", "unet"):
+        row = read["packed_accuracy"][name]
+        assert f"{row['packed']:.2f} % packed, {row['keras']:.2f} % in Keras" in text
+    shares = [row["share"] for row in read["peak"] if row["isa"] == "avx512-vnni"]
+    assert f"run at {100 * min(shares):.0f} % or more" in text
+
+
 def test_files_that_are_linked_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
