@@ -37,6 +37,8 @@ POINTS = {
 GREEDY_CHANNELS = (64, 128, 256)
 OTHER_CHANNELS = (1024, 2048, 4096)
 BATCH = 32
+# Okabe and Ito's, safe for the colour-blind.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#555555")
 MIB = 2**20
 
 
@@ -148,23 +150,33 @@ def plot(series: dict[str, list[dict]], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "dqa"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row")
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6.4), sharey="row")
     for column, kind in enumerate(POINTS):
-        for label, rows in series.items():
-            if not label.startswith(kind):
-                continue
+        shown: set[int] = set()
+        of_kind = [item for item in series.items() if item[0].startswith(kind)]
+        for (label, rows), color, marker in zip(of_kind, COLORS, "oDs^", strict=False):
             values = [row["value"] for row in rows]
+            shown.update(values)
+            ranking = label.removeprefix(kind).strip() or "mse"
+            text = f"{ranking}: exponent {exponent(rows, 'seconds'):.2f}"
             for row, name in ((0, "seconds"), (1, "peak_mib")):
-                power = exponent(rows, name)
-                text = f"{label.removeprefix(kind).strip() or 'mse'}: {power:.2f}"
                 found = [one[name] for one in rows]
-                axes[row][column].loglog(values, found, "o-", label=text)
-        axes[1][column].set_xlabel(kind)
+                style = {"color": color, "marker": marker, "label": text}
+                axes[row][column].plot(values, found, **style)
         for row in (0, 1):
-            axes[row][column].legend(title="exponent", fontsize="small")
+            axes[row][column].set_xscale("log")
+            ticks = sorted(shown)
+            axes[row][column].set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes[row][column].minorticks_off()
             axes[row][column].grid(True, which="major", alpha=0.3)
+        axes[0][column].legend(loc="upper left", fontsize="small")
+        axes[1][column].set_xlabel(kind)
+        axes[0][column].set_xlabel(kind)
+    axes[0][0].set_yscale("log")
     axes[0][0].set_ylabel("seconds")
-    axes[1][0].set_ylabel("peak memory, MiB")
+    highest = max(row["peak_mib"] for rows in series.values() for row in rows)
+    axes[1][0].set_ylim(0, 1.08 * highest)
+    axes[1][0].set_ylabel("peak memory of the process (MiB)")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 

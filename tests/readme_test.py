@@ -57,6 +57,23 @@ def test_cost_figures_are_the_measured_ones():
         assert f"{result[f'{name}_ratio']:.2f}x" in FIGURES
 
 
+def test_growth_figures_are_the_measured_ones():
+    result = json.loads((RESULTS / "growth.json").read_text())
+    power = result["exponents"]
+    text = " ".join(FIGURES.split())
+    assert f"images to the power of {power['images']:.2f}" in text
+    assert f"with channels {power['channels']:.2f} (`mse`)" in text
+    for ranking in ("fisher", "output"):
+        assert f"{power[f'channels {ranking}']:.2f} (`{ranking}`)" in text
+    assert f"{power['channels greedy']:.2f} (`greedy`, 64 to 256" in text
+    assert f"with layers {power['layers']:.2f}" in text
+    assert f"is {result['memory_ratio']:.3f} times that at 1,000" in text
+    assert f"than {100 * result['formula_error']:.1f} % from the formula" in text
+    workers = json.loads((RESULTS / "workers.json").read_text())
+    assert workers["identical"]
+    assert f"Two workers calibrate {workers['by_clock_ratio']:.2f} times" in text
+
+
 def test_unet_figures_are_the_measured_ones():
     rows = json.loads((RESULTS / "accuracy.json").read_text())["models"]["unet"]
     assert f"{rows['float']:.2f} % in float" in FIGURES
