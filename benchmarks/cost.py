@@ -7,7 +7,8 @@ several rounds:
 
 - predict of the quantized model over predict of the float model, batch 256
 - mse calibration over one predict of the same images
-- latency of the built-in export over the float .tflite, one image, one thread, XNNPACK
+- latency of the built-in export over the float .tflite, one image, one thread, XNNPACK,
+  and the same of MobileNetV2 at 224 x 224
 - peak memory of a calibrating process at 50,000 images over 1,000 images
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 256
+NETWORKS = ("resnet32", "mobilenet_v2")
 
 
 def images(count: int, seed: int = 0):
@@ -71,8 +73,10 @@ def predict_and_calibrate(rounds: int) -> dict:
     }
 
 
-def latency(rounds: int) -> dict:
+def latency(name: str, rounds: int) -> dict:
+    """The built-in export beside the float .tflite, one thread."""
     import keras
+    import numpy as np
 
     import dqa_keras as dqa
     from dqa_keras.export import export_tflite
@@ -81,26 +85,29 @@ def latency(rounds: int) -> dict:
     from dqa_keras.models import resnet32
 
     keras.utils.set_random_seed(0)
-    x = images(256)
-    model = resnet32()
+    if name == "resnet32":
+        model, x = resnet32(), images(64)
+    else:
+        model = keras.applications.MobileNetV2(weights=None)
+        x = np.random.default_rng(0).random((16, 224, 224, 3), np.float32)
     quantized = dqa.quantize_model(model, dqa.DQAConfig())
-    dqa.calibrate(quantized, x, verbose=0)
+    dqa.calibrate(quantized, x, batch_size=16, verbose=0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         export_tflite(quantized, path, samples=x[:1])
         files = {"builtin": path.read_bytes(), "float": convert(model, "float32")}
-    runners = {name: Runner(data, threads=1) for name, data in files.items()}
-    times = {name: [] for name in runners}
+    runners = {kind: Runner(data, threads=1) for kind, data in files.items()}
+    times = {kind: [] for kind in runners}
     for run in runners.values():
         run(x[:1])
     for _ in range(rounds):
-        for name, run in runners.items():
-            times[name].append(seconds(lambda run=run: [run(x[:1]) for _ in range(10)]))
+        for kind, run in runners.items():
+            times[kind].append(seconds(lambda run=run: [run(x[:1]) for _ in range(10)]))
     ratios = [q / f for q, f in zip(times["builtin"], times["float"], strict=True)]
     return {
         "latency_ratio": statistics.median(ratios),
         "float_ms": 100 * statistics.median(times["float"]),
-        "bytes": {name: len(data) for name, data in files.items()},
+        "bytes": {kind: len(data) for kind, data in files.items()},
     }
 
 
@@ -141,16 +148,16 @@ def main() -> None:
         return
     result = {
         **predict_and_calibrate(options.rounds),
-        **latency(10 * options.rounds),
+        **{name: latency(name, 5 * options.rounds) for name in NETWORKS},
         **memory(),
     }
-    for name, limit in (
-        ("predict_ratio", 1.15),
-        ("calibrate_ratio", 2.0),
-        ("latency_ratio", 1.1),
-        ("memory_ratio", 1.05),
-    ):
-        print(f"{name:16} {result[name]:.3f}  (at most {limit})")
+    asked = {"predict_ratio": 1.1, "calibrate_ratio": 4.0, "memory_ratio": 1.05}
+    rows = [(name, result[name], limit) for name, limit in asked.items()]
+    rows += [
+        (f"latency {name}", result[name]["latency_ratio"], 1.05) for name in NETWORKS
+    ]
+    for name, measured, limit in rows:
+        print(f"{name:22} {measured:.3f}  (at most {limit})")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1))
