@@ -74,18 +74,35 @@ def test_growth_figures_are_the_measured_ones():
     assert f"Two workers calibrate {workers['by_clock_ratio']:.2f} times" in text
 
 
-def test_unet_figures_are_the_measured_ones():
-    rows = json.loads((RESULTS / "accuracy.json").read_text())["models"]["unet"]
-    assert f"{rows['float']:.2f} % in float" in FIGURES
-    shown = re.findall(r"^\| (direct|dqa|budget|entropy) \| (.*) \|$", FIGURES, re.M)
-    assert len(shown) == 4
-    for method, cells in shown:
-        measured = [
-            f"{cell['accuracy']:.2f} at {cell['stored_bits']:.2f}"
-            for name, cell in rows["cells"].items()
-            if name.split()[0] == method
-        ]
-        assert cells.split(", ") == measured
+def test_accuracy_figures_are_the_measured_ones():
+    models = json.loads((RESULTS / "accuracy.json").read_text())["models"]
+    text = " ".join(FIGURES.split())
+    networks = {"ResNet-32": "resnet32", "MobileNetV2": "mobilenet_v2", "U-Net": "unet"}
+    for words, name in networks.items():
+        assert re.search(rf"{words} (has )?{models[name]['float']:.2f} %", text)
+    row = rf"^\| ({'|'.join(networks)}) \| (\w+) \| (.* at .*) \|$"
+    shown = re.findall(row, FIGURES, re.MULTILINE)
+    assert {words for words, _, _ in shown} == set(networks)
+    for words, method, cells in shown:
+        measured = sorted(
+            (cell["stored_bits"], cell["accuracy"])
+            for name, cell in models[networks[words]]["cells"].items()
+            if name.rpartition(" ")[0] == method
+        )
+        assert cells == ", ".join(
+            f"{percent:.2f} at {at:.2f}" for at, percent in measured
+        )
+
+
+def test_budgets_in_the_readme_are_the_measured_ones():
+    (line,) = re.findall(r"^One budget for all layers.*?\.$", README, re.M | re.DOTALL)
+    cells = json.loads((RESULTS / "accuracy.json").read_text())["models"]["resnet32"]
+    known = {
+        f"{cell['accuracy']:.2f} at {cell['stored_bits']:.2f}": name.split()[0]
+        for name, cell in cells["cells"].items()
+    }
+    shown = re.findall(r"[\d.]+ at \d+\.\d+", line)
+    assert [known[figure] for figure in shown] == ["budget", "budget", "entropy"]
 
 
 def test_report_figures_are_the_measured_ones():
