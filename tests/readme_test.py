@@ -57,6 +57,18 @@ def test_cost_figures_are_the_measured_ones():
         assert f"{result[f'{name}_ratio']:.2f}x" in FIGURES
 
 
+def test_peers_are_the_measured_ones():
+    result = json.loads((RESULTS / "peers.json").read_text())
+    assert (
+        runpy.run_path(str(ROOT / "benchmarks" / "peers.py"))["overview"](result)
+        in FIGURES
+    )
+    text = " ".join(FIGURES.split())
+    whole, profiled = result["calibration_ratios"].values()
+    assert f"takes {whole:.2f} times as long as ai-edge-quantizer's default" in text
+    assert f"and {profiled:.2f} times as long as its profiler's" in text
+
+
 def test_growth_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "growth.json").read_text())
     power = result["exponents"]
