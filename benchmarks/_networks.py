@@ -1,8 +1,13 @@
-"""Networks that memory and latency are measured on, as float, int8 and packed files."""
+"""Networks that memory and latency are measured on, as float, int8 and packed files.
+
+"mobilenet_v2_linear" is MobileNetV2 with `quantize_linear=True`: its linear bottlenecks
+have quantizers too, which the default leaves alone.
+"""
 
 import argparse
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-NAMES = ("unet", "mobilenet_v2", "resnet32")
+NAMES = ("unet", "mobilenet_v2", "mobilenet_v2_linear", "resnet32")
 KINDS = ("float", "int8", "packed", "coded", "bytes")
 
 
@@ -46,7 +51,7 @@ def network(name: str):
     keras.utils.set_random_seed(0)
     if name == "unet":
         model = unet(512, (32, 64, 128), 256)
-    elif name == "mobilenet_v2":
+    elif name.startswith("mobilenet_v2"):
         model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     else:
         model = resnet32()
@@ -72,7 +77,9 @@ def write(name: str, folder: Path) -> None:
     converter.inference_input_type = converter.inference_output_type = tf.int8
     with contextlib.redirect_stdout(io.StringIO()):
         (folder / f"{name}.int8.tflite").write_bytes(converter.convert())
-    quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4, extra_bits=2))
+    linear = name.endswith("_linear")
+    config = dqa.DQAConfig(bits=4, extra_bits=2, quantize_linear=linear)
+    quantized = dqa.quantize_model(model, config)
     dqa.calibrate(quantized, images, batch_size=1, verbose=0)
     unpacked = flatbuffer.unpack(convert(quantized, "float32"))
     flatbuffer.attach(unpacked, metadata.describe(quantized, "float32", None, None))
@@ -113,6 +120,11 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="where the .tflite files are kept",
     )
     return flags
+
+
+def kept_rows(path: Path, rows: dict) -> dict:
+    """Measured rows together with those of other networks in a JSON file."""
+    return {**(json.loads(path.read_text()) if path.exists() else {}), **rows}
 
 
 def interpreter(path: Path, threads: int = 1):

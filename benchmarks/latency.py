@@ -7,7 +7,8 @@ fresh process that runs it for a while and gives the median; ratios are medians 
 rounds' ratios. Prints, too, where the packed model's time goes.
 
 "coded" is the packed model with Huffman-coded skips, where that saves memory.
-`--isa avx2` hides newer instructions from the runtime, not from LiteRT.
+`--isa avx2` hides newer instructions from the runtime, not from LiteRT. Rows of
+networks that are not measured stay in the JSON file.
 """
 
 import json
@@ -141,6 +142,7 @@ def main() -> None:
             + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items())
         )
     if options.json:
+        result = _networks.kept_rows(options.json, result)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -13,7 +13,8 @@ Two figures for each file, weights apart in the first:
 "bytes" is the packed model with a byte for each stored code: what packing itself gives.
 "coded" is the packed model with Huffman-coded skips where they make the arena smaller;
 "spilled" is what rows needed beyond their room in it, on an image that calibration did
-not see but of its kind: noise. Images compress differently.
+not see but of its kind: noise. Images compress differently. Rows of networks that are
+not measured stay in the JSON file.
 """
 
 import importlib
@@ -174,6 +175,7 @@ def main() -> None:
             f"{kinds['coded']['spilled']} bytes spilled"
         )
     if options.json:
+        result = _networks.kept_rows(options.json, result)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1))
     if options.svg:

@@ -96,6 +96,11 @@ class DQAConfig:
         budget_kib: Float. The same in KiB for one input. Defaults to `None`.
         quantize_merges: Boolean. Whether `quantize_model` also puts quantizers behind
             Add and Concatenate. Defaults to `False`.
+        quantize_linear: Boolean. Whether it also puts quantizers behind convolutions,
+            dense layers, batch normalizations and sums without activation whose output
+            has several readers, or one that is no sum, normalization or activation:
+            MobileNetV2's linear bottlenecks. They get signed codes. Defaults to
+            `False`.
         seed: Integer. Seeds the noise of NoisyQuant and the choice of the images on
             which `"greedy"` tries the channels. Defaults to `0`.
 
@@ -120,6 +125,7 @@ class DQAConfig:
     budget_bits: float | None = None
     budget_kib: float | None = None
     quantize_merges: bool = False
+    quantize_linear: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -131,6 +137,7 @@ class DQAConfig:
         _choice("entropy", self.entropy, ("residual", "all"))
         _choice("signed", self.signed, ("auto", True, False))
         _choice("quantize_merges", self.quantize_merges, (True, False))
+        _choice("quantize_linear", self.quantize_linear, (True, False))
         _integer("bits", self.bits, 1, MAX_BITS)
         _integer("extra_bits", self.extra_bits, 0, MAX_EXTRA_BITS)
         _integer("seed", self.seed, 0, 2**31 - 1)

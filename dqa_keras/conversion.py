@@ -23,27 +23,12 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers as keras_layers
 
+from dqa_keras.activations import is_activation
 from dqa_keras.config import DQAConfig
 from dqa_keras.layers import Quantizer, make_quantizer, quantizer_layers
+from dqa_keras.linear import kept_linear
 
-_ACTIVATION_LAYERS = (
-    keras_layers.Activation,
-    keras_layers.ReLU,
-    keras_layers.LeakyReLU,
-    keras_layers.PReLU,
-    keras_layers.ELU,
-    keras_layers.Softmax,
-)
 _MERGE_LAYERS = (keras_layers.Add, keras_layers.Concatenate)
-
-# `keras.ops.relu(x)` and its like, called on a symbolic tensor; `ReLU` is what
-# `keras.activations.relu(x)` makes.
-_ACTIVATION_OPS = {
-    "Celu", "Elu", "Gelu", "Glu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh",
-    "LeakyRelu", "LogSigmoid", "LogSoftmax", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid",
-    "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus",
-    "SparseSigmoid", "Squareplus", "Tanh", "TanhShrink", "Threshold",
-}  # fmt: skip
 
 
 class Skipped(NamedTuple):
@@ -51,15 +36,6 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
-
-
-def _is_activation(operation: Any) -> bool:
-    if hasattr(operation, "activation"):
-        return operation.activation not in (None, keras.activations.linear)
-    return isinstance(operation, _ACTIVATION_LAYERS) or (
-        not isinstance(operation, keras.Layer)
-        and type(operation).__name__ in _ACTIVATION_OPS
-    )
 
 
 def _is_opaque(operation: Any) -> bool:
@@ -108,7 +84,11 @@ class _Plan:
         self._unmatched.discard(pattern)
         return True
 
-    def choose(self, operation: Any) -> DQAConfig | Skipped | None:
+    def linear(self, model: keras.Model) -> frozenset[str]:
+        """Names of a model's linear layers that are to be quantized."""
+        return kept_linear(model) if self._config.quantize_linear else frozenset()
+
+    def choose(self, operation: Any, linear: bool) -> DQAConfig | Skipped | None:
         """A config, a reason to skip, or None where there is nothing to quantize."""
         name = operation.name
         merge = isinstance(operation, _MERGE_LAYERS)
@@ -118,7 +98,7 @@ class _Plan:
                 "inside it by hand"
             )
             return Skipped(name, reason)
-        if not merge and not _is_activation(operation):
+        if not merge and not linear and not is_activation(operation):
             return None
         selected = [p for p in self._filters or () if self._matches(p, name)]
         override = [p for p in self._overrides if self._matches(p, name)]
@@ -127,7 +107,7 @@ class _Plan:
         if override:
             chosen = self._overrides[override[0]]
             return chosen or Skipped(name, f"override {override[0]!r} is None")
-        if merge and not self._config.quantize_merges:
+        if merge and not linear and not self._config.quantize_merges:
             return Skipped(name, "a merge, and quantize_merges is off")
         return self._config
 
@@ -135,7 +115,8 @@ class _Plan:
         if self._unmatched:
             raise ValueError(
                 "every filter and override must match the name of an activation or "
-                f"merge layer. Received: {sorted(self._unmatched)[0]!r}, which matches "
+                "merge layer, or with quantize_linear of a linear layer whose output "
+                f"is kept. Received: {sorted(self._unmatched)[0]!r}, which matches "
                 "none. `model.summary()` shows the names."
             )
 
@@ -162,6 +143,7 @@ class _Converter:
                 )
             source = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
         pairs: list[tuple[Any, Any]] = []
+        linear = self._plan.linear(source)
 
         def clone(operation: Any) -> Any:
             if _is_graph(operation):
@@ -182,7 +164,7 @@ class _Converter:
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             outputs = operation(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
-            configs = self._configs(operation, flat)
+            configs = self._configs(operation, flat, operation.name in linear)
             quantized = [
                 quantize(tensor, config, prefix + operation.name)
                 for tensor, config in zip(flat, configs, strict=True)
@@ -196,11 +178,13 @@ class _Converter:
             _copy_state(original, copy)
         return self._without_output_quantizers(rebuilt, model)
 
-    def _configs(self, operation: Any, outputs: list[Any]) -> list[DQAConfig | None]:
+    def _configs(
+        self, operation: Any, outputs: list[Any], linear: bool
+    ) -> list[DQAConfig | None]:
         """For each output of a layer, what to quantize it to."""
         if id(operation) in self._pending:
             return self._pending[id(operation)]
-        choice = self._plan.choose(operation)
+        choice = self._plan.choose(operation, linear)
         if isinstance(choice, DQAConfig):
             shapes = [tuple(tensor.shape) for tensor in outputs]
             dtype = keras.backend.standardize_dtype(outputs[0].dtype)
@@ -303,8 +287,10 @@ def quantize_model(
 
     The quantizer goes behind activation layers, layers with an `activation=` argument
     and `keras.ops` activations; with `config.quantize_merges` also behind Add and
-    Concatenate; never behind an output of the model. The new model owns copies of the
-    weights: the original is never changed. It is compiled as the original was.
+    Concatenate; with `config.quantize_linear` also behind linear layers whose output
+    is kept, such as linear bottlenecks; never behind an output of the model. The new
+    model owns copies of the weights: the original is never changed. It is compiled as
+    the original was.
 
     Args:
         model: Functional or Sequential Keras model, built. Nested and shared models

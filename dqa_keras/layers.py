@@ -41,6 +41,7 @@ _COUNT_TOTAL = 2**24
 _CONFIG_FIELDS = {f.name for f in dataclasses.fields(DQAConfig)} - {
     "method",
     "quantize_merges",
+    "quantize_linear",
 }
 
 

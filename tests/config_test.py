@@ -36,6 +36,7 @@ from dqa_keras import DQAConfig
         ("budget_bits", "3", "budget_bits must be a number in 1..8"),
         ("budget_kib", -1.0, "budget_kib must be a number in 0.."),
         ("quantize_merges", "no", "quantize_merges must be one of True, False"),
+        ("quantize_linear", "no", "quantize_linear must be one of True, False"),
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(field, value, rule):
@@ -79,6 +80,7 @@ def test_dict_round_trip_through_json_keeps_every_field():
         ranking="greedy",
         entropy="all",
         quantize_merges=True,
+        quantize_linear=True,
         seed=7,
     )
     fields = json.loads(json.dumps(config.to_dict()))

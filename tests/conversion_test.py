@@ -233,6 +233,52 @@ def test_quantize_merges_puts_quantizers_behind_add_and_concatenate(merged):
     assert_same_outputs(merged, quantized)
 
 
+@pytest.fixture(scope="module")
+def bottleneck():
+    """An inverted residual with linear bottlenecks."""
+    inputs = x = keras.Input((6, 6, 4))
+    x = shortcut = kl.BatchNormalization(name="norm")(kl.Conv2D(4, 1, name="in")(x))
+    x = kl.Conv2D(8, 1, activation="relu6", name="expand")(x)
+    x = kl.DepthwiseConv2D(3, padding="same", activation="relu6", name="depth")(x)
+    x = kl.Add(name="sum")([shortcut, kl.Conv2D(4, 1, name="project")(x)])
+    x = kl.GlobalAveragePooling2D()(kl.Conv2D(8, 1, activation="relu", name="out")(x))
+    return keras.Model(inputs, kl.Dense(2, name="head")(x), name="bottleneck")
+
+
+def test_quantize_linear_puts_quantizers_behind_linear_bottlenecks(bottleneck):
+    activations = ["expand_dqa", "depth_dqa", "out_dqa"]
+    assert names(convert(bottleneck)) == activations
+    quantized = convert(bottleneck, CONFIG.replace(quantize_linear=True))
+    assert set(names(quantized)) == {*activations, "norm_dqa", "sum_dqa"}
+    assert behind(quantized, "norm_dqa") == "norm"
+    assert behind(quantized, "sum_dqa") == "sum"
+    assert dqa.skipped(quantized) == ()
+    assert_same_outputs(bottleneck, quantized)
+    dqa.calibrate(quantized, random_inputs(bottleneck, 16), verbose=0)
+    signed = {q.name for q in quantizer_layers(quantized) if q.table().signed}
+    assert signed == {"norm_dqa", "sum_dqa"}
+
+
+def test_quantize_linear_inside_a_nested_model(bottleneck):
+    inputs = keras.Input((6, 6, 4))
+    model = keras.Model(inputs, bottleneck(kl.Conv2D(4, 1, name="stem")(inputs)))
+    quantized = convert(model, CONFIG.replace(quantize_linear=True))
+    found = names(quantized)
+    assert {"stem_dqa", "bottleneck_norm_dqa", "bottleneck_sum_dqa"} <= set(found)
+    assert_same_outputs(model, quantized)
+
+
+def test_a_linear_bottleneck_has_a_name_for_filters_and_overrides(bottleneck):
+    config = CONFIG.replace(quantize_linear=True)
+    assert names(convert(bottleneck, config, filters="norm")) == ["norm_dqa"]
+    overrides = {"sum": CONFIG.replace(bits=6), "norm": None}
+    quantized = convert(bottleneck, config, overrides=overrides)
+    assert quantized.get_layer("sum_dqa").bits == 6
+    assert reasons(quantized) == {"norm": "override 'norm' is None"}
+    with pytest.raises(ValueError, match=r"with quantize_linear .*'norm', which"):
+        convert(bottleneck, filters="norm")
+
+
 def test_an_activation_that_is_also_an_output_is_quantized_on_its_other_way():
     inputs = keras.Input((4,))
     features = dense("features", "relu")(inputs)

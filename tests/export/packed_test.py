@@ -2,11 +2,13 @@
 
 import importlib.util
 import re
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import check
 
 import dqa_keras as dqa
 from dqa_keras.export import (
@@ -171,6 +173,54 @@ def test_zeros_around_pools_and_sums(tmp_path):
     report, _, ours, theirs = exported(model, tmp_path / "m.tflite")
     assert report.ops == {"DQA": 1}
     np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+
+
+def linear_network():
+    """Signed codes in front of every kind of operation that reads them."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((13, 11, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(10, 1, name="first")(x)
+    y = layers.Conv2D(12, 3, padding="same", activation="relu6")(x)
+    y = layers.BatchNormalization()(layers.Conv2D(10, 1)(y))
+    x = layers.Add(name="sum")([x, y])
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+    x = layers.Add(name="again")([layers.Conv2D(10, 1)(y), x])
+    x = layers.Conv2D(10, 5, 2, activation="relu")(layers.ZeroPadding2D(2)(x))
+    x = layers.Conv2D(9, 1, name="pooled")(x)
+    x = layers.Concatenate()([
+        layers.MaxPooling2D(3, 1, padding="same")(x),
+        layers.AveragePooling2D(3, 1, padding="same")(x),
+        layers.ZeroPadding2D(1)(layers.MaxPooling2D(3, 1)(x)),
+    ])  # fmt: skip
+    x = layers.UpSampling2D()(layers.Conv2D(8, 3, padding="same", name="up")(x))
+    return keras.Model(inputs, layers.Conv2D(3, 3, padding="same")(x))
+
+
+def test_linear_values_with_quantizers_are_stored_in_their_bits(tmp_path):
+    model = linear_network()
+    images = np.random.default_rng(0).normal(size=(16, 13, 11, 3)).astype(np.float32)
+    config = dqa.DQAConfig(bits=7, extra_bits=1, quantize_linear=True)
+    quantized = dqa.quantize_model(model, config)
+    dqa.calibrate(quantized, images, verbose=0)
+    linear = {f"{name}_dqa" for name in ("first", "sum", "again", "pooled", "up")}
+    path = tmp_path / "m.tflite"
+    for samples in (images, None):
+        report = export_tflite(
+            quantized, path, mode="packed", samples=samples, strict=True
+        )
+        assert report.ops == {"DQA": 1}
+        tables = read_metadata(path).tables
+        assert {name for name, table in tables.items() if table.signed} == linear
+        ((plan, constants),) = packed.read_plans(path.read_bytes())
+        check(types.SimpleNamespace(inputs=[(13, 11, 3)]), plan=(plan, constants))
+        assert (7, 1, True) in {(t.bits, t.extra_bits, t.signed) for t in plan.tables}
+        ours, theirs = (
+            run(load_packed(path), images),
+            quantized.predict(images, verbose=0),
+        )
+        error = np.sqrt(np.mean((ours - theirs) ** 2))
+        assert error < 0.05 * np.std(theirs)
 
 
 def test_an_op_that_cannot_be_computed_with_integers_splits_a_region(tmp_path):

@@ -1,20 +1,62 @@
 // Runs plans on every instruction set that this machine has, on several numbers of
-// threads, and compares every byte of their outputs with what was expected:
+// threads, and compares every byte of their outputs with what was expected. Of plans
+// with Huffman-coded rows it then lets every allocation fail, one in each call, and
+// expects a status and a message each time:
 //
 //     plan_test FILE...
 //
 // A file holds blocks of bytes, each behind its length in 8 bytes: the plan, the
 // constants, the tables of layers, the numbers of inputs and outputs, then the inputs
 // and the outputs. make_cases.py writes them.
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
 #include "dqa/runtime.h"
+
+// ThreadSanitizer brings functions of its own for this, which nothing may replace.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define DQA_NEW_IS_TAKEN
+#endif
+#endif
+
+namespace {
+
+// Allocations from now on until one fails, of whatever thread; negative: none does.
+std::atomic<int> allocations_left{-1};
+
+}  // namespace
+
+#ifdef DQA_NEW_IS_TAKEN
+constexpr bool kAllocationsFail = false;
+#else
+constexpr bool kAllocationsFail = true;
+
+// These stand in for the library's everywhere in this program.
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  int left = allocations_left.load();
+  while (left >= 0 && !allocations_left.compare_exchange_weak(left, left - 1)) {
+  }
+  return left == 0 ? nullptr : std::malloc(size > 0 ? size : 1);
+}
+
+void* operator new(size_t size) {
+  void* const memory = operator new(size, std::nothrow);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+void operator delete(void* memory) noexcept { std::free(memory); }
+
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#endif
 
 namespace {
 
@@ -62,51 +104,117 @@ std::unique_ptr<uint8_t, Free> aligned(size_t size) {
   return std::unique_ptr<uint8_t, Free>(static_cast<uint8_t*>(memory));
 }
 
+// A runtime of a case, with all that it works on.
+class Subject {
+ public:
+  Subject(const Case& given, uint32_t threads, DqaIsa isa)
+      : given_(given),
+        threads_(threads),
+        isa_(isa),
+        constants_(aligned(given.constants.size())) {
+    std::memcpy(constants_.get(), given.constants.data(), given.constants.size());
+    for (const Bytes& input : given.inputs) inputs_.push_back(input.data());
+    for (const Bytes& output : given.outputs) values_.emplace_back(output.size());
+    for (Bytes& output : values_) outputs_.push_back(output.data());
+  }
+  ~Subject() { dqa_runtime_destroy(runtime_); }
+  Subject(const Subject&) = delete;
+  Subject& operator=(const Subject&) = delete;
+
+  DqaStatus create() {
+    dqa_runtime_destroy(runtime_);
+    const DqaStatus status =
+        dqa_runtime_create(given_.plan.data(), given_.plan.size(), constants_.get(),
+                           given_.constants.size(), given_.tables.data(),
+                           given_.tables.size(), isa_, threads_, &runtime_, &error);
+    if (status == DQA_OK) arena_ = aligned(dqa_runtime_arena(runtime_));
+    return status;
+  }
+
+  DqaStatus run() {
+    return dqa_runtime_run(runtime_, inputs_.data(), outputs_.data(), arena_.get(),
+                           &error);
+  }
+
+  bool is_right() const { return values_ == given_.outputs; }
+
+  size_t spilled() const { return dqa_runtime_spilled(runtime_); }
+
+  DqaError error = {};
+
+ private:
+  const Case& given_;
+  uint32_t threads_;
+  DqaIsa isa_;
+  std::unique_ptr<uint8_t, Free> constants_, arena_;
+  std::vector<const void*> inputs_;
+  std::vector<Bytes> values_;
+  std::vector<void*> outputs_;
+  DqaRuntime* runtime_ = nullptr;
+};
+
 bool check(const char* path, const Case& given, DqaIsa isa, uint32_t threads) {
-  const auto constants = aligned(given.constants.size());
-  std::memcpy(constants.get(), given.constants.data(), given.constants.size());
-  DqaRuntime* runtime = nullptr;
-  DqaError error;
-  if (dqa_runtime_create(given.plan.data(), given.plan.size(), constants.get(),
-                         given.constants.size(), given.tables.data(),
-                         given.tables.size(), isa, threads, &runtime,
-                         &error) != DQA_OK) {
-    std::fprintf(stderr, "%s: %s\n", path, error.message);
+  Subject subject(given, threads, isa);
+  bool good = subject.create() == DQA_OK;
+  for (int run = 0; run < 2 && good; ++run) good = subject.run() == DQA_OK;
+  if (!good) std::fprintf(stderr, "%s: %s\n", path, subject.error.message);
+  if (good && !subject.is_right()) {
+    std::fprintf(stderr, "%s: wrong on instruction set %d, %u threads\n", path, isa,
+                 threads);
+    good = false;
+  }
+  return good;
+}
+
+// Calls something with its first allocation failing, then with its second, and so on,
+// until nothing fails. Counts the failures, and those that `row` is said in.
+template <typename Call>
+bool fail_each(const char* path, Subject* subject, const Call& call, unsigned* failures,
+               unsigned* rows) {
+  for (int number = 0;; ++number) {
+    std::memset(&subject->error, 0, sizeof subject->error);
+    allocations_left = number;
+    const DqaStatus status = call();
+    const bool failed = allocations_left.exchange(-1) < 0;
+    if (!failed) return status == DQA_OK;
+    // The threads that the system refuses are missing, which is no failure.
+    if (status == DQA_OK) continue;
+    const char* const message = subject->error.message;
+    if (status != DQA_NO_MEMORY || std::strstr(message, "no memory") != message) {
+      std::fprintf(stderr, "%s: allocation %d: status %d, %s\n", path, number, status,
+                   message);
+      return false;
+    }
+    ++*failures;
+    if (std::strstr(message, "a coded row") != nullptr) ++*rows;
+  }
+}
+
+bool check_no_memory(const char* path, const Case& given, uint32_t threads,
+                     unsigned* failures) {
+  unsigned ignored = 0, rows = 0;
+  Subject made(given, threads, DQA_SCALAR);
+  if (!fail_each(path, &made, [&] { return made.create(); }, failures, &ignored)) {
     return false;
   }
-  const auto arena = aligned(dqa_runtime_arena(runtime));
-  std::vector<const void*> inputs;
-  for (const Bytes& input : given.inputs) inputs.push_back(input.data());
-  std::vector<Bytes> values;
-  std::vector<void*> outputs;
-  for (const Bytes& output : given.outputs) values.emplace_back(output.size());
-  for (Bytes& output : values) outputs.push_back(output.data());
-  bool same = true;
-  for (int run = 0; run < 2 && same; ++run) {
-    if (dqa_runtime_run(runtime, inputs.data(), outputs.data(), arena.get(), &error) !=
-        DQA_OK) {
-      std::fprintf(stderr, "%s: %s\n", path, error.message);
-      same = false;
-    }
-    for (size_t i = 0; i < values.size() && same; ++i) {
-      same = std::memcmp(values[i].data(), given.outputs[i].data(),
-                         given.outputs[i].size()) == 0;
-      if (!same) {
-        std::fprintf(stderr,
-                     "%s: output %zu differs on instruction set %d, %u threads\n", path,
-                     i, isa, threads);
-      }
-    }
+  Subject subject(given, threads, DQA_SCALAR);
+  bool good = subject.create() == DQA_OK;
+  good =
+      good && fail_each(path, &subject, [&] { return subject.run(); }, failures, &rows);
+  // Rows that find no room in the arena are what a run allocates most memory for.
+  if (good && (rows > 0) != (subject.spilled() > 0)) {
+    std::fprintf(stderr, "%s: %u failures name a coded row, %zu bytes are spilled\n",
+                 path, rows, subject.spilled());
+    good = false;
   }
-  dqa_runtime_destroy(runtime);
-  return same;
+  return good && subject.run() == DQA_OK && subject.is_right();
 }
 
 }  // namespace
 
 int main(int count, char** paths) {
   bool good = count > 1;
-  unsigned checks = 0;
+  unsigned checks = 0, failures = 0;
   for (int i = 1; i < count; ++i) {
     const Case given = read_case(paths[i]);
     for (const DqaIsa isa : {DQA_SCALAR, DQA_AVX2, DQA_AVX_VNNI, DQA_AVX512_VNNI,
@@ -116,7 +224,12 @@ int main(int count, char** paths) {
         good = check(paths[i], given, isa, threads) && good;
       }
     }
+    if (!kAllocationsFail || given.tables.empty()) continue;
+    for (uint32_t threads = 1; threads <= 2; ++threads) {
+      good = check_no_memory(paths[i], given, threads, &failures) && good;
+    }
   }
-  std::printf("%u runs of %d plans: %s\n", checks, count - 1, good ? "same" : "FAILED");
+  std::printf("%u runs of %d plans, %u failed allocations: %s\n", checks, count - 1,
+              failures, good ? "as expected" : "FAILED");
   return good ? 0 : 1;
 }
