@@ -160,7 +160,18 @@ def test_packed_figures_are_the_measured_ones():
             f"| {peak['packed'] / peak['int8']:.2f}x "
             f"| {peak['packed'] / peak['bytes']:.2f}x | {one:.2f}x | {two:.2f}x |"
         ) in text
-    for name in ("resnet32", "unet"):
+    linear = read["memory"]["mobilenet_v2_linear"]
+    packed, bytes_, int8 = (
+        linear[kind]["live_peak"] for kind in ("packed", "bytes", "int8")
+    )
+    assert (
+        f"become {packed / 2**20:.2f} MiB, {packed / bytes_:.2f}x "
+        f'of "bytes" and {packed / int8:.2f}x of int8\'s'
+    ) in text
+    coverage = json.loads((RESULTS / "coverage.json").read_text())
+    for name, row in coverage.items():
+        assert f"{name} {100 * row['inside']:.2f} %" in text
+    for name in ("resnet32", "unet", "mobilenet_v2", "mobilenet_v2 quantize_linear"):
         row = read["packed_accuracy"][name]
         assert f"{row['packed']:.2f} % packed, {row['keras']:.2f} % in Keras" in text
     shares = [row["share"] for row in read["peak"] if row["isa"] == "avx512-vnni"]
