@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras.export import winograd
 from dqa_keras.export.nodes import Reader
 from dqa_keras.export.plan import NONE, Code, Type, Window
 from dqa_keras.export.program import (
@@ -104,6 +105,9 @@ class Emitter:
         for node in region.nodes:
             for tensor in node.inputs:
                 self._uses[tensor] = self._uses.get(tensor, 0) + 1
+        self._largest = max(
+            int(np.prod(reader.shape(node.output))) for node in region.nodes
+        )
         self.program = Program(
             [],
             [],
@@ -312,6 +316,9 @@ class Emitter:
                 kernel = value.node.arrays["kernel"] * step
                 depthwise = value.node.kind == "depthwise"
                 code = Code.DEPTHWISE if depthwise else Code.CONV
+                products = kernel.size * value.shape[0] * value.shape[1]
+                if not depthwise and not is_output and self._in_tiles(value):
+                    code, kernel = Code.WINOGRAD, winograd.weights_of(kernel)
                 axes = (0, 1) if depthwise else (1, 2, 3)
                 largest = np.abs(kernel).max(axis=axes)
                 gain = np.where(largest > 0, largest, 1.0) / _WEIGHT
@@ -319,7 +326,6 @@ class Emitter:
                 weights = np.rint(kernel / gain.reshape(shape)).astype(np.int8)
                 layout = depthwise_layout if depthwise else conv_layout
                 arrays["weights"] = layout(weights)
-                products = weights.size * value.shape[0] * value.shape[1]
             arrays["multiplier"] = padded(gain * value.gain * inverse_step)
         addends = [
             (t, padded(self.program.tensors[t].step * gain * inverse_step))
@@ -331,6 +337,17 @@ class Emitter:
                 is_output, products,
             )
         )  # fmt: skip
+
+    def _in_tiles(self, value: Sum) -> bool:
+        """Whether a convolution is better computed in tiles."""
+        tensors = [*(tensor for tensor, _ in value.addends), value.operand or 0]
+        read = [self.program.tensors[tensor] for tensor in tensors]
+        return (
+            read[-1].type == Type.CODES
+            and all(t.slot == NONE for t in read)
+            and winograd.fits(value.window, read[-1].peak, read[-1].shape[2])
+            and winograd.pays(read[-1].shape[2], value.shape, self._largest)
+        )
 
     def _emit_transposed(
         self,

@@ -11,7 +11,7 @@ import struct
 import zlib
 
 MAGIC = b"DQAG"
-VERSION = 2
+VERSION = 3
 
 # No offset: the op has no such array, the buffer no such table.
 NONE = 0xFFFFFFFF
@@ -73,6 +73,7 @@ class Code(enum.IntEnum):
     BILINEAR = 9
     JOIN = 10  # channels side by side
     DEPTH_TO_SPACE = 11  # channels become pixels
+    WINOGRAD = 12  # CONV of 3x3 taps in tiles of 2x2 outputs
 
 
 @dataclasses.dataclass

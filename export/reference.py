@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras.export import winograd
 from dqa_keras.export.plan import NONE, Buffer, Code, Kind, Op, Plan, Type, Window
 
 BLOCK = 16
@@ -119,7 +120,10 @@ class Reference:
         w = op.window
         if op.code == Code.AVERAGE:
             return _sum_windows(centred, w, out)
-        taps = w.height * w.width
+        down, across = w.height, w.width
+        if op.code == Code.WINOGRAD:
+            down, across = winograd.TAPS, winograd.TAPS
+        taps = down * across
         groups, blocks = -(-source.channels // GROUP), -(-out.channels // BLOCK)
         if op.code == Code.DEPTHWISE:
             flat = np.frombuffer(
@@ -129,10 +133,13 @@ class Reference:
         else:
             count = blocks * taps * groups * BLOCK * GROUP
             flat = np.frombuffer(self._constants, np.int8, count, op.weights)
-            split = flat.reshape(blocks, w.height, w.width, groups, BLOCK, GROUP)
+            split = flat.reshape(blocks, down, across, groups, BLOCK, GROUP)
             kernel = split.transpose(1, 2, 3, 5, 0, 4).reshape(
-                w.height, w.width, groups * GROUP, blocks * BLOCK
+                down, across, groups * GROUP, blocks * BLOCK
             )[:, :, : source.channels, : out.channels]
+        if op.code == Code.WINOGRAD:
+            size = (out.height, out.width)
+            return winograd.convolved(centred, kernel.astype(np.int64), w, size)
         total = np.zeros((out.height, out.width, out.channels))
         for ky in range(w.height):
             for kx in range(w.width):

@@ -7,6 +7,7 @@ data: a coded tensor has its memory for itself.
 
 import numpy as np
 
+from dqa_keras.export import winograd
 from dqa_keras.export.coding import coded_bytes, row_scratch, storage_class
 from dqa_keras.export.placement import Item, align, best_place
 from dqa_keras.export.plan import (
@@ -136,7 +137,7 @@ def planned(
     ops: list[Op] = []
     stages: list[Stage] = []
     scratches: list[tuple[Op, Item]] = []
-    row = 0  # bytes that a row takes on its way to or from memory
+    row = 0  # bytes that a row takes on its way to or from memory, or some tiles
 
     def add_buffer(buffer: Buffer, first: int, last: int) -> tuple[int, int]:
         buffers.append(buffer)
@@ -174,6 +175,9 @@ def planned(
         for move in cut.moves:
             ops.append(_op(move, rings, stored, constants, first_output))
             reads = [tensors[tensor] for tensor, _ in move.reads]
+            if move.code == Code.WINOGRAD:
+                room = winograd.room(reads[0].shape[2], tensors[move.writes].shape)
+                row = max(row, room)
             if move.operation is not None and any(t.slot != NONE for t in reads):
                 op = ops[-1]
                 addends = sum(link.addend for link in op.links)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dqa_keras.export.placement import align
 from dqa_keras.export.plan import Buffer, Code, Kind, Type, Window
 from dqa_keras.export.program import Operation, Program, Tensor
+from dqa_keras.export.winograd import TILE
 
 _SLACK = 64
 # Operations of one stage at most: more would only cost planning time.
@@ -24,7 +25,9 @@ _CACHE = 256 * 1024
 # Memory that may be spent, over the least possible, on moving fewer bytes.
 _TOLERANCE = 1.02
 
-_WINDOWED = {Code.CONV, Code.DEPTHWISE, Code.AVERAGE, Code.MAXIMUM}
+_WINDOWED = {
+    Code.CONV, Code.WINOGRAD, Code.DEPTHWISE, Code.AVERAGE, Code.MAXIMUM,
+}  # fmt: skip
 
 
 def rows_read(
@@ -187,6 +190,9 @@ class Stages:
                 key = keys[i]
                 if needed[key] <= done[key]:
                     continue
+                if moves[i].code == Code.WINOGRAD:
+                    whole = -(-needed[key] // TILE) * TILE
+                    needed[key] = min(whole, heights[i])
                 for tensor, addend in moves[i].reads:
                     _, end = rows_read(
                         moves[i].code, moves[i].window, addend,
@@ -265,13 +271,16 @@ class Stages:
     def _frame(self, moves: list[Move], rings: dict[int, Ring]) -> None:
         """Gives rings the zeros around them that windows reach."""
         for move in moves:
-            if move.code not in (Code.CONV, Code.DEPTHWISE):
+            if move.code not in (Code.CONV, Code.WINOGRAD, Code.DEPTHWISE):
                 continue
             w, tensor = move.window, move.reads[0][0]
             height, width, _ = self._tensors[tensor].shape
             ring = rings[tensor]
             reach = (w.width - 1) * w.dilation[1]
-            last = (self._width(move.writes) - 1) * w.stride[1] - w.left + reach
+            across = self._width(move.writes)
+            if move.code == Code.WINOGRAD:
+                across = -(-across // TILE) * TILE
+            last = (across - 1) * w.stride[1] - w.left + reach
             ring.left = max(ring.left, w.left)
             ring.right = max(ring.right, last - width + 1)
             down = (w.height - 1) * w.dilation[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dqa_keras.export import winograd
 from dqa_keras.export.native_runtime import NativeRuntime, machine_isas
 from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
 from dqa_keras.export.program import (
@@ -75,10 +76,12 @@ class Builder:
         # A slot's codes are scaled down to values of about 1 when they are used.
         return 1.0 if tensor.slot != NONE else tensor.peak / 2
 
-    def conv(self, source, tensor, window, depthwise=False):
+    def conv(self, source, tensor, window, depthwise=False, tiles=False):
         inputs = self.tensor(source).shape[2]
         outputs = tensor.shape[2]
         shape = (window.height, window.width, inputs)
+        if tiles:
+            shape = (winograd.TAPS, winograd.TAPS, inputs)
         shape = shape if depthwise else (outputs, *shape)
         weights = self.random.integers(-127, 128, shape).astype(np.int8)
         terms = window.height * window.width * (1 if depthwise else inputs)
@@ -86,6 +89,8 @@ class Builder:
         arrays = self.arrays(tensor, gain)
         arrays["weights"] = (depthwise_layout if depthwise else conv_layout)(weights)
         code = Code.DEPTHWISE if depthwise else Code.CONV
+        if tiles:
+            code = Code.WINOGRAD
         return self.add(tensor, code, [source], window=window, arrays=arrays)
 
     def average(self, source, tensor, window):

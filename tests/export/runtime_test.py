@@ -217,8 +217,13 @@ def programs(draw):
         shape = tensor.shape
         kind = draw(st.sampled_from(_KINDS))
         if kind == "conv":
-            w = window(shape)
-            there.append(build.conv(source, codes(slid(shape, w, draw(channels))), w))
+            w, tiles = window(shape), False
+            if min(shape[:2]) > 1 and tensor.type == Type.CODES and tensor.peak <= 63:
+                tiles = draw(st.booleans())
+            if tiles:
+                w = Window(3, 3, top=draw(st.integers(1, 2)), left=1)
+            out = codes(slid(shape, w, draw(channels)))
+            there.append(build.conv(source, out, w, tiles=tiles))
         elif kind == "depthwise":
             w = window(shape)
             out = codes(slid(shape, w, shape[2]))
@@ -326,10 +331,10 @@ def test_a_wrong_plan_with_a_right_checksum_does_no_harm(small):
 
 def test_a_newer_plan_says_so(small):
     _, data, constants = small
-    newer = resealed(data[:4] + struct.pack("<H", 3) + data[6:])
-    with pytest.raises(RuntimeFailure, match=r"reads plans of version 2.*version 3"):
+    newer = resealed(data[:4] + struct.pack("<H", 4) + data[6:])
+    with pytest.raises(RuntimeFailure, match=r"reads plans of version 3.*version 4"):
         NativeRuntime(newer, constants)
-    with pytest.raises(PlanError, match=r"version must be 2. Received: 3"):
+    with pytest.raises(PlanError, match=r"version must be 3. Received: 4"):
         plans.decode(newer)
 
 

@@ -2,6 +2,7 @@
 #include "input_rows.h"
 #include "kernels.h"
 #include "tiles.h"
+#include "winograd_rows.h"
 
 #if defined(__x86_64__)
 
@@ -377,6 +378,19 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
   run_tiles(row, kFast, 6, finish, epilogue);
 }
 
+void sums(const ConvRow& row, int32_t* out) {
+  static constexpr TileKernel<ConvRow> kTiles[] = {
+      conv_exact<1, false>, conv_exact<2, false>, conv_exact<3, false>};
+  sum_tiles(row, kTiles, 3, out);
+}
+
+TARGET_AVX2 void spread(const TileInputs& tiles) { spread_tiles(tiles); }
+
+TARGET_AVX2 void gather(const int32_t* sums, size_t position, size_t tiles,
+                        int32_t (*out)[kTile][kBlock]) {
+  gather_tiles(sums, position, tiles, out);
+}
+
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   // Nothing is read behind the last channel: another thread may be writing there.
   if (row.wide || epilogue->channels != kBlock) {
@@ -399,9 +413,9 @@ TARGET_AVX2 void read(const InputRow& row, float inverse_scale, float limit,
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
-  static constexpr RuntimeKernels kKernels = {DQA_AVX2, 1,       conv,  depthwise,
-                                              nullptr,  finish,  widen, narrow,
-                                              blend,    measure, read};
+  static constexpr RuntimeKernels kKernels = {
+      DQA_AVX2, 1,      conv,  sums,   spread, gather,  128, depthwise,
+      nullptr,  finish, widen, narrow, blend,  measure, read};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

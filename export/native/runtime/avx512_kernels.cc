@@ -3,6 +3,7 @@
 #include "avx512.h"
 #include "kernels.h"
 #include "tiles.h"
+#include "winograd_rows.h"
 
 #if defined(__x86_64__)
 
@@ -183,8 +184,7 @@ INLINE_AVX512 void finish_tile(const Epilogue& e,
 }
 
 template <unsigned kPixels, unsigned kCount>
-TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
-  __m512i sums[kPixels][kCount];
+INLINE_AVX512 void multiply_tile(const ConvRow& row, __m512i (&sums)[kPixels][kCount]) {
   UNROLL
   for (unsigned b = 0; b < kCount; ++b) {
     UNROLL
@@ -213,7 +213,21 @@ TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
       }
     }
   }
+}
+
+template <unsigned kPixels, unsigned kCount>
+TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
+  __m512i sums[kPixels][kCount];
+  multiply_tile(row, sums);
   finish_tile<kPixels, kCount>(e, sums);
+}
+
+template <unsigned kPixels>
+TARGET_AVX512 void sums_tile(const ConvRow& row, int32_t (*out)[kBlock]) {
+  __m512i sums[kPixels][1];
+  multiply_tile(row, sums);
+  UNROLL
+  for (unsigned p = 0; p < kPixels; ++p) _mm512_storeu_si512(out[p], sums[p][0]);
 }
 
 // The first two of four neighbouring weights, or the last two, as 16 bits.
@@ -288,8 +302,29 @@ void conv(const ConvRow& row, Epilogue* e) {
   }
 }
 
+void sums(const ConvRow& row, int32_t* out) {
+  static constexpr TileKernel<ConvRow> kSums[] = {
+      sums_tile<1>, sums_tile<2>, sums_tile<3>, sums_tile<4>,
+      sums_tile<5>, sums_tile<6>, sums_tile<7>, sums_tile<8>};
+  sum_tiles(row, kSums, 8, out);
+}
+
+TARGET_AVX512 void spread(const TileInputs& tiles) { spread_tiles(tiles); }
+
+TARGET_AVX512 void gather(const int32_t* sums, size_t position, size_t tiles,
+                          int32_t (*out)[kTile][kBlock]) {
+  gather_tiles(sums, position, tiles, out);
+}
+
 TARGET_AVX512 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
                           unsigned pixels) {
+  if (pixels == kTile && e.multiplier != nullptr && !e.averages) {
+    __m512i all[kTile][1];
+    UNROLL
+    for (unsigned p = 0; p < kTile; ++p) all[p][0] = load(sums[p]);
+    finish_tile<kTile, 1>(e, all);
+    return;
+  }
   for (unsigned p = 0; p < pixels; ++p) finish_block(e, load(sums[p]), p, 0);
 }
 
@@ -309,6 +344,9 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.isa = DQA_AVX512_VNNI;
     kernels.conv_blocks = 2;
     kernels.conv = conv;
+    kernels.sums = sums;
+    kernels.spread = spread;
+    kernels.gather = gather;
     kernels.depthwise_woven = avx512_depthwise;
     kernels.finish = finish;
     return &kernels;

@@ -49,14 +49,16 @@ TARGET_AVX_VNNI void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
   }
 }
 
+constexpr TileKernel<ConvRow> kTiles[] = {conv_tile<1>, conv_tile<2>, conv_tile<3>,
+                                          conv_tile<4>, conv_tile<5>, conv_tile<6>};
+
 void conv(const ConvRow& row, Epilogue* epilogue) {
-  static constexpr TileKernel<ConvRow> kTiles[] = {conv_tile<1>, conv_tile<2>,
-                                                   conv_tile<3>, conv_tile<4>,
-                                                   conv_tile<5>, conv_tile<6>};
   const RuntimeKernels& avx2 = *avx2_runtime_kernels();
   if (row.wide) return avx2.conv(row, epilogue);
   run_tiles(row, kTiles, 6, avx2.finish, epilogue);
 }
+
+void sums(const ConvRow& row, int32_t* out) { sum_tiles(row, kTiles, 6, out); }
 
 // Bit 4 of EAX of CPUID's leaf 7.1; the compiler's own check does not know it yet.
 bool is_there() {
@@ -73,6 +75,7 @@ const RuntimeKernels* avx_vnni_runtime_kernels() {
     static RuntimeKernels kernels = *avx2;
     kernels.isa = DQA_AVX_VNNI;
     kernels.conv = conv;
+    kernels.sums = sums;
     return &kernels;
   }();
   return found;

@@ -19,7 +19,7 @@ const Link& link(const Plan& plan, const Op& op, size_t k) {
 }
 
 bool links(const Plan& plan, const Op& op) {
-  if (op.code > Code::kDepthToSpace || op.link_count < 1 ||
+  if (op.code > Code::kWinograd || op.link_count < 1 ||
       op.output >= plan.buffers.size() ||
       size_t{op.first_link} + op.link_count > plan.links.size()) {
     return false;

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "winograd.h"
 
 namespace dqa {
 namespace {
@@ -101,6 +102,28 @@ const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   return nullptr;
 }
 
+// A convolution in tiles: they reach a row and a column further than what they are for.
+const char* broken_tiles(const Plan& plan, const Op& op, const Buffer& in,
+                         const Buffer& out) {
+  if (!is_ring(in) || !is_ring(out) || link(plan, op, 0).addend ||
+      in.type != Type::kCodes || op.scratch != kNone || in.peak > kTilePeak ||
+      in.zero > in.peak || in.channels > kTileChannels) {
+    return "tiles are of codes up to 63, in rings";
+  }
+  if (op.taps_y != 3 || op.taps_x != 3 || op.stride_y != 1 || op.stride_x != 1 ||
+      op.dilation_y != 1 || op.dilation_x != 1) {
+    return "tiles are of 3x3 taps without strides or gaps";
+  }
+  Buffer whole = out;
+  whole.width = tiles_of(out.width) * kTileSide;
+  if (const char* rule = broken_window(op, in, whole, true)) return rule;
+  const uint64_t groups = (in.channels + kGroup - 1) / kGroup;
+  const uint64_t blocks = (out.channels + kBlock - 1) / kBlock;
+  const uint64_t bytes = kPositions * blocks * groups * kBlock * kGroup;
+  return is_constant(plan, op.weights, bytes) ? nullptr
+                                              : "its weights are of the wrong size";
+}
+
 }  // namespace
 
 const char* broken_rule(const Plan& plan, const Op& op) {
@@ -108,7 +131,8 @@ const char* broken_rule(const Plan& plan, const Op& op) {
   const Buffer& out = plan.buffers[op.output];
   const bool ring_to_ring = is_ring(in) && is_ring(out);
   const bool sums = op.code == Code::kConv || op.code == Code::kDepthwise ||
-                    op.code == Code::kCombine || op.code == Code::kAverage;
+                    op.code == Code::kCombine || op.code == Code::kAverage ||
+                    op.code == Code::kWinograd;
   if (!sums && op.scratch != kNone) return "only sums have scratch";
   switch (op.code) {
     case Code::kRead:
@@ -149,6 +173,9 @@ const char* broken_rule(const Plan& plan, const Op& op) {
         return "its weights are of the wrong size";
       return broken_epilogue(plan, op, 1);
     }
+    case Code::kWinograd:
+      if (const char* rule = broken_tiles(plan, op, in, out)) return rule;
+      return broken_epilogue(plan, op, 1);
     case Code::kCombine: return broken_epilogue(plan, op, 0);
     case Code::kAverage:
       if (!is_ring(in) || link(plan, op, 0).addend || in.channels != out.channels) {

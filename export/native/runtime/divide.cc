@@ -11,6 +11,7 @@ double row_cost(const Plan& plan, const Op& op) {
   const double taps = static_cast<double>(op.taps_y) * op.taps_x;
   switch (op.code) {
     case Code::kConv: return values * (taps * in.channels / 64 + 0.5);
+    case Code::kWinograd: return values * (4.0 * in.channels / 64 + 1.5) + in.channels;
     case Code::kDepthwise:
     case Code::kAverage: return values * (taps / 16 + 0.5);
     default: return values * 0.3;

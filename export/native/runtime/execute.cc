@@ -51,6 +51,7 @@ DqaStatus compute(Run& run, size_t index, Rows todo) {
       conv(run, index, run.piece(todo, blocks, run.kernels.conv_blocks));
       return DQA_OK;
     case Code::kDepthwise: depthwise(run, index, todo); return DQA_OK;
+    case Code::kWinograd: winograd(run, index, todo); return DQA_OK;
     case Code::kCombine: combine(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
     case Code::kAverage: average(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
     default: break;

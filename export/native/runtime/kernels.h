@@ -80,6 +80,24 @@ struct ConvRow {
 };
 using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
 
+// The sums of one block alone, 16 for each pixel.
+using SumsKernel = void (*)(const ConvRow& row, int32_t* sums);
+
+// Neighbouring tiles of 2x2 outputs and the 4x4 inputs of each.
+struct TileInputs {
+  const uint8_t* rows[4];  // the first input of each row
+  size_t pixel_bytes;
+  size_t tiles;
+  uint8_t* out;
+  size_t position_bytes;  // from a position of the tiles to the next
+  uint8_t shift, middle;  // added to each position, and to that of four codes' sum
+};
+using SpreadKernel = void (*)(const TileInputs& tiles);
+
+// The outputs of up to `kTile / 2` tiles from their sums, two rows of them.
+using GatherKernel = void (*)(const int32_t* sums, size_t position, size_t tiles,
+                              int32_t (*out)[kTile][kBlock]);
+
 // Arrays of 32 channels in the order in which dot products of four taps leave their
 // sums: channel 8 j + 4 i + k is at [i][j][k].
 struct WovenArrays {
@@ -145,6 +163,10 @@ struct RuntimeKernels {
   DqaIsa isa;
   unsigned conv_blocks;  // that `conv` takes at most
   ConvKernel conv;
+  SumsKernel sums;
+  SpreadKernel spread;
+  GatherKernel gather;
+  uint8_t tile_shift;  // what `sums` takes for 0: bytes are signed, or are not
   DepthwiseKernel depthwise;  // 16 channels
   // All channels of codes, to codes without addends; NULL: 16 at a time are as fast.
   DepthwiseKernel depthwise_woven;

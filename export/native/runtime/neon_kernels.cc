@@ -2,6 +2,7 @@
 // where not.
 #include "kernels.h"
 #include "tiles.h"
+#include "winograd_rows.h"
 
 #if defined(__aarch64__)
 
@@ -221,15 +222,24 @@ bool conv_by_words(const ConvRow& row, Epilogue* epilogue) {
   return true;
 }
 
+constexpr TileKernel<ConvRow> kDotTiles[] = {conv_dot<1>, conv_dot<2>, conv_dot<3>,
+                                             conv_dot<4>, conv_dot<5>, conv_dot<6>};
+constexpr TileKernel<ConvRow> kLongTiles[] = {conv_long<1>, conv_long<2>};
+
 void conv_with_dot(const ConvRow& row, Epilogue* epilogue) {
-  static constexpr TileKernel<ConvRow> kTiles[] = {
-      conv_dot<1>, conv_dot<2>, conv_dot<3>, conv_dot<4>, conv_dot<5>, conv_dot<6>};
-  if (!conv_by_words(row, epilogue)) run_tiles(row, kTiles, 6, finish, epilogue);
+  if (!conv_by_words(row, epilogue)) run_tiles(row, kDotTiles, 6, finish, epilogue);
 }
 
 void conv_without_dot(const ConvRow& row, Epilogue* epilogue) {
-  static constexpr TileKernel<ConvRow> kTiles[] = {conv_long<1>, conv_long<2>};
-  if (!conv_by_words(row, epilogue)) run_tiles(row, kTiles, 2, finish, epilogue);
+  if (!conv_by_words(row, epilogue)) run_tiles(row, kLongTiles, 2, finish, epilogue);
+}
+
+void sums_with_dot(const ConvRow& row, int32_t* out) {
+  sum_tiles(row, kDotTiles, 6, out);
+}
+
+void sums_without_dot(const ConvRow& row, int32_t* out) {
+  sum_tiles(row, kLongTiles, 2, out);
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
@@ -251,10 +261,12 @@ bool has_dot() {
 #endif
 }
 
-RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv) {
+RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
   RuntimeKernels kernels = scalar_runtime_kernels();
   kernels.isa = isa;
   kernels.conv = conv;
+  kernels.sums = sums;
+  kernels.tile_shift = 0;  // both multiply signed bytes
   kernels.depthwise = depthwise;
   kernels.finish = finish;
   return kernels;
@@ -263,12 +275,12 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv) {
 }  // namespace
 
 const RuntimeKernels* neon_runtime_kernels() {
-  static const RuntimeKernels kKernels = kernels_of(DQA_NEON, conv_without_dot);
+  static const RuntimeKernels kKernels = kernels_of(DQA_NEON, conv_without_dot, sums_without_dot);
   return &kKernels;
 }
 
 const RuntimeKernels* neon_dot_runtime_kernels() {
-  static const RuntimeKernels kKernels = kernels_of(DQA_NEON_DOT, conv_with_dot);
+  static const RuntimeKernels kKernels = kernels_of(DQA_NEON_DOT, conv_with_dot, sums_with_dot);
   return has_dot() ? &kKernels : nullptr;
 }
 

@@ -17,6 +17,7 @@ void scale_arrays(const Run& run, const Op& op);
 // A piece of the output, or this thread's piece of some rows.
 void conv(const Run& run, size_t index, Piece piece);
 void depthwise(const Run& run, size_t index, Rows todo);
+void winograd(const Run& run, size_t index, Rows todo);
 void combine(const Run& run, const Op& op, Piece piece);
 void average(const Run& run, const Op& op, Piece piece);
 

@@ -31,9 +31,10 @@ enum class Code : uint8_t {
   kNearest,
   kBilinear,
   kJoin,
-  kDepthToSpace
+  kDepthToSpace,
+  kWinograd
 };
-constexpr uint8_t kCodes = 12;
+constexpr uint8_t kCodes = 13;
 
 struct Buffer {
   Kind kind;

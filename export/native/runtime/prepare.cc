@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "winograd.h"
+
 namespace dqa {
 namespace {
 
@@ -88,6 +90,29 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
     }
     made.stretches.push_back(codes ? stretches(weights, count, in.peak)
                                    : std::vector<uint32_t>());
+  }
+  return made;
+}
+
+// Of each position of a tile: what its inputs are shifted by, taken off.
+Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const size_t blocks = blocks_of(plan.buffers[op.output]);
+  const auto* weights =
+      reinterpret_cast<const int8_t*>(plan.constants + op.weights);
+  constexpr size_t kMiddle = 5;  // where four codes are added
+  Prepared made;
+  made.start.resize(kPositions * blocks * kBlock);
+  for (size_t b = 0; b < blocks; ++b) {
+    for (size_t p = 0; p < kPositions; ++p) {
+      int32_t by = shift;
+      if (p == kMiddle) by += 4 * int32_t{in.zero} - 2 * int32_t{kTilePeak};
+      int32_t* const start = made.start.data() + (p * blocks + b) * kBlock;
+      for (size_t i = 0; i < groups * kBlock * kGroup; ++i) {
+        start[i / kGroup % kBlock] -= by * *weights++;
+      }
+    }
   }
   return made;
 }
@@ -185,11 +210,12 @@ Prepared prepare_read(const Plan& plan, const Op& op) {
 
 }  // namespace
 
-Prepared prepare(const Plan& plan, const Op& op, bool weaves) {
+Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
   switch (op.code) {
     case Code::kRead: return prepare_read(plan, op);
     case Code::kConv: return prepare_conv(plan, op);
-    case Code::kDepthwise: return prepare_depthwise(plan, op, weaves);
+    case Code::kDepthwise: return prepare_depthwise(plan, op, kernels.depthwise_woven != nullptr);
+    case Code::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
     default: return {};
   }
 }

@@ -11,7 +11,8 @@
 namespace dqa {
 
 struct Prepared {
-  std::vector<int32_t> start;  // by channel: what `zero` adds to the sums, taken off
+  std::vector<int32_t> start;  // by channel, of WINOGRAD for each position:
+                               // what codes are above 0 by adds to sums, taken off
   // How many groups fit 16-bit sums, stretch by stretch, for each block of 16 channels;
   // empty: not even one does.
   std::vector<std::vector<uint32_t>> stretches;
@@ -24,8 +25,8 @@ struct Prepared {
   std::vector<float> factors, summands;
 };
 
-// `weaves`: whether there are such kernels.
-Prepared prepare(const Plan& plan, const Op& op, bool weaves);
+// For the kernels that will run it.
+Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels);
 
 }  // namespace dqa
 

@@ -1,5 +1,6 @@
 #include "read_plan.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "../src/crc32.h"
@@ -7,11 +8,12 @@
 #include "check.h"
 #include "coded.h"
 #include "dqa/residual_table.h"
+#include "winograd.h"
 
 namespace dqa {
 namespace {
 
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 // Takes numbers off the bytes of a plan, whose length was checked.
 class Reader {
@@ -190,8 +192,8 @@ DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords
   return DQA_OK;
 }
 
-// Bytes that the longest row of codes takes on its way to or from a store. Buffers that
-// are refused later do not count.
+// Bytes that the longest row of codes takes on its way to or from a store, or the tiles
+// of a convolution. Buffers that are refused later do not count.
 size_t longest_row(const Plan& plan) {
   size_t longest = 0;
   for (const Buffer& b : plan.buffers) {
@@ -202,6 +204,14 @@ size_t longest_row(const Plan& plan) {
     const size_t bytes = plan.is_coded(b) ? RowRoom(plan.tables[b.table], b).end
                                           : size_t{b.width} * b.channels;
     if (bytes > longest) longest = bytes;
+  }
+  for (const Op& op : plan.ops) {
+    if (op.code != Code::kWinograd || op.first_link >= plan.links.size()) continue;
+    const uint16_t in = plan.links[op.first_link].buffer;
+    if (in >= plan.buffers.size() || op.output >= plan.buffers.size()) continue;
+    const Buffer &from = plan.buffers[in], &to = plan.buffers[op.output];
+    if (from.channels < 1 || from.channels > kTileChannels) continue;
+    longest = std::max(longest, TileRoom(from, to).end);
   }
   return longest;
 }

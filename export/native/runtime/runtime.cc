@@ -67,9 +67,8 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
       return dqa::fail(error, DQA_BAD_ARGUMENT,
                        "this machine, or this build, lacks instruction set %d", isa);
     }
-    const bool weaves = program.kernels->depthwise_woven != nullptr;
     for (const dqa::Op& op : program.plan.ops) {
-      program.prepared.push_back(dqa::prepare(program.plan, op, weaves));
+      program.prepared.push_back(dqa::prepare(program.plan, op, *program.kernels));
     }
     program.division = dqa::divide(program.plan, made->crew.threads());
     if (program.division.arena > kMaxArena && made->crew.threads() > 1) {

@@ -4,6 +4,7 @@
 #include "input_rows.h"
 #include "kernels.h"
 #include "tiles.h"
+#include "winograd_rows.h"
 
 namespace dqa {
 namespace {
@@ -143,6 +144,18 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
   run_tiles(row, &kernel, 1, finish, epilogue);
 }
 
+void sums(const ConvRow& row, int32_t* out) {
+  const TileKernel<ConvRow> kernel = conv_pixel<false>;
+  sum_tiles(row, &kernel, 1, out);
+}
+
+void spread(const TileInputs& tiles) { spread_tiles(tiles); }
+
+void gather(const int32_t* sums, size_t position, size_t tiles,
+            int32_t (*out)[kTile][kBlock]) {
+  gather_tiles(sums, position, tiles, out);
+}
+
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   for (size_t p = 0; p < row.pixels; ++p) {
     int32_t sums[1][kBlock];
@@ -163,9 +176,9 @@ void read(const InputRow& row, float inverse_scale, float limit, int16_t* codes)
 }  // namespace
 
 const RuntimeKernels& scalar_runtime_kernels() {
-  static constexpr RuntimeKernels kKernels = {DQA_SCALAR, 1,       conv,  depthwise,
-                                              nullptr,    finish,  widen, narrow,
-                                              blend,      measure, read};
+  static constexpr RuntimeKernels kKernels = {
+      DQA_SCALAR, 1,       conv,   sums,  spread, gather, 128,    depthwise,
+      nullptr,    finish,  widen,  narrow, blend,  measure, read};
   return kKernels;
 }
 

@@ -34,6 +34,19 @@ void run_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
   }
 }
 
+// The same without an end, for sums alone.
+template <class Row>
+void sum_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
+               int32_t* sums) {
+  for (size_t left = row.pixels; left > 0;) {
+    const unsigned pixels = next_tile(left, most);
+    kernels[pixels - 1](row, reinterpret_cast<int32_t(*)[kBlock]>(sums));
+    sums += pixels * kBlock;
+    row.advance(pixels);
+    left -= pixels;
+  }
+}
+
 }  // namespace dqa
 
 #endif  // DQA_RUNTIME_TILES_H_

@@ -4,7 +4,8 @@ namespace dqa {
 
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
-  const bool windowed = op.code == Code::kConv || op.code == Code::kDepthwise ||
+  const bool windowed = op.code == Code::kConv || op.code == Code::kWinograd ||
+                        op.code == Code::kDepthwise ||
                         op.code == Code::kAverage || op.code == Code::kMaximum;
   const int64_t height = in.height;
   int64_t first = output.first, end = output.end;
@@ -41,8 +42,11 @@ void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress*
   }
   for (size_t i = stage.count; i-- > 0;) {
     const Op& op = plan.ops[stage.first + i];
-    const Rows output{at->done[op.output], at->needed[op.output]};
-    if (output.end <= output.first) continue;
+    const Rows needed{at->done[op.output], at->needed[op.output]};
+    if (needed.end <= needed.first) continue;
+    const Rows output = rows_computed(plan, op, needed);
+    at->done[op.output] = output.first;
+    at->needed[op.output] = output.end;
     for (size_t k = 0; k < op.link_count; ++k) {
       const Link& link = plan.links[op.first_link + k];
       const Rows read = rows_read(plan, op, link, output);

@@ -12,6 +12,14 @@ namespace dqa {
 // The rows of a link that rows first..end (not empty) of the op's output are made of.
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output);
 
+// The rows that an op computes at once if it must compute some of its output's: tiles
+// are two rows high.
+inline Rows rows_computed(const Plan& plan, const Op& op, Rows output) {
+  if (op.code != Code::kWinograd) return output;
+  const uint32_t height = plan.buffers[op.output].height;
+  return {output.first / 2 * 2, std::min((output.end + 1) / 2 * 2, height)};
+}
+
 // Strips first..end of a stage.
 struct Strips {
   uint32_t first, end;
@@ -50,8 +58,10 @@ DqaStatus walk(const Plan& plan, const Stage& stage, Strips strips, Progress* at
     }
     for (size_t i = stage.count; i-- > 0;) {
       const Op& op = plan.ops[stage.first + i];
-      const Rows output{at->done[op.output], at->needed[op.output]};
-      if (output.end <= output.first) continue;
+      const Rows needed_rows{at->done[op.output], at->needed[op.output]};
+      if (needed_rows.end <= needed_rows.first) continue;
+      const Rows output = rows_computed(plan, op, needed_rows);
+      at->needed[op.output] = output.end;
       for (size_t k = 0; k < op.link_count; ++k) {
         const Link& link = plan.links[op.first_link + k];
         uint32_t& needed = at->needed[link.buffer];
