@@ -23,6 +23,8 @@ import _networks
 
 _KINDS = ("float", "int8", "packed", "coded")
 _GROUPS = {
+    # With their transforms and their requantizing.
+    "tiles": ("WINOGRAD",),
     "unpack": ("LOAD",),
     "pack": ("STORE",),
     "sums and averages": ("COMBINE", "AVERAGE"),

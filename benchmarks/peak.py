@@ -4,8 +4,10 @@
 
 The peak is that of the instruction itself, sums in registers and nothing loaded. The
 convolutions are those of the 512x512 U-Net with 64 channels or more on both sides, each
-alone in a plan of its own, on one thread; requantizing is part of them. Both are the
-best of alternating rounds, because other programs can only slow them down.
+alone in a plan of its own, on one thread; requantizing is part of them. Each is
+computed directly and in tiles (Winograd), whose rate counts the products of the direct
+way. All are the best of alternating rounds, because other programs can only slow them
+down.
 """
 
 import argparse
@@ -26,7 +28,7 @@ def peaks(program: Path) -> dict[str, float]:
     }
 
 
-def plan_of(side: int, inputs: int, outputs: int):
+def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
     """A 3x3 convolution of 6-bit codes as a plan, with its constants."""
     import numpy as np
 
@@ -47,6 +49,9 @@ def plan_of(side: int, inputs: int, outputs: int):
         drawn = np.rint(random.normal(size=shape) * 32).clip(-127, 127)
         return conv_layout(drawn.astype(np.int8))
 
+    # Tiles have weights of 4x4 positions.
+    code, taps = (Code.WINOGRAD, 4) if tiles else (Code.CONV, 3)
+
     def codes(channels: int) -> Tensor:
         return Tensor((side, side, channels), Type.CODES, np.ones(channels), 0, 63)
 
@@ -63,9 +68,9 @@ def plan_of(side: int, inputs: int, outputs: int):
             arrays={"weights": weights(inputs, 1, 1, 1), **arrays(inputs, 0.3)},
         ),
         Operation(
-            Code.CONV, [1], 2, window=Window(3, 3, top=1, left=1),
+            code, [1], 2, window=Window(3, 3, top=1, left=1),
             arrays={
-                "weights": weights(outputs, 3, 3, inputs),
+                "weights": weights(outputs, taps, taps, inputs),
                 **arrays(outputs, 0.01 / inputs**0.5),
             },
         ),
@@ -99,9 +104,11 @@ def main() -> None:
         subprocess.run(["g++", "-O3", "-std=c++17", source, "-o", program], check=True)
         runs = {}
         for layer in LAYERS:
-            plan, constants = plan_of(*layer)
-            for isa in set(machine_isas()) & {"avx2", "avx512-vnni"}:
-                runs[isa, layer] = NativeRuntime(plan.encode(), constants, isa)
+            for tiles in (False, True):
+                plan, constants = plan_of(*layer, tiles)
+                for isa in set(machine_isas()) & {"avx2", "avx512-vnni"}:
+                    run = NativeRuntime(plan.encode(), constants, isa)
+                    runs[isa, layer, tiles] = run
         best: dict = {}
         peak: dict[str, float] = {}
         for _ in range(options.rounds):
@@ -111,21 +118,23 @@ def main() -> None:
                 image = np.zeros(key[1][0] ** 2, np.float32)
                 seconds = run.profile()
                 run([image])
-                # A profile requantizes twice.
+                # A profile requantizes twice, but for tiles.
                 spent = seconds[Code.CONV] - seconds[-1]
+                if key[2]:
+                    spent = seconds[Code.WINOGRAD]
                 best[key] = min(best.get(key, spent), spent)
     rows = []
-    for (isa, (side, inputs, outputs)), seconds in sorted(best.items()):
+    for (isa, (side, inputs, outputs), tiles), seconds in sorted(best.items()):
         products = side * side * 9 * inputs * outputs
         rate = products / seconds / 1e9
         rows.append(
             {
-                "isa": isa, "side": side, "inputs": inputs, "outputs": outputs,
+                "isa": isa, "tiles": tiles, "side": side, "inputs": inputs, "outputs": outputs,
                 "gmacs": rate, "peak": peak[isa], "share": rate / peak[isa],
             }
         )  # fmt: skip
         print(
-            f"{isa:12} {side}x{side}, 3x3, {inputs} -> {outputs}: {rate:.1f} GMAC/s, "
+            f"{isa:12} {'tiles' if tiles else 'direct':6} {side}x{side}, 3x3, {inputs} -> {outputs}: {rate:.1f} GMAC/s, "
             f"{100 * rate / peak[isa]:.0f} % of {peak[isa]:.1f}"
         )
     if options.json:

@@ -38,6 +38,13 @@ def programs() -> Iterator[Any]:
     build.output(build.conv(pooled, build.codes((4, 4, 3)), Window()))
     yield build.program
 
+    build = Builder((5, 6, 3))
+    first = build.conv(build.input, build.codes((5, 6, 18)), Window())
+    for channels in (5, 20):
+        first = build.conv(first, build.codes((5, 6, channels)), window, tiles=True)
+    build.output(first)
+    yield build.program
+
     build = Builder((4, 4, 5))
     first = build.conv(build.input, build.codes((4, 4, 5)), Window())
     twice = Window(stride=(2, 2))

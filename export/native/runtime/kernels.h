@@ -166,7 +166,7 @@ struct RuntimeKernels {
   SumsKernel sums;
   SpreadKernel spread;
   GatherKernel gather;
-  uint8_t tile_shift;  // what `sums` takes for 0: bytes are signed, or are not
+  uint8_t tile_shift;         // what `sums` takes for 0: bytes are signed, or are not
   DepthwiseKernel depthwise;  // 16 channels
   // All channels of codes, to codes without addends; NULL: 16 at a time are as fast.
   DepthwiseKernel depthwise_woven;

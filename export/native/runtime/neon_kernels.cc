@@ -275,12 +275,14 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
 }  // namespace
 
 const RuntimeKernels* neon_runtime_kernels() {
-  static const RuntimeKernels kKernels = kernels_of(DQA_NEON, conv_without_dot, sums_without_dot);
+  static const RuntimeKernels kKernels =
+      kernels_of(DQA_NEON, conv_without_dot, sums_without_dot);
   return &kKernels;
 }
 
 const RuntimeKernels* neon_dot_runtime_kernels() {
-  static const RuntimeKernels kKernels = kernels_of(DQA_NEON_DOT, conv_with_dot, sums_with_dot);
+  static const RuntimeKernels kKernels =
+      kernels_of(DQA_NEON_DOT, conv_with_dot, sums_with_dot);
   return has_dot() ? &kKernels : nullptr;
 }
 

@@ -99,8 +99,7 @@ Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
   const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
   const size_t groups = (in.channels + kGroup - 1) / kGroup;
   const size_t blocks = blocks_of(plan.buffers[op.output]);
-  const auto* weights =
-      reinterpret_cast<const int8_t*>(plan.constants + op.weights);
+  const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   constexpr size_t kMiddle = 5;  // where four codes are added
   Prepared made;
   made.start.resize(kPositions * blocks * kBlock);
@@ -214,7 +213,8 @@ Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) 
   switch (op.code) {
     case Code::kRead: return prepare_read(plan, op);
     case Code::kConv: return prepare_conv(plan, op);
-    case Code::kDepthwise: return prepare_depthwise(plan, op, kernels.depthwise_woven != nullptr);
+    case Code::kDepthwise:
+      return prepare_depthwise(plan, op, kernels.depthwise_woven != nullptr);
     case Code::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
     default: return {};
   }

@@ -5,8 +5,8 @@ namespace dqa {
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
   const bool windowed = op.code == Code::kConv || op.code == Code::kWinograd ||
-                        op.code == Code::kDepthwise ||
-                        op.code == Code::kAverage || op.code == Code::kMaximum;
+                        op.code == Code::kDepthwise || op.code == Code::kAverage ||
+                        op.code == Code::kMaximum;
   const int64_t height = in.height;
   int64_t first = output.first, end = output.end;
   if (link.addend == 0 && windowed) {

@@ -57,12 +57,13 @@ class Tiles {
     TileInputs t;
     const uint32_t y = segment.row * kTileSide;
     const size_t pixel = in_.pixel_bytes();
+    const size_t before = static_cast<size_t>(op_.left) * pixel;
     for (unsigned i = 0; i < 4; ++i) {
       // The last row of a tile is for its second row of outputs.
       const bool is_seen = i < 3 || y + 1 < out_.height;
       const int64_t from = int64_t{y} - op_.top + (is_seen ? i : 2);
-      t.rows[i] = run_.row_or_zeros(in_, from) - op_.left * pixel +
-                  segment.first * kTileSide * pixel;
+      t.rows[i] =
+          run_.row_or_zeros(in_, from) - before + segment.first * kTileSide * pixel;
     }
     t.pixel_bytes = pixel;
     t.tiles = segment.end - segment.first;

@@ -8,7 +8,7 @@
 
 namespace dqa {
 
-constexpr unsigned kTileSide = 2;   // outputs, down and sideways
+constexpr unsigned kTileSide = 2;    // outputs, down and sideways
 constexpr unsigned kPositions = 16;  // products that a tile takes
 // Sums of four larger codes would not fit bytes, nor those of more channels 32 bits.
 constexpr uint32_t kTilePeak = 63, kTileChannels = 13421;

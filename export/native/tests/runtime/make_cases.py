@@ -60,6 +60,27 @@ def narrow() -> Builder:
     return build
 
 
+def tiled() -> Builder:
+    """Convolutions in tiles: one behind the other, of every remainder, around sums."""
+    build = Builder((21, 19, 3))
+    x = build.conv(build.input, build.codes((21, 19, 20)), SAME)
+    for channels in (36, 100, 70):
+        y = build.conv(x, build.codes((21, 19, channels)), SAME, tiles=True)
+        y = build.conv(y, build.codes((21, 19, 20)), SAME, tiles=True)
+        x = build.combine([x, y], build.codes((21, 19, 20)))
+    build.output(build.conv(x, build.codes((19, 17, 5)), Window(3, 3), tiles=True))
+    return build
+
+
+def tiled_narrow() -> Builder:
+    """Few tiles of many channels, signed: threads share the work of each op."""
+    build = Builder((4, 5, 8))
+    x = build.conv(build.input, build.codes((4, 5, 300), signed=True), Window())
+    x = build.conv(x, build.codes((4, 5, 330), signed=True), SAME, tiles=True)
+    build.output(x)
+    return build
+
+
 def coded(share: float) -> tuple[Program, bytes, tuple[Plan, bytes]]:
     """A coded skip whose rows need `1 / share` of the room that they have."""
     program = skipping((21, 19, 20))
@@ -78,6 +99,8 @@ def main(folder: Path) -> None:
         "signed": residual(5, 2, True, 16).program,
         "eight": residual(8, 0, False, 33).program,
         "narrow": narrow().program,
+        "tiled": tiled().program,
+        "tiled_narrow": tiled_narrow().program,
     }
     planned = {
         name: (program, b"", schedule(program)) for name, program in programs.items()
