@@ -17,8 +17,8 @@ not see but of its kind: noise. Images compress differently. Rows of networks th
 not measured stay in the JSON file.
 """
 
-import json
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path

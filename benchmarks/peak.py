@@ -129,12 +129,14 @@ def main() -> None:
         rate = products / seconds / 1e9
         rows.append(
             {
-                "isa": isa, "tiles": tiles, "side": side, "inputs": inputs, "outputs": outputs,
+                "isa": isa, "tiles": tiles,
+                "side": side, "inputs": inputs, "outputs": outputs,
                 "gmacs": rate, "peak": peak[isa], "share": rate / peak[isa],
             }
         )  # fmt: skip
         print(
-            f"{isa:12} {'tiles' if tiles else 'direct':6} {side}x{side}, 3x3, {inputs} -> {outputs}: {rate:.1f} GMAC/s, "
+            f"{isa:12} {'tiles' if tiles else 'direct':6} {side}x{side}, 3x3, "
+            f"{inputs} -> {outputs}: {rate:.1f} GMAC/s, "
             f"{100 * rate / peak[isa]:.0f} % of {peak[isa]:.1f}"
         )
     if options.json:

@@ -317,7 +317,7 @@ class Emitter:
                 depthwise = value.node.kind == "depthwise"
                 code = Code.DEPTHWISE if depthwise else Code.CONV
                 products = kernel.size * value.shape[0] * value.shape[1]
-                if not depthwise and not is_output and self._in_tiles(value):
+                if not depthwise and not is_output and self._in_tiles(value, operands):
                     code, kernel = Code.WINOGRAD, winograd.weights_of(kernel)
                 axes = (0, 1) if depthwise else (1, 2, 3)
                 largest = np.abs(kernel).max(axis=axes)
@@ -338,15 +338,16 @@ class Emitter:
             )
         )  # fmt: skip
 
-    def _in_tiles(self, value: Sum) -> bool:
+    def _in_tiles(self, value: Sum, operands: list[int]) -> bool:
         """Whether a convolution is better computed in tiles."""
-        tensors = [*(tensor for tensor, _ in value.addends), value.operand or 0]
-        read = [self.program.tensors[tensor] for tensor in tensors]
+        tensors = self.program.tensors
+        read = [*operands, *(tensor for tensor, _ in value.addends)]
+        source = tensors[operands[0]]
         return (
-            read[-1].type == Type.CODES
-            and all(t.slot == NONE for t in read)
-            and winograd.fits(value.window, read[-1].peak, read[-1].shape[2])
-            and winograd.pays(read[-1].shape[2], value.shape, self._largest)
+            source.type == Type.CODES
+            and all(tensors[tensor].slot == NONE for tensor in read)
+            and winograd.fits(value.window, source.peak, source.shape[2])
+            and winograd.pays(source.shape[2], value.shape, self._largest)
         )
 
     def _emit_transposed(

@@ -1,12 +1,12 @@
 """3x3 convolutions with 16 multiplications for four outputs instead of 36.
 
-Winograd's F(2x2, 3x3) (Lavin and Gray, 2016, arXiv 1509.09308, section 4.1): outputs come
-in tiles of 2x2, each from 4x4 inputs d, with weights g of a pair of channels:
+Winograd's F(2x2, 3x3) (Lavin and Gray, 2016, arXiv 1509.09308, section 4.1): outputs
+come in tiles of 2x2, each from 4x4 inputs d, with weights g of a pair of channels:
 
     V = B' d B      U = G g G'      Y = A' (sum of U * V over the input channels) A
 
-V holds sums and differences of four codes: of codes up to 63 they fit bytes. U is what is
-rounded, one scale for an output channel, so everything after that is exact integers.
+V holds sums and differences of four codes: of codes up to 63 they fit bytes. U is what
+is rounded, one scale for an output channel, so all that follows is exact integers.
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ _WEIGHTS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _INPUTS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 
-# What the parts of a tile cost, in dot products of 64 bytes: transforming 64 inputs, and
-# 16 outputs with the store and load of their sums. Fitted to times with AVX-512.
+# What the parts of a tile cost, in dot products of 64 bytes: transforming 64 inputs,
+# and 16 outputs with the store and load of their sums. Fitted to times with AVX-512.
 _INPUT_COST, _OUTPUT_COST = 80.0, 90.0
 
 # Bytes of inputs of tiles that are computed together, and of a line of a cache.

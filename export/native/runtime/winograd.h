@@ -11,7 +11,7 @@ namespace dqa {
 constexpr unsigned kTileSide = 2;    // outputs, down and sideways
 constexpr unsigned kPositions = 16;  // products that a tile takes
 // Sums of four larger codes would not fit bytes, nor those of more channels 32 bits.
-constexpr uint32_t kTilePeak = 63, kTileChannels = 13421;
+constexpr uint32_t kTilePeak = 63, kTileChannels = 13420;
 
 inline uint32_t tiles_of(uint32_t outputs) {
   return (outputs + kTileSide - 1) / kTileSide;
