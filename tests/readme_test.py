@@ -53,8 +53,13 @@ def test_resnet_figures_are_the_measured_ones():
 
 def test_cost_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "cost.json").read_text())
-    for name in ("predict", "calibrate", "latency", "memory"):
-        assert f"{result[f'{name}_ratio']:.2f}x" in FIGURES
+    text = " ".join(FIGURES.split())
+    assert f"takes {result['predict_ratio']:.2f}x float's time" in text
+    assert f"calibration {result['calibrate_ratio']:.2f}x one predict" in text
+    assert f"memory {result['memory_ratio']:.2f}x from 1,000" in text
+    ratios = [result[name]["latency_ratio"] for name in ("resnet32", "mobilenet_v2")]
+    shown = "takes {:.2f}x the float `.tflite`'s time on ResNet-32 and {:.2f}x on Mob"
+    assert shown.format(*ratios) in text
 
 
 def test_peers_are_the_measured_ones():
@@ -148,6 +153,11 @@ def test_packed_figures_are_the_measured_ones():
         for name in ("memory", "latency", "packed_accuracy", "peak")
     }
     text = " ".join(FIGURES.split())
+    unet = {kind: row["live_peak"] for kind, row in read["memory"]["unet"].items()}
+    one = read["latency"]["unet"]["runs"][0]["packed_to_int8"]
+    readme = " ".join(README.split())
+    assert f"takes {unet['packed'] / unet['int8']:.2f}x the activation memory" in readme
+    assert f"at {one:.2f}x its time on one thread" in readme
     for name, words in (
         ("unet", "U-Net 512"),
         ("mobilenet_v2", "MobileNetV2 224"),
