@@ -137,6 +137,15 @@ def test_applications_measured_are_counted_right():
     assert not [name for name, row in rows.items() if "error" in row]
 
 
+def test_real_sizes_measured_are_counted_right():
+    rows = json.loads((RESULTS / "real_sizes.json").read_text())
+    text = " ".join(FIGURES.split())
+    assert f"real input sizes {len(rows)} of the 40 were calibrated" in text
+    assert not [name for name, row in rows.items() if "error" in row]
+    most = max(row["calibrate_mib"] / row["predict_mib"] for row in rows.values())
+    assert f"at most {most:.2f} times that of predicting" in text
+
+
 def test_codec_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "codec.json").read_text())
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "codec.py"))
