@@ -30,9 +30,6 @@ CI = (ROOT / ".ci" / "run").read_text()
 # Commands that no test runs as they stand, and why. What can be is checked: flags, the
 # target of make, the extra of pip.
 NOT_RUN = {
-    "pip install 'dqa_keras[demo] @ git+https://github.com/dqa-keras/dqa_keras'": (
-        "fetches a repository from the network"
-    ),
     "make android 'ANDROID_NDK=$ANDROID_HOME/ndk/27.2.12479018'": (
         "needs Android's NDK; .ci/run makes the target for Linux"
     ),
@@ -40,6 +37,7 @@ NOT_RUN = {
 # How commands begin that run in another test of that page: too long for here, or
 # several processes.
 RUN_ELSEWHERE = {
+    "pip install 'dqa_keras[demo] @ git+https": "slow/commands_test.py",
     "dqa evaluate --model resnet32 --weights resnet32_cifar10.npz --data cifar10 "
     "--data_dir tfds --json": "slow/commands_test.py",
     "export 'TF_CONFIG=": "slow/distribution_test.py",

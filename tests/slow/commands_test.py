@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import page_blocks
@@ -26,3 +28,24 @@ def test_the_figures_of_resnet32(tmp_path):
     result = json.loads((tmp_path / "benchmarks/results/resnet32.json").read_text())
     # Two presets, three methods, three bits; and the float model.
     assert len(result["rows"]) == 19
+
+
+def test_the_tutorials_installation_brings_what_it_says(tmp_path):
+    """The repository is this one, from where it lies instead of from the network."""
+    (words,) = [
+        page_blocks.commands(code)[0]
+        for language, code in page_blocks.blocks("tutorial")
+        if language == "sh" and code.startswith("pip ")
+    ]
+    address = "git+https://github.com/dqa-keras/dqa_keras"
+    assert words[-1].endswith(address)
+    words[-1] = words[-1].replace(address, f"git+file://{page_blocks.ROOT}")
+    venv.create(tmp_path / "venv", with_pip=True)
+    path = f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}"
+    imports = "python -c 'import dqa_keras.export, sklearn'"
+    subprocess.run(
+        ["bash", "-ec", f"{shlex.join(words)} --quiet && {imports} && dqa --help"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        check=True,
+    )
