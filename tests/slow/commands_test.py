@@ -39,7 +39,7 @@ def test_the_tutorials_installation_brings_what_it_says(tmp_path):
     ]
     address = "git+https://github.com/dqa-keras/dqa_keras"
     assert words[-1].endswith(address)
-    words[-1] = words[-1].replace(address, f"git+file://{page_blocks.ROOT}")
+    words[-1] = words[-1].replace(address, f"git+file://localhost{page_blocks.ROOT}")
     venv.create(tmp_path / "venv", with_pip=True)
     path = f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}"
     imports = "python -c 'import dqa_keras.export, sklearn'"
