@@ -7,7 +7,6 @@ have quantizers too, which the default leaves alone.
 import argparse
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -120,11 +119,6 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="where the .tflite files are kept",
     )
     return flags
-
-
-def kept_rows(path: Path, rows: dict) -> dict:
-    """Measured rows together with those of other networks in a JSON file."""
-    return {**(json.loads(path.read_text()) if path.exists() else {}), **rows}
 
 
 def interpreter(path: Path, threads: int = 1):

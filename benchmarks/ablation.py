@@ -16,6 +16,8 @@ import json
 import os
 from pathlib import Path
 
+import _results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 100
@@ -126,7 +128,7 @@ def main() -> None:
 
     import numpy as np
 
-    from dqa_keras import datasets, files
+    from dqa_keras import datasets
     from dqa_keras.models import resnet32
 
     model = resnet32(weights=str(options.weights))
@@ -147,8 +149,7 @@ def main() -> None:
                 result["rows"][key(fields)] = row
                 print(key(fields), row, flush=True)
             if options.json:
-                with files.replacing(options.json) as temporary:
-                    temporary.write_text(json.dumps(result, indent=1))
+                _results.write(options.json, result)
     print("\n" + markdown(result))
     if options.json:
         options.json.with_suffix(".md").write_text(markdown(result))

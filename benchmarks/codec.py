@@ -16,12 +16,8 @@ writes 4. GB/s counts the float32 side of each.
 """
 
 import argparse
-import ctypes
-import dataclasses
-import json
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,14 +25,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import _huff0
+import _results
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import blocks, codec, huffman, packing
+from dqa_keras import blocks, codec, geometry, huffman, symbols
 from dqa_keras.tables import LayerTable
 
 SHAPE = (1, 256, 256, 64)
-HERE = Path(__file__).parent
 Job = Callable[[], object]
 Key = TypeVar("Key")
 
@@ -64,7 +61,7 @@ def make_tensor(seed: int = 0) -> tuple[LayerTable, NDArray[np.float32]]:
         residual_lengths=np.full(4, 2, np.uint8),
         base_lengths=np.full(16, 4, np.uint8),
     )
-    base, residual = packing.split_symbols(packing.quantize(values, table), table)
+    base, residual = symbols.split_symbols(symbols.quantize(values, table), table)
     lengths = {
         "base_lengths": huffman.code_lengths(np.bincount(base, minlength=16)),
         "residual_lengths": huffman.code_lengths(np.bincount(residual, minlength=4)),
@@ -98,8 +95,8 @@ def measure_transfer(
     copy, back = np.empty_like(values), np.empty_like(values)
     jobs: dict[str, Job] = {"memcpy": lambda: np.copyto(copy, values)}
     sizes = {}
-    for storage in packing.STORAGES:
-        room = np.zeros(packing.blob_bound(table, SHAPE, storage), np.uint8)
+    for storage in geometry.STORAGES:
+        room = np.zeros(geometry.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
         sizes[storage] = blob.size
         jobs[f"pack {storage}"] = lambda s=storage, r=room: fast.pack(values, s, out=r)
@@ -132,8 +129,8 @@ def measure_threads(
             lambda: list(pool.map(np.copyto, *halves)),
         )
     }
-    for storage in packing.STORAGES:
-        room = np.zeros(packing.blob_bound(table, SHAPE, storage), np.uint8)
+    for storage in geometry.STORAGES:
+        room = np.zeros(geometry.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
 
         def pack(threads: int, s=storage, r=room) -> Job:
@@ -170,7 +167,7 @@ def measure_decode(
     fast = codec.Codec(table)
     if fast.runtime == "numpy":
         return None
-    _, residual = packing.split_symbols(packing.quantize(values, table), table)
+    _, residual = symbols.split_symbols(symbols.quantize(values, table), table)
     section = np.frombuffer(
         blocks.write_blocks(residual, 2, table.residual_lengths), np.uint8
     )
@@ -201,7 +198,7 @@ def measure_decode(
             sizes[name] = len(compressed)
             jobs[name] = lambda c=compressed: decompressor.decompress(c)
     with tempfile.TemporaryDirectory() as folder:
-        peer = huff0(Path(folder), residual)
+        peer = _huff0.huff0(Path(folder), residual)
         if peer is not None:
             jobs |= peer.jobs
             sizes |= dict.fromkeys(peer.jobs, peer.size)
@@ -220,64 +217,10 @@ def measure_decode(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Huff0:
-    """huff0 with the residuals encoded.
-
-    Args:
-        jobs: Dictionary from the name of a decoder to what decodes them with it.
-        size: Integer. Bytes of the encoded residuals.
-        out: Uint8 array that the jobs decode to.
-    """
-
-    jobs: dict[str, Job]
-    size: int
-    out: NDArray[np.uint8]
-
-
-def huff0(folder: Path, symbols: NDArray[np.uint8]) -> Huff0 | None:
-    """huff0 out of Debian's static libzstd (libzstd-dev); `None` where it is not.
-
-    It is compiled into a library of this process, so that it can take turns
-    with the codec.
-    """
-    library = folder / "huff0.so"
-    command = ["g++", "-std=c++17", "-O3", "-shared", "-fPIC", "-o", str(library)]
-    try:
-        subprocess.run(
-            [*command, str(HERE / "huff0.cc"), "-l:libzstd.a"],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    peer = ctypes.CDLL(str(library))
-    peer.huff0_open.restype = ctypes.c_void_p
-    peer.huff0_size.restype = ctypes.c_size_t
-    encoded = ctypes.c_void_p(
-        peer.huff0_open(
-            symbols.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(symbols.size)
-        )
-    )
-    if not encoded:
-        return None
-    out = np.zeros(symbols.size, np.uint8)
-
-    def decode(two: int) -> None:
-        if peer.huff0_decode(encoded, two, out.ctypes.data_as(ctypes.c_void_p)):
-            raise AssertionError("huff0 cannot read what it wrote")
-
-    jobs: dict[str, Job] = {
-        "huff0, one symbol a look-up": lambda: decode(0),
-        "huff0, two symbols a look-up": lambda: decode(1),
-    }
-    return Huff0(jobs, int(peer.huff0_size(encoded)), out)
-
-
 def measure_size(table: LayerTable, values: NDArray[np.float32]) -> dict[str, float]:
     """Stored bits beside the Huffman optimum and the entropy of the same symbols."""
-    codes = packing.quantize(values, table)
-    base, residual = packing.split_symbols(codes, table)
+    codes = symbols.quantize(values, table)
+    base, residual = symbols.split_symbols(codes, table)
     residual_counts, base_counts = np.bincount(residual), np.bincount(base)
     optimum = float(residual_counts @ table.residual_lengths[: residual_counts.size])
     stored = 8 * blocks.blocks_size(residual, 2, table.residual_lengths)
@@ -285,9 +228,11 @@ def measure_size(table: LayerTable, values: NDArray[np.float32]) -> dict[str, fl
     return {
         "residual_section_over_huffman": stored / optimum,
         "residual_blob_over_huffman": 8
-        * packing.packed_size(codes, table, "residual")
+        * geometry.packed_size(codes, table, "residual")
         / (4 * base.size + optimum),
-        "all_blob_over_entropy": 8 * packing.packed_size(codes, table, "all") / entropy,
+        "all_blob_over_entropy": 8
+        * geometry.packed_size(codes, table, "all")
+        / entropy,
         "zeros": float(np.mean(values == 0)),
     }
 
@@ -323,7 +268,7 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
     dqa.calibrate(model, splits.train.take(1000).batch(100), verbose=0)
     layers = quantizer_layers(model)
     inputs = keras.Model(model.inputs, [layer.input for layer in layers])
-    bits = dict.fromkeys((*packing.STORAGES, "huffman", "entropy"), 0.0)
+    bits = dict.fromkeys((*geometry.STORAGES, "huffman", "entropy"), 0.0)
     counts = {
         layer.name: (np.zeros(2**layer.bits, int), np.zeros(2**layer.extra_bits, int))
         for layer in layers
@@ -333,14 +278,14 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
     for x, _ in splits.test.take(images).batch(1):
         for fast, activation in zip(codecs, inputs.predict_on_batch(x), strict=True):
             table = fast.table
-            codes = packing.quantize(np.asarray(activation), table)
+            codes = symbols.quantize(np.asarray(activation), table)
             values += codes.size
-            for storage in packing.STORAGES:
+            for storage in geometry.STORAGES:
                 bits[storage] += 8 * fast.pack(codes, storage).size
-            for total, symbols in zip(
-                counts[table.name], packing.split_symbols(codes, table), strict=True
+            for total, found in zip(
+                counts[table.name], symbols.split_symbols(codes, table), strict=True
             ):
-                total += np.bincount(symbols, minlength=total.size)
+                total += np.bincount(found, minlength=total.size)
     for table in (fast.table for fast in codecs):
         base, residual = counts[table.name]
         bits["entropy"] += entropy_bits(base) + entropy_bits(residual)
@@ -395,7 +340,7 @@ def overview(result: dict[str, Any]) -> str:
         "| unpack |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in packing.STORAGES:
+    for name in geometry.STORAGES:
         pack, unpack = transfer[f"pack {name}"], transfer[f"unpack {name}"]
         bits = f"{real[name]:.2f}" if name in real else "-"
         lines.append(
@@ -476,7 +421,7 @@ def to_text(result: dict[str, Any]) -> str:
             "",
             f"| ResNet-32, {real['images']} CIFAR-10 test images | bits a value |",
             "|---|---|",
-            *(f"| {name} | {bits[name]:.3f} |" for name in packing.STORAGES),
+            *(f"| {name} | {bits[name]:.3f} |" for name in geometry.STORAGES),
             f"| residual without overhead | {bits['huffman']:.3f} |",
             f"| order-0 entropy, a code a layer | {bits['entropy']:.3f} |",
             "",
@@ -501,7 +446,7 @@ def main() -> None:
     text = to_text(result)
     print(text, end="")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        _results.write(arguments.json, result)
         arguments.json.with_suffix(".md").write_text(
             f"# The codec, measured\n\nThe README quotes:\n\n{overview(result)}\n{text}"
         )

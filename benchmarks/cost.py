@@ -13,7 +13,6 @@ several rounds:
 """
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -22,6 +21,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -166,8 +167,7 @@ def main() -> None:
     for name, measured, limit in rows:
         print(f"{name:22} {measured:.3f}  (at most {limit})")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
 
 
 if __name__ == "__main__":

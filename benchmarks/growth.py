@@ -26,6 +26,8 @@ import time
 import typing
 from pathlib import Path
 
+import _results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 POINTS = {
@@ -37,7 +39,7 @@ POINTS = {
 GREEDY_CHANNELS = (64, 128, 256)
 OTHER_CHANNELS = (1024, 2048, 4096)
 BATCH = 32
-# Okabe and Ito's, safe for the colour-blind.
+# As in dqa_keras.plots: Okabe and Ito's.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#555555")
 MIB = 2**20
 
@@ -209,14 +211,13 @@ def main() -> None:
     print(f"memory, 1,000 to 50,000 images: {memory:.3f}x (at most 1.05)")
     print(f"memory, measured against the formula: within {100 * formula:.1f} %")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "exponents": exponents,
             "memory_ratio": memory,
             "formula_error": formula,
             "series": series,
         }
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
         plot(series, options.json.with_suffix(".svg"))
 
 

@@ -11,15 +11,14 @@ rounds' ratios. Prints, too, where the packed model's time goes.
 networks that are not measured stay in the JSON file.
 """
 
-import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import _networks
+import _results
 
 _KINDS = ("float", "int8", "packed", "coded")
 _GROUPS = {
@@ -144,9 +143,7 @@ def main() -> None:
             + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items())
         )
     if options.json:
-        result = _networks.kept_rows(options.json, result)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, {**_results.read(options.json), **result})
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ not measured stay in the JSON file.
 """
 
 import importlib
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import _networks
+import _results
 
 
 def live_bytes(data: bytes) -> tuple[list[int], int]:
@@ -175,9 +174,7 @@ def main() -> None:
             f"{kinds['coded']['spilled']} bytes spilled"
         )
     if options.json:
-        result = _networks.kept_rows(options.json, result)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, {**_results.read(options.json), **result})
     if options.svg:
         draw(result, options.svg)
 

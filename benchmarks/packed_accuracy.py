@@ -3,7 +3,7 @@
     dqa bench packed_accuracy --model resnet32 --weights resnet32_cifar10.npz
         --data cifar10 --data_dir tfds --json benchmarks/results/packed_accuracy.json
 
-Top-1 in percent, or mean IoU where labels are masks. 4 bits (--bits), 2 extra bits for
+Top-1 in percent, or mean IoU where labels are masks. 4 bits, 2 extra bits for
 a quarter of the channels; calibrated on 1,000 training images, whose first 64 also set
 the ranges of what no quantizer rounds. With --quantize_linear linear bottlenecks get
 quantizers too. Rows of other models and options in the JSON file are kept. Exits with 1
@@ -11,11 +11,12 @@ if the packed model is more than 0.3 points below Keras.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from pathlib import Path
+
+import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -33,7 +34,7 @@ def measure(options: argparse.Namespace) -> dict:
     splits = datasets.load(options.data, data_dir=options.data_dir)
     test = splits.test.take(options.limit) if options.limit else splits.test
     config = dqa.DQAConfig(
-        bits=options.bits, extra_bits=2, quantize_linear=options.quantize_linear
+        bits=4, extra_bits=2, quantize_linear=options.quantize_linear
     )
     quantized = dqa.quantize_model(model, config)
     train = splits.train.take(_CALIBRATION)
@@ -61,25 +62,19 @@ def main() -> None:
     flags.add_argument("--weights", required=True, help="its argument")
     flags.add_argument("--data", required=True, help="as for dqa evaluate")
     flags.add_argument("--data_dir", help="where TFDS keeps prepared datasets")
-    flags.add_argument("--bits", type=int, default=4, help="stored bits n")
     flags.add_argument("--quantize_linear", action="store_true", help="as in DQAConfig")
     flags.add_argument("--limit", type=int, default=0, help="test images; 0 takes all")
     flags.add_argument("--json", type=Path, help="file for the figures")
     options = flags.parse_args()
     row = measure(options)
     name = options.model + (" quantize_linear" if options.quantize_linear else "")
-    name += f" {options.bits}" if options.bits != 4 else ""
     print(
         f"{name} on {row['images']} images: float {row['float']:.2f}, "
         f"quantized in Keras {row['keras']:.2f}, built-in export {row['builtin']:.2f}, "
         f"packed {row['packed']:.2f}"
     )
     if options.json:
-        there = options.json.exists()
-        rows = json.loads(options.json.read_text()) if there else {}
-        rows[name] = row
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        _results.write(options.json, {**_results.read(options.json), name: row})
     if row["packed"] < row["keras"] - _ALLOWED:
         sys.exit(1)
 

@@ -10,9 +10,10 @@ smaller lead comes and goes with the share. No test image is read.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
+
+import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -96,7 +97,7 @@ def main() -> None:
     result = {"held_out_images": HELD_OUT, "rows": rows, "share": pick(rows)}
     print("share:", result["share"])
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ down.
 """
 
 import argparse
-import json
 import subprocess
 import tempfile
 from pathlib import Path
+
+import _results
 
 # Side of the image, input channels, output channels.
 LAYERS = ((256, 64, 64), (128, 128, 128), (64, 256, 256), (128, 384, 128))
@@ -140,8 +141,7 @@ def main() -> None:
             f"{100 * rate / peak[isa]:.0f} % of {peak[isa]:.1f}"
         )
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1))
+        _results.write(options.json, rows)
 
 
 if __name__ == "__main__":

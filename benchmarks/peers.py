@@ -31,6 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import _results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 256
@@ -396,8 +398,7 @@ def main() -> None:
     for name, ratio in result["calibration_ratios"].items():
         print(f"DQA calibrates in {ratio:.2f}x the time of {name}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+import _results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 IMAGES = 8
@@ -81,7 +83,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one)))
         return
-    rows = json.loads(options.json.read_text()) if options.json.exists() else {}
+    rows = _results.read(options.json)
     for name in options.models or model_names():
         if name in rows and "error" not in rows[name]:
             continue
@@ -93,8 +95,7 @@ def main() -> None:
             lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
             rows[name] = {"error": lines[-1]}
         print(name, rows[name], flush=True)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1))
+        _results.write(options.json, rows)
     failed = [name for name, row in rows.items() if "error" in row]
     print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed))

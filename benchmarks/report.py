@@ -10,12 +10,13 @@ with an empty cache, each time in a new tab; the median of `--rounds`. Needs
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
 import tempfile
 from pathlib import Path
+
+import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -102,7 +103,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
 
 
 if __name__ == "__main__":

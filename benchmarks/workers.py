@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+import _results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 64
@@ -136,8 +138,7 @@ def main() -> None:
     print(f"clock, {result['by_cpu_ratio']:.2f}x by CPU time (at least 1.6 asked)")
     print(f"identical to the byte: {result['identical']}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1))
+        _results.write(options.json, result)
     sys.exit(not result["identical"])
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import blocks, huffman, packing
+from dqa_keras import blocks, geometry, huffman
 from dqa_keras.config import MAX_BITS, MAX_EXTRA_BITS
 from dqa_keras.observers import BINS, Observer
 from dqa_keras.ranges import largest_code
@@ -114,7 +114,7 @@ def strips_of(shape: tuple[int, ...], activations: int) -> tuple[int, ...]:
     """
     pixels = activations // shape[-1]
     rows = shape[0] if min(shape) > 0 and len(shape) > 1 else 1
-    height = packing.default_strip_rows(rows, activations // rows)
+    height = geometry.default_strip_rows(rows, activations // rows)
     whole, rest = divmod(rows, height)
     return (pixels * height // rows,) * whole + (
         (pixels * rest // rows,) if rest else ()

@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import packing
-from dqa_keras.packing import Storage
+from dqa_keras import geometry, packing, symbols
+from dqa_keras.geometry import Storage
 from dqa_keras.tables import LayerTable
 
 _native: Any = None
@@ -111,11 +111,11 @@ class Codec:
             x: Array (N, ..., C), float32 values or codes (int8 if the table is signed,
                 uint8 if not).
             storage: `"raw"`, `"residual"` or `"all"`. Defaults to `"residual"`.
-            strip_rows: Integer or `None` for `packing.default_strip_rows`. Defaults to
+            strip_rows: Integer or `None` for `geometry.default_strip_rows`. Defaults to
                 `None`.
             threads: Integer. Threads to use at most; the reference uses one. Defaults
                 to `1`.
-            out: Uint8 array (B,) to write to, B at least `packing.blob_bound(...)`, or
+            out: Uint8 array (B,) to write to, B at least `geometry.blob_bound(...)`, or
                 `None` for a new one. Defaults to `None`.
 
         Returns:
@@ -125,17 +125,17 @@ class Codec:
             ValueError: If an argument is out of range or does not fit the table.
         """
         x = np.asarray(x)
-        _, rows, strip_rows = packing.check_geometry(
+        _, rows, strip_rows = geometry.check_geometry(
             self.table, x.shape, storage, strip_rows
         )
         _check_threads(threads)
-        bound = packing.blob_bound(self.table, x.shape, storage, strip_rows)
+        bound = geometry.blob_bound(self.table, x.shape, storage, strip_rows)
         out = _room(out, bound)
         if self._native is None:
             return _copy(packing.pack(x, self.table, storage, strip_rows), out)
         size = self._native.pack(
             self._flat(x),
-            packing.STORAGES.index(storage),
+            geometry.STORAGES.index(storage),
             rows,
             strip_rows,
             threads,
@@ -170,7 +170,7 @@ class Codec:
             ValueError: If the blob breaks a rule of the format or does not fit the
                 shape.
         """
-        _, rows, _ = packing.check_geometry(self.table, shape, "raw", None)
+        _, rows, _ = geometry.check_geometry(self.table, shape, "raw", None)
         _check_threads(threads)
         out = self._output(out, shape, dtype)
         if self._native is None:
@@ -187,7 +187,7 @@ class Codec:
         Args:
             x: Array (..., C), float32 values or codes.
             storage: `"raw"`, `"residual"` or `"all"`.
-            out: Uint8 array (B,), B at least `packing.strip_bound(...)`, or `None` for
+            out: Uint8 array (B,), B at least `geometry.strip_bound(...)`, or `None` for
                 a new one. Defaults to `None`.
 
         Returns:
@@ -197,12 +197,12 @@ class Codec:
             ValueError: If an argument is out of range or does not fit the table.
         """
         x = np.asarray(x)
-        pixels = packing.check_strip(self.table, x.shape, storage)
-        out = _room(out, packing.strip_bound(self.table, pixels, storage))
+        pixels = geometry.check_strip(self.table, x.shape, storage)
+        out = _room(out, geometry.strip_bound(self.table, pixels, storage))
         if self._native is None:
             return _copy(packing.pack_strip(x, self.table, storage), out)
         size = self._native.pack_strip(
-            self._flat(x), packing.STORAGES.index(storage), out
+            self._flat(x), geometry.STORAGES.index(storage), out
         )
         return out[:size]
 
@@ -229,7 +229,7 @@ class Codec:
         Raises:
             ValueError: If the strip breaks a rule of the format.
         """
-        packing.check_strip(self.table, shape, storage)
+        geometry.check_strip(self.table, shape, storage)
         out = self._output(out, shape, dtype)
         if self._native is None:
             out[...] = packing.unpack_strip(
@@ -237,20 +237,20 @@ class Codec:
             )
         else:
             self._native.unpack_strip(
-                _bytes(strip), packing.STORAGES.index(storage), self._flat(out)
+                _bytes(strip), geometry.STORAGES.index(storage), self._flat(out)
             )
         return out
 
     def _flat(self, x: NDArray[Any]) -> NDArray[Any]:
         """One axis, codes viewed as bytes; no copy if `x` is contiguous."""
-        packing.check_dtype(self.table, x.dtype)
+        symbols.check_dtype(self.table, x.dtype)
         flat = np.ascontiguousarray(x).reshape(-1)
         return flat if flat.dtype == np.float32 else flat.view(np.uint8)
 
     def _output(
         self, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: Any
     ) -> NDArray[Any]:
-        packing.check_dtype(self.table, dtype)
+        symbols.check_dtype(self.table, dtype)
         if out is None:
             return np.empty(shape, dtype)
         if (

@@ -1,7 +1,7 @@
 """How many bits activations really take, measured on data.
 
 What counts is what the codec writes for each image by itself, to the byte
-(`packing.strips_sizes`): planes of n-bit base codes; blocks of Huffman-coded residuals
+(`geometry.strips_sizes`): planes of n-bit base codes; blocks of Huffman-coded residuals
 with the sizes of their streams; the bits that fill up the last byte of each; and the
 plane that takes the place of a block that would not shrink. With `entropy="all"` base
 codes are in blocks too. The layer's mask and codeword lengths are counted once for each
@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from dqa_keras import feeding, huffman, packing, quantizers, tracing
+from dqa_keras import feeding, geometry, huffman, quantizers, tracing
 from dqa_keras.layers import Calibration, Quantizer, quantizer_layers
 from dqa_keras.observers import decibels
 from dqa_keras.tables import LayerTable
@@ -125,7 +125,7 @@ class _Tally:
         rows = axes[0] if axes else 1
         row_values = int(values) // (images * rows)
         pixels = int(np.prod(axes[1:], dtype=np.int64))
-        strips = packing.strips_sizes(
+        strips = geometry.strips_sizes(
             residual.reshape(images, rows, pixels * important),
             self._table,
             row_values,

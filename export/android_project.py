@@ -24,15 +24,13 @@ FLATBUFFERS = "com.google.flatbuffers:flatbuffers-java:25.2.10"
 
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 # Hard keywords of Kotlin in lower case, and Java's: no package may have them.
-_RESERVED = frozenset(
-    """
+_RESERVED = """
     abstract as assert boolean break byte case catch char class const continue default
     do double else enum extends false final finally float for fun goto if implements
     import in instanceof int interface is long native new null object package private
     protected public return short static strictfp super switch synchronized this throw
     throws transient true try typealias typeof val var void volatile when while
-    """.split()  # noqa: SIM905 - a list would take forty lines
-)
+"""
 
 
 def export_android(
@@ -81,7 +79,9 @@ def export_android(
     src/main/assets/colours_labels.txt
     src/main/kotlin/com/example/app/Colours.kt
     """
-    if not _PACKAGE.fullmatch(package) or _RESERVED & set(package.split(".")):
+    if not _PACKAGE.fullmatch(package) or set(_RESERVED.split()) & set(
+        package.split(".")
+    ):
         raise ValueError(
             "package must be at least two lower-case names with dots between them, "
             f"none of them a keyword, such as com.example.app. Received: {package!r}"

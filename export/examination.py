@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dqa_keras import packing
+from dqa_keras import geometry
 from dqa_keras.accuracy import Tally
 from dqa_keras.conversion import Skipped
 from dqa_keras.export import flatbuffer, packed, verification
@@ -83,7 +83,7 @@ class _Site:
         if self._code_base:
             base = np.where(table.mask, codes >> table.extra_bits, codes)
             base = (base & (2**table.bits - 1)).astype(np.uint8).reshape(1, rows, -1)
-        sizes = packing.strips_sizes(
+        sizes = geometry.strips_sizes(
             residuals.reshape(1, rows, residuals.size // rows),
             table,
             found.size // rows,

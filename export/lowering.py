@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.export import winograd
 from dqa_keras.export.emission import Codes, Emitter, Input, Sum
 from dqa_keras.export.nodes import Reader
 from dqa_keras.export.plan import NONE, Code, Type
@@ -31,9 +30,9 @@ from dqa_keras.layers import Quantizer
 from dqa_keras.storage import mean_code_bits
 from dqa_keras.tables import LayerTable
 
-# Interpolated codes are rounded to this many levels: with more, convolutions of them
-# could not be computed in tiles.
-_BILINEAR_PEAK = winograd.PEAK
+# Interpolated codes are rounded to this many levels: with more, sums of products would
+# have to leave 16 bits after every step.
+_BILINEAR_PEAK = 127
 
 
 def _packing(layer: Quantizer, table: LayerTable) -> Packing:

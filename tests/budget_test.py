@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dqa_keras import blocks, budget, huffman, packing
+from dqa_keras import blocks, budget, geometry, huffman
 from dqa_keras.observers import Observer
 
 
@@ -111,7 +111,7 @@ def test_strips_hold_every_pixel_once(shape):
     strips = budget.strips_of(shape, activations)
     assert sum(strips) * shape[-1] == activations
     if shape == (32, 32, 16):
-        rows = packing.default_strip_rows(32, 32 * 16)
+        rows = geometry.default_strip_rows(32, 32 * 16)
         assert len(strips) == -(-32 // rows)
 
 

@@ -15,7 +15,7 @@ from packing_cases import (
     random_values,
 )
 
-from dqa_keras import codec, huffman, packing
+from dqa_keras import codec, geometry, huffman, packing, symbols
 
 BEST = codec.runtime().partition(", ")[2].partition(":")[0]
 NATIVE = codec.runtime().startswith("native")
@@ -56,7 +56,7 @@ def test_compiled_codec_is_the_reference_to_the_bit(runtime, bits, extra_bits):
         values = random_values(rng, table, shape)
         codes = random_codes(rng, table, shape)
         for x in (values, codes):
-            for storage in packing.STORAGES:
+            for storage in geometry.STORAGES:
                 blob = packing.pack(x, table, storage, 2 if shape[1] > 1 else 1)
                 packed = fast.pack(x, storage, 2 if shape[1] > 1 else 1)
                 assert packed.tobytes() == blob
@@ -72,9 +72,9 @@ def test_every_number_of_channels(runtime):
     for channels in range(1, 258):
         table = random_table(rng, 4, 2, bool(channels % 2), channels)
         values = random_values(rng, table, (3, channels))
-        codes = packing.quantize(values, table)
+        codes = symbols.quantize(values, table)
         fast = codec.Codec(table, runtime)
-        for storage in packing.STORAGES:
+        for storage in geometry.STORAGES:
             strip = packing.pack_strip(values, table, storage)
             assert fast.pack_strip(values, storage).tobytes() == strip
             assert fast.pack_strip(codes, storage).tobytes() == strip
@@ -89,7 +89,7 @@ def test_several_blocks_a_strip(runtime, kind):
     rng = np.random.default_rng(3)
     for bits, extra_bits in code_pairs():
         table = random_table(rng, bits, extra_bits, False, 12)
-        _, high = packing.code_limits(table)
+        _, high = symbols.code_limits(table)
         shape = (1, 3, 1900, 12)  # 68,400 values: five blocks, the last one short
         if kind == "sparse":
             codes = rng.geometric(0.6, shape) - 1
@@ -100,7 +100,7 @@ def test_several_blocks_a_strip(runtime, kind):
             codes = np.broadcast_to(codes, shape)
         codes = np.minimum(codes, high).astype(np.uint8)
         fast = codec.Codec(table, runtime)
-        for storage in packing.STORAGES:
+        for storage in geometry.STORAGES:
             blob = packing.pack(codes, table, storage, 3)
             assert fast.pack(codes, storage, 3).tobytes() == blob
             np.testing.assert_array_equal(fast.unpack(blob, shape, np.uint8), codes)
@@ -199,7 +199,7 @@ def test_refuses_an_instruction_set_that_is_not_here():
 @given(data=st.data())
 def test_reference_and_compiled_codec_refuse_the_same_bytes(data):
     table, values, _, _, blobs = golden(data.draw(st.sampled_from(GOLDEN)))
-    blob = bytearray(blobs[data.draw(st.sampled_from(packing.STORAGES))])
+    blob = bytearray(blobs[data.draw(st.sampled_from(geometry.STORAGES))])
     for _ in range(data.draw(st.integers(0, 3))):
         blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(
             st.integers(0, 7)

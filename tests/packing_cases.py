@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dqa_keras import huffman, packing
+from dqa_keras import geometry, huffman, symbols
 from dqa_keras.tables import LayerTable
 
 FOLDER = Path(__file__).parent / "golden"
@@ -35,12 +35,12 @@ def golden(case):
         residual_lengths=np.array(fields["residual_lengths"], np.uint8),
         base_lengths=np.array(fields["base_lengths"], np.uint8),
     )
-    dtype = packing.code_dtype(table)
+    dtype = symbols.code_dtype(table)
     values = np.fromfile(folder / "values.bin", "<f4").reshape(shape)
     codes = np.fromfile(folder / "codes.bin", dtype).reshape(shape)
     blobs = {
         storage: (folder / f"{storage}.bin").read_bytes()
-        for storage in packing.STORAGES
+        for storage in geometry.STORAGES
     }
     return table, values, codes, int(fields["strip_rows"][0]), blobs
 
@@ -69,7 +69,7 @@ def random_table(rng, bits, extra_bits, signed, channels):
 
 def random_codes(rng, table, shape):
     """Codes that are all smallest, all largest, uniform, or sparse."""
-    low, high = packing.code_limits(table)
+    low, high = symbols.code_limits(table)
     kind = rng.choice(["low", "high", "uniform", "sparse"])
     if kind == "low":
         codes = np.broadcast_to(low, shape)
@@ -79,12 +79,12 @@ def random_codes(rng, table, shape):
         codes = np.floor(low + rng.random(shape) * (high - low + 1))
         if kind == "sparse":
             codes = np.where(rng.random(shape) < 0.8, 0, codes)
-    return codes.astype(packing.code_dtype(table))
+    return codes.astype(symbols.code_dtype(table))
 
 
 def random_values(rng, table, shape):
     """Values in and around the range, some of them not finite."""
-    low, high = packing.code_limits(table)
+    low, high = symbols.code_limits(table)
     q = rng.uniform(low - 2, high + 2, shape)
     q = np.where(rng.random(shape) < 0.3, np.floor(q) + 0.5, q)
     q = np.where(rng.random(shape) < 0.3, 0, q)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_cases import GOLDEN, code_pairs, golden, random_codes, random_table
 
-from dqa_keras import blocks, huffman, packing
+from dqa_keras import blocks, geometry, huffman, packing, symbols
 
 ENTROPY_SHAPE = (1, 64, 64, 64)
 
@@ -16,11 +16,11 @@ ENTROPY_SHAPE = (1, 64, 64, 64)
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden_vectors(case):
     table, values, codes, strip_rows, blobs = golden(case)
-    np.testing.assert_array_equal(packing.quantize(values, table), codes)
+    np.testing.assert_array_equal(symbols.quantize(values, table), codes)
     for storage, blob in blobs.items():
         assert packing.pack(values, table, storage, strip_rows) == blob
         assert packing.pack(codes, table, storage, strip_rows) == blob
-        assert packing.packed_size(codes, table, storage, strip_rows) == len(blob)
+        assert geometry.packed_size(codes, table, storage, strip_rows) == len(blob)
         unpacked = packing.unpack(blob, table, values.shape, codes.dtype)
         np.testing.assert_array_equal(unpacked, codes)
         np.testing.assert_array_equal(
@@ -37,11 +37,11 @@ def test_round_trip_at_every_width(bits, extra_bits, signed):
         table = random_table(rng, bits, extra_bits, signed, channels)
         shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 30)), channels)
         codes = random_codes(rng, table, shape)
-        for storage in packing.STORAGES:
+        for storage in geometry.STORAGES:
             strip_rows = int(rng.integers(1, shape[1] + 1))
             blob = packing.pack(codes, table, storage, strip_rows)
-            assert len(blob) <= packing.blob_bound(table, shape, storage, strip_rows)
-            assert len(blob) == packing.packed_size(codes, table, storage, strip_rows)
+            assert len(blob) <= geometry.blob_bound(table, shape, storage, strip_rows)
+            assert len(blob) == geometry.packed_size(codes, table, storage, strip_rows)
             np.testing.assert_array_equal(
                 packing.unpack(blob, table, shape, codes.dtype), codes
             )
@@ -51,7 +51,7 @@ def test_raw_size_is_its_bound():
     rng = np.random.default_rng(0)
     table = random_table(rng, 5, 3, False, 7)
     codes = random_codes(rng, table, (2, 5, 3, 7))
-    assert len(packing.pack(codes, table, "raw", 4)) == packing.blob_bound(
+    assert len(packing.pack(codes, table, "raw", 4)) == geometry.blob_bound(
         table, codes.shape, "raw", 4
     )
 
@@ -82,15 +82,15 @@ def test_unknown_sizes_come_from_the_shape():
 def test_size_is_near_the_huffman_optimum_and_the_entropy():
     rng = np.random.default_rng(1)
     table, codes = sparse_tensor(rng, ENTROPY_SHAPE)
-    base, residual = packing.split_symbols(codes, table)
+    base, residual = symbols.split_symbols(codes, table)
     base_counts, residual_counts = np.bincount(base), np.bincount(residual)
     optimum = float(residual_counts @ table.residual_lengths)
     stored = 8 * blocks.blocks_size(residual, 2, table.residual_lengths)
     assert stored <= 1.01 * optimum
-    whole = 8 * packing.packed_size(codes, table, "residual")
+    whole = 8 * geometry.packed_size(codes, table, "residual")
     assert whole <= 1.01 * (4 * base.size + optimum)
     entropy = bits_of(base_counts) + bits_of(residual_counts)
-    assert 8 * packing.packed_size(codes, table, "all") <= 1.03 * entropy
+    assert 8 * geometry.packed_size(codes, table, "all") <= 1.03 * entropy
 
 
 def bits_of(counts):
@@ -108,8 +108,8 @@ def sparse_tensor(rng, shape):
         shape=shape[1:],
     )
     values = np.maximum(rng.normal(size=shape), 0).astype(np.float32)
-    codes = packing.quantize(values, table)
-    base, residual = packing.split_symbols(codes, table)
+    codes = symbols.quantize(values, table)
+    base, residual = symbols.split_symbols(codes, table)
     table = dataclasses.replace(
         table,
         base_lengths=huffman.code_lengths(np.bincount(base, minlength=16)),
@@ -130,7 +130,7 @@ def test_a_block_that_would_grow_stays_raw():
 
 def test_special_values():
     table, values, codes, _, _ = golden("special")
-    low, high = packing.code_limits(table)
+    low, high = symbols.code_limits(table)
     assert np.all(
         codes[np.isnan(values)] == np.broadcast_to(low, codes.shape)[np.isnan(values)]
     )
@@ -162,7 +162,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-@pytest.mark.parametrize("storage", packing.STORAGES)
+@pytest.mark.parametrize("storage", geometry.STORAGES)
 def test_refuses_a_damaged_blob(name, storage):
     harm, message = REFUSALS[name]
     table, values, _, _, blobs = golden("typical")
@@ -215,7 +215,7 @@ def test_refuses_damaged_blocks():
         read(bytes(2) + bytes(10))
 
 
-@pytest.mark.parametrize("storage", packing.STORAGES)
+@pytest.mark.parametrize("storage", geometry.STORAGES)
 def test_refuses_a_strip_of_another_size(storage):
     table, _, codes, _, _ = golden("typical")
     strip = packing.pack_strip(codes, table, storage)
@@ -248,7 +248,7 @@ def test_refuses_a_bad_call(message):
 @given(data=st.data())
 def test_hostile_bytes_give_one_kind_of_error(data):
     table, values, _, _, blobs = golden(data.draw(st.sampled_from(GOLDEN)))
-    blob = bytearray(blobs[data.draw(st.sampled_from(packing.STORAGES))])
+    blob = bytearray(blobs[data.draw(st.sampled_from(geometry.STORAGES))])
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(blob)))

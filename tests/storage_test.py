@@ -5,7 +5,7 @@ import reference
 import tensorflow as tf
 
 import dqa_keras as dqa
-from dqa_keras import packing
+from dqa_keras import geometry, packing, symbols
 from dqa_keras.storage import LayerStorage, Storage
 
 
@@ -28,7 +28,7 @@ def counted(x, layer):
     q = reference.codes(x, scale, mask, n, m, bool(layer.signed.numpy()))
     table = layer.table()
     blobs = [
-        packing.pack(codes.astype(packing.code_dtype(table))[None], table, "residual")
+        packing.pack(codes.astype(symbols.code_dtype(table))[None], table, "residual")
         for codes in q
     ]
     strips = sum(len(blob) - packing.read_header(blob).offsets[0] for blob in blobs)
@@ -83,7 +83,7 @@ def test_strips_blocks_and_blocks_that_do_not_shrink_are_counted():
     dqa.calibrate(model, x, verbose=0)
     x[1:] = layer.scale.numpy() * 3  # the residual of every important value is 3
     assert layer.table().residual_lengths[3] > 2
-    assert packing.default_strip_rows(20, 90 * 64) < 20
+    assert geometry.default_strip_rows(20, 90 * 64) < 20
     measured = dqa.storage_bits(model, x, batch_size=2).layers["q"].bits
     assert measured == pytest.approx(counted(x, layer), rel=1e-12)
     assert dqa.storage_bits(model, x[:1]).total < 5 - 0.1

@@ -31,7 +31,9 @@ def run(arguments: list[str]) -> NoReturn:
     command = importlib.import_module(f"dqa_keras.cli.{name}")
     values = flags.FlagValues()
     command.define(values)
-    if "--help" in rest or "-h" in rest:
+    # What follows a benchmark's name is for the benchmark.
+    own = rest if values.is_gnu_getopt() else rest[:1]
+    if "--help" in own or "-h" in own:
         print(command.__doc__)
         print(values.get_help())
         sys.exit(0)

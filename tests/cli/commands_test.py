@@ -232,6 +232,13 @@ def test_an_unknown_command_names_the_known_ones(capsys):
     assert "Did you mean quantize?" in text
 
 
+def test_a_benchmark_has_a_help_of_its_own(capsys):
+    with pytest.raises(SystemExit) as end:
+        main.run(["bench", "cost", "--help"])
+    assert end.value.code == 0
+    assert "--rounds" in capsys.readouterr().out
+
+
 def test_help_and_typing_errors_do_not_wait_for_tensorflow():
     checked = "import sys, dqa_launcher\nsys.argv = ['dqa', {!r}]\n" + (
         "try:\n    dqa_launcher.run()\nfinally:\n    assert 'keras' not in sys.modules"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import huffman, packing
+from dqa_keras import geometry, huffman, packing, symbols
 from dqa_keras.export import residual_table
 from dqa_keras.tables import LayerTable
 
@@ -69,8 +69,8 @@ def make_table(
         residual_lengths=np.full(2**extra_bits, extra_bits, np.uint8),
         base_lengths=np.full(2**bits, bits, np.uint8),
     )
-    codes = packing.quantize(values, table)
-    base, residual = packing.split_symbols(codes, table)
+    codes = symbols.quantize(values, table)
+    base, residual = symbols.split_symbols(codes, table)
     base_counts = np.bincount(base, minlength=2**bits)
     residual_counts = np.bincount(residual, minlength=2**extra_bits)
     if strange:
@@ -101,9 +101,9 @@ def write(
     lines = [f"{name} {' '.join(map(str, field))}\n" for name, field in fields.items()]
     (folder / "table.txt").write_text("".join(lines))
     (folder / "values.bin").write_bytes(values.astype("<f4").tobytes())
-    codes = packing.quantize(values, table)
+    codes = symbols.quantize(values, table)
     (folder / "codes.bin").write_bytes(codes.tobytes())
-    for storage in packing.STORAGES:
+    for storage in geometry.STORAGES:
         blob = packing.pack(values, table, storage, strip_rows)
         (folder / f"{storage}.bin").write_bytes(blob)
 

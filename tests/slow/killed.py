@@ -16,10 +16,11 @@ import sys
 import traceback
 from typing import Any
 
-import keras  # noqa: F401
-import tensorflow  # noqa: F401
+# Those that nothing here calls are for the forked processes, which find them imported.
+import keras  # noqa: F401 - imported once, before forking
+import tensorflow  # noqa: F401 - as above
 
-from dqa_keras.cli import export, main, quantize  # noqa: F401
+from dqa_keras.cli import export, main, quantize  # noqa: F401 - as above
 
 
 def dies_at(stage: str) -> Any:

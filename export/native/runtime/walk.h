@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "winograd.h"
 
 namespace dqa {
 
@@ -17,7 +18,8 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output);
 inline Rows rows_computed(const Plan& plan, const Op& op, Rows output) {
   if (op.code != Code::kWinograd) return output;
   const uint32_t height = plan.buffers[op.output].height;
-  return {output.first / 2 * 2, std::min((output.end + 1) / 2 * 2, height)};
+  return {output.first / kTileSide * kTileSide,
+          std::min(tiles_of(output.end) * kTileSide, height)};
 }
 
 // Strips first..end of a stage.
