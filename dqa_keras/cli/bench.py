@@ -32,5 +32,5 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             f"Received: {arguments[0] if arguments else 'nothing'}"
         )
     sys.argv = arguments
-    sys.path.insert(0, str(_FOLDER))  # what benchmarks share lies beside them
+    sys.path.append(str(_FOLDER))  # what benchmarks share lies beside them
     runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")
