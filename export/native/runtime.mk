@@ -79,7 +79,7 @@ fuzz-plan: native
 
 # Plans, and what the NumPy reference makes of them.
 cases: install
-	PYTHONPATH=tests/export $(PYTHON) $(NATIVE)/tests/runtime/make_cases.py $(CASES)
+	$(PYTHON) $(NATIVE)/tests/runtime/make_cases.py $(CASES)
 
 # The same bytes from every instruction set and number of threads, under
 # AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.
