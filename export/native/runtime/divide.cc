@@ -22,10 +22,7 @@ double row_cost(const Plan& plan, const Op& op) {
 constexpr double kMeeting = 2000;
 
 Strips strips_of(const Stage& stage, unsigned thread, unsigned threads) {
-  const auto part = [&](unsigned t) {
-    return static_cast<uint32_t>(uint64_t{stage.steps} * t / threads);
-  };
-  return {part(thread), part(thread + 1)};
+  return {stage.steps * thread, stage.steps * (thread + 1), threads};
 }
 
 // The cost of some strips, and how many runs of rows they take.
@@ -79,8 +76,8 @@ std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
       const uint16_t output = plan.ops[stage.first + i].output;
       const Buffer& b = plan.buffers[output];
       if (b.kind != Kind::kStored || plan.is_coded(b)) continue;
-      const Rows rows{rows_after(b.height, strips.first, stage.steps),
-                      rows_after(b.height, strips.end, stage.steps)};
+      const Rows rows{rows_after(b.height, strips.first, strips.all(stage)),
+                      rows_after(b.height, strips.end, strips.all(stage))};
       found.push_back({t, output, stored_rows(b, rows)});
     }
   }

@@ -37,8 +37,8 @@ void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress*
     const Buffer& b = plan.buffers[output];
     const bool ring = b.kind == Kind::kRing;
     at->done[output] =
-        ring ? b.height : rows_after(b.height, strips.first, stage.steps);
-    at->needed[output] = ring ? 0 : rows_after(b.height, strips.end, stage.steps);
+        ring ? b.height : rows_after(b.height, strips.first, strips.all(stage));
+    at->needed[output] = ring ? 0 : rows_after(b.height, strips.end, strips.all(stage));
   }
   for (size_t i = stage.count; i-- > 0;) {
     const Op& op = plan.ops[stage.first + i];

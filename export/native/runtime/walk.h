@@ -22,9 +22,13 @@ inline Rows rows_computed(const Plan& plan, const Op& op, Rows output) {
           std::min(tiles_of(output.end) * kTileSide, height)};
 }
 
-// Strips first..end of a stage.
+// Strips of a stage, first..end in parts of a strip: where it has few, threads meet
+// inside one. The last may be incomplete.
 struct Strips {
   uint32_t first, end;
+  uint32_t parts = 1;
+
+  uint32_t all(const Stage& stage) const { return stage.steps * parts; }
 };
 
 // The rows of an output of `height` rows that are there after some of `steps` strips.
@@ -50,13 +54,14 @@ template <class Visit>
 DqaStatus walk(const Plan& plan, const Stage& stage, Strips strips, Progress* at,
                Visit visit) {
   begin_strips(plan, stage, strips, at);
-  for (uint32_t step = strips.first; step < strips.end; ++step) {
+  for (uint32_t next = strips.first; next < strips.end;) {
+    next = std::min(next + strips.parts, strips.end);
     for (size_t i = 0; i < stage.count; ++i) {
       const uint16_t output = plan.ops[stage.first + i].output;
       const Buffer& buffer = plan.buffers[output];
       at->needed[output] = buffer.kind == Kind::kRing
                                ? 0
-                               : rows_after(buffer.height, step + 1, stage.steps);
+                               : rows_after(buffer.height, next, strips.all(stage));
     }
     for (size_t i = stage.count; i-- > 0;) {
       const Op& op = plan.ops[stage.first + i];
