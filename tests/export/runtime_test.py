@@ -2,6 +2,7 @@
 
 import dataclasses
 import struct
+import threading
 import zlib
 
 import hypothesis
@@ -352,6 +353,22 @@ def test_threads_have_line_buffers_of_their_own(small):
     )
     with pytest.raises(RuntimeFailure, match=r"threads must be in 1\.\.64.*: 65"):
         NativeRuntime(data, constants, threads=65)
+
+
+def test_threads_meet_inside_a_strip():
+    plan, constants = schedule(one_conv((9, 7, 5), window=Window()))
+    stages = [dataclasses.replace(stage, steps=3) for stage in plan.stages]
+    plan = dataclasses.replace(plan, stages=stages)
+    run = NativeRuntime(plan.encode(), constants, threads=2)
+    rows = {}
+
+    def seen(op, row, codes):
+        if plan.ops[op].code == Code.READ:
+            rows.setdefault(threading.get_ident(), []).append(row)
+
+    run.observe(seen, plan)
+    run([np.zeros(size, np.float32) for size in run.input_sizes])
+    assert sorted(rows.values()) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_instruction_sets_must_be_there(small):
