@@ -5,8 +5,10 @@
 namespace dqa {
 namespace {
 
-// Some microseconds: longer than stages differ by, if every thread has a core.
-constexpr unsigned kLooks = 4000;
+// How often a thread looks before it sleeps: at first without a pause for others, for
+// some microseconds, then letting whoever has no core take this one, for a millisecond
+// or two. Waking a thread takes as long as a small stage, or longer.
+constexpr unsigned kLooks = 1000, kYields = 3000;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -29,9 +31,13 @@ void Barrier::wait() {
     changed_.notify_all();
     return;
   }
-  for (unsigned look = 0; look < kLooks; ++look) {
+  for (unsigned look = 0; look < kLooks + kYields; ++look) {
     if (round_.load(std::memory_order_acquire) != round) return;
-    pause();
+    if (look < kLooks) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
   }
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != round; });
