@@ -103,7 +103,7 @@ def calibrate(
             data,
             batch_size,
             verbose,
-            keep=deciding.images_needed(layers),
+            keep=deciding.images_needed(model, layers),
             loss=loss,
             team=team,
             checkpoint=kept,

@@ -4,6 +4,7 @@ observers -> ranges -> importance -> allocation or budget -> `Calibration`
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -11,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dqa_keras import allocation, budget, huffman, importance, ranges, tracing
+from dqa_keras import allocation, budget, graph, huffman, importance, ranges
 from dqa_keras.gathering import Gathered
 from dqa_keras.layers import Calibration, Quantizer
 from dqa_keras.observers import Observer, decibels
+from dqa_keras.trials import Steps, Trials
 
-# Images on which `greedy` tries channels.
+# Images on which `greedy` tries channels. Where each has many outputs, as in
+# segmentation, fewer say the same: the U-Net's order on 12 has a Kendall tau of 0.91 to
+# that on 32.
 _TRIAL_IMAGES = 32
+_DENSE_TRIAL_IMAGES = 12
 
 
 def _is_greedy(layer: Quantizer) -> bool:
@@ -33,31 +38,9 @@ class _Chosen(NamedTuple):
     scale: NDArray[np.float32]
 
 
-class _Steps(NamedTuple):
-    """The scale of each channel at n and at n + m bits, float32 (C,)."""
-
-    coarse: NDArray[np.float32]
-    fine: NDArray[np.float32]
-
-
-def _output_error(model: keras.Model, images: Any) -> Callable[[], float]:
-    """Summed squared difference of the output from that of now, unquantized."""
-    run = tracing.compiled(lambda x: model(x, training=False))
-    reference = [np.asarray(y, np.float64) for y in keras.tree.flatten(run(images))]
-
-    def error() -> float:
-        outputs = keras.tree.flatten(run(images))
-        return sum(
-            float(np.sum((np.asarray(y, np.float64) - r) ** 2))
-            for y, r in zip(outputs, reference, strict=True)
-        )
-
-    return error
-
-
 def _ranker(
     model: keras.Model, layers: list[Quantizer], images: Any, verbose: int
-) -> Callable[[Quantizer, Observer, bool, _Steps], NDArray[np.floating]]:
+) -> Callable[[Quantizer, Observer, bool, Steps], NDArray[np.floating]]:
     """The function that scores the channels of a layer."""
     greedy = [layer for layer in layers if _is_greedy(layer)]
     progress = tqdm(
@@ -66,14 +49,14 @@ def _ranker(
         unit="trial",
         disable=None if verbose and greedy else True,
     )
-    output_error = _output_error(model, images) if greedy else None
+    trials = Trials(model, images) if greedy else None
 
     def rank(
-        layer: Quantizer, observer: Observer, signed: bool, steps: _Steps
+        layer: Quantizer, observer: Observer, signed: bool, steps: Steps
     ) -> NDArray[np.floating]:
         if not layer.extra_bits:
             return np.zeros(steps.fine.size)
-        if output_error is None or not _is_greedy(layer):
+        if trials is None or not _is_greedy(layer):
             scores = importance.mse_scores(
                 observer, steps, layer.bits, layer.extra_bits, signed
             )
@@ -81,10 +64,8 @@ def _ranker(
                 scores *= observer.sensitivity
             return scores
         layer.signed.assign(signed)
-        layer.calibrated.assign(True)
-        scores = importance.greedy_scores(layer, steps, output_error, progress.update)
-        layer.calibrated.assign(False)
-        return scores
+        errors = partial(trials.errors, layer, steps, progress=progress.update)
+        return importance.greedy_scores(errors, steps.fine.size)
 
     return rank
 
@@ -95,7 +76,7 @@ def _is_signed(layer: Quantizer, observer: Observer) -> bool:
     return layer.config.signed
 
 
-def _steps(layer: Quantizer, observer: Observer, signed: bool) -> _Steps:
+def _steps(layer: Quantizer, observer: Observer, signed: bool) -> Steps:
     config = layer.config
 
     def at(bits: int) -> NDArray[np.float32]:
@@ -109,7 +90,7 @@ def _steps(layer: Quantizer, observer: Observer, signed: bool) -> _Steps:
         )
         return (found / ranges.largest_code(bits, signed)).astype(np.float32)
 
-    return _Steps(at(layer.bits), at(layer.bits + layer.extra_bits))
+    return Steps(at(layer.bits), at(layer.bits + layer.extra_bits))
 
 
 def _finish(
@@ -229,9 +210,12 @@ def _counted(
     return np.bincount(low, counts.ravel(), minlength=symbols).astype(np.int64)
 
 
-def images_needed(layers: list[Quantizer]) -> int:
+def images_needed(model: keras.Model, layers: list[Quantizer]) -> int:
     """How many images `decide` tries channels on."""
-    return _TRIAL_IMAGES if any(_is_greedy(layer) for layer in layers) else 0
+    if not any(_is_greedy(layer) for layer in layers):
+        return 0
+    is_dense = graph.is_known(model) and any(len(y.shape) > 2 for y in model.outputs)
+    return _DENSE_TRIAL_IMAGES if is_dense else _TRIAL_IMAGES
 
 
 def loss_needed(layers: list[Quantizer]) -> Literal["fisher", "output"] | None:
@@ -276,7 +260,7 @@ def decide(
         scores = rank(layer, observer, signed, steps)
         mask = allocation.top_share(scores, layer.config.important_fraction)
         mask &= layer.extra_bits > 0
-        scale = np.where(mask, steps.fine, steps.coarse)
+        scale = steps.of(mask)
         chosen = _Chosen(layer.bits, layer.extra_bits, mask, scale)
         decided[layer.name] = _finish(layer, observer, signed, chosen, scores)
     sharing = [layer for layer in layers if layer.config.has_budget]

@@ -50,42 +50,27 @@ def mse_scores(
 
 
 def greedy_scores(
-    layer: Quantizer,
-    scales: tuple[NDArray[np.float32], NDArray[np.float32]],
-    output_error: Callable[[], float],
-    progress: Callable[[], None],
+    errors: Callable[[NDArray[np.bool_]], NDArray[np.float64]], channels: int
 ) -> NDArray[np.float64]:
     """The paper's ranking: each channel's extra bits tried against the output.
 
-    With this layer alone quantized and all its channels at n + m bits, the score of a
+    With one layer alone quantized and all its channels at n + m bits, the score of a
     channel is how much the squared difference of the model's output from the
     unquantized output grows when that channel loses its extra bits (arXiv 2412.09687,
     section 3.1).
 
     Args:
-        layer: `Quantizer` of C channels, quantizing; its scale and mask are changed.
-        scales: Two float32 arrays (C,): the scale at n and at n + m bits.
-        output_error: Function. Runs the model and gives the squared difference.
-        progress: Function. Called once a trial; there are C + 1.
+        errors: Function of boolean masks (C + 1, C) that gives the squared difference
+            under each, (C + 1,); see `dqa_keras.trials`.
+        channels: Integer. C.
 
     Returns:
         Float64 array (C,).
     """
-
-    def error_with(mask: NDArray[np.bool_]) -> float:
-        scale = np.where(mask, scales[1], scales[0]).astype(np.float32)
-        layer.mask.assign(mask)
-        layer.scale.assign(scale)
-        layer.inverse_scale.assign(np.float32(1) / scale)
-        error = output_error()
-        progress()
-        return error
-
-    channels = scales[0].size
-    least = error_with(np.ones(channels, bool))
-    return np.array([error_with(~row) - least for row in np.eye(channels, dtype=bool)])
+    least, *without = errors(~np.eye(channels + 1, channels, -1, dtype=bool))
+    return np.array(without) - least
 
 
 def trial_count(layers: list[Quantizer]) -> int:
-    """Forward passes that `greedy_scores` takes over these layers."""
+    """Masks that `greedy_scores` tries for these layers."""
     return sum(1 + keras.ops.shape(layer.scale)[0] for layer in layers)

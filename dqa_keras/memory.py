@@ -28,6 +28,7 @@ import numpy as np
 from keras import layers as keras_layers
 from numpy.typing import NDArray
 
+from dqa_keras import graph
 from dqa_keras.layers import Quantizer, quantizer_layers
 from dqa_keras.storage import Storage, expected_bits
 
@@ -177,53 +178,6 @@ def schedule(
     return Timeline(tuple(step.name for step in made), live)
 
 
-class _Walk:
-    """Runs shapes through a model and writes down what happened."""
-
-    def __init__(self, bits: Mapping[str, float]) -> None:
-        self.steps: list[Step] = []
-        self.values: dict[Hashable, int] = {}
-        self.stored_bits: dict[Hashable, float] = {}
-        self._bits = bits
-        self._tensors: list[Any] = []  # kept, or identities would be used again
-
-    def keys(self, tensors: Any) -> list[Hashable]:
-        found = [
-            tensor
-            for tensor in keras.tree.flatten(tensors)
-            if isinstance(tensor, keras.KerasTensor)
-        ]
-        self._tensors += found
-        for tensor in found:
-            self.values[id(tensor)] = int(np.prod(tensor.shape))
-        return [id(tensor) for tensor in found]
-
-    def run(self, model: Any, inputs: Any) -> Any:
-        graph = getattr(model, "_functional", None) or model
-        return graph._run_through_graph(inputs, operation_fn=self._recorded)
-
-    def _recorded(self, operation: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if isinstance(operation, keras.Model):
-                return self.run(operation, args[0])
-            outputs = operation.compute_output_spec(*args, **kwargs)
-            keys = self.keys(outputs)
-            self.steps.append(
-                Step(
-                    operation.name,
-                    self.keys((args, kwargs)),
-                    keys,
-                    in_place=isinstance(operation, _IN_PLACE),
-                    moves=_moves(operation),
-                )
-            )
-            if operation.name in self._bits:
-                self.stored_bits[keys[0]] = self._bits[operation.name]
-            return outputs
-
-        return call
-
-
 def timeline(
     model: keras.Model,
     storage: Storage | None = None,
@@ -244,7 +198,7 @@ def timeline(
     Raises:
         ValueError: If the model is subclassed, or a size is not known.
     """
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+    if not graph.is_known(model):
         raise ValueError(
             "a timeline needs a Functional or Sequential model: the layers of a "
             f"subclassed one are out of sight. Received: {type(model).__name__}"
@@ -261,13 +215,29 @@ def timeline(
         for layer in quantizer_layers(model)
         if layer.is_calibrated
     }
-    walk = _Walk(bits)
-    tensors = [
-        keras.KerasTensor((1, *shape), dtype=tensor.dtype)
-        for tensor, shape in zip(model.inputs, shapes, strict=True)
-    ]
-    inputs = walk.keys(tensors)
-    outputs = walk.keys(
-        walk.run(model, keras.tree.pack_sequence_as(model.inputs, tensors))
+    seen = graph.flattened(model, [(1, *shape) for shape in shapes])
+    made = [x for call in seen.calls for x in call.outputs]
+    return schedule(
+        [
+            Step(
+                call.operation.name,
+                _keys(call.inputs),
+                _keys(call.outputs),
+                in_place=isinstance(call.operation, _IN_PLACE),
+                moves=_moves(call.operation),
+            )
+            for call in seen.calls
+        ],
+        {id(x): int(np.prod(x.shape)) for x in (*seen.inputs, *made)},
+        {
+            id(call.outputs[0]): bits[call.operation.name]
+            for call in seen.calls
+            if call.operation.name in bits
+        },
+        _keys(seen.inputs),
+        _keys(seen.outputs),
     )
-    return schedule(walk.steps, walk.values, walk.stored_bits, inputs, outputs)
+
+
+def _keys(tensors: list[Any]) -> list[Hashable]:
+    return [id(tensor) for tensor in tensors]
