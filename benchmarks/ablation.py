@@ -22,7 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 100
 
-# Within a group rows differ in one option; the first has the defaults.
+# Within a group rows differ in one option; the first has the defaults. `correct_bias`
+# is the function of that name, all others are fields of `DQAConfig`.
 GROUPS: dict[str, dict[str, dict]] = {
     "who gets the bits (budget of 2.5)": {
         "ranking=output (default)": {"budget_bits": 2.5},
@@ -33,14 +34,30 @@ GROUPS: dict[str, dict[str, dict]] = {
         "entropy=residual (default)": {"budget_bits": 2.5},
         "entropy=all": {"budget_bits": 2.5, "entropy": "all"},
     },
+    "biases corrected (budget of 2.5)": {
+        "default": {"budget_bits": 2.5},
+        "correct_bias": {"budget_bits": 2.5, "correct_bias": True},
+    },
     "one n for all (n = 2, m = 2)": {
         "ranking=mse (default)": {"bits": 2},
         "ranking=fisher": {"bits": 2, "ranking": "fisher"},
         "ranking=output": {"bits": 2, "ranking": "output"},
+        "clipping=output": {"bits": 2, "clipping": "output"},
         "clipping=max": {"bits": 2, "clipping": "max"},
         "clipping=percentile": {"bits": 2, "clipping": "percentile"},
         "granularity=tensor": {"bits": 2, "granularity": "tensor"},
         "entropy=all": {"bits": 2, "entropy": "all"},
+        "correct_bias": {"bits": 2, "correct_bias": True},
+    },
+    "one n for all (n = 3, m = 2)": {
+        "default": {"bits": 3},
+        "clipping=output": {"bits": 3, "clipping": "output"},
+        "correct_bias": {"bits": 3, "correct_bias": True},
+    },
+    "no extra bits (n = 2)": {
+        "method=direct": {"bits": 2, "method": "direct"},
+        "clipping=output": {"bits": 2, "method": "direct", "clipping": "output"},
+        "correct_bias": {"bits": 2, "method": "direct", "correct_bias": True},
     },
 }
 
@@ -73,8 +90,11 @@ def measure(model, fields: dict, calibration, x, y, expected) -> dict:
 
     import dqa_keras as dqa
 
-    quantized = dqa.quantize_model(model, dqa.DQAConfig(**fields))
+    config = {name: at for name, at in fields.items() if name != "correct_bias"}
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(**config))
     dqa.calibrate(quantized, calibration, batch_size=BATCH, verbose=0)
+    if "correct_bias" in fields:
+        dqa.correct_bias(quantized, model, calibration)
     found = log_softmax(quantized.predict(x, batch_size=BATCH, verbose=0))
     divergence = np.sum(np.exp(expected) * (expected - found), -1)
     return {

@@ -94,23 +94,34 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
 
 
 def tune(quantized, subject: Subject, train, calibration) -> None:
-    """A quarter of an epoch of `dqa.FineTuning`'s recipe, on the training images."""
+    """One epoch of `dqa.FineTuning`'s recipe, on augmented training images."""
     import keras
+    import numpy as np
 
     import dqa_keras as dqa
+    from dqa_keras.models import training
 
     for layer in quantized.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     tuning = dqa.FineTuning(quantized, calibration)
+    steps = int(train.cardinality()) // subject.batch
     quantized.compile(
-        keras.optimizers.Adam(1e-4),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-4, steps)),
         keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, ignore_class=quantized.output_shape[-1]
         ),
     )
-    images = train.take(int(train.cardinality()) // 4).shuffle(2048, seed=0)
-    quantized.fit(images.batch(subject.batch), callbacks=[tuning], verbose=2)
+    augment = training.RECIPES[quantized.name].augment
+    random = np.random.default_rng(0)
+
+    def batches():
+        shuffled = train.shuffle(16384, seed=0).batch(subject.batch)
+        for x, y in shuffled.as_numpy_iterator():
+            x, y = augment(x, y, x.shape[1:3], random)
+            yield x.astype(np.float32), y
+
+    quantized.fit(batches(), steps_per_epoch=steps, callbacks=[tuning], verbose=2)
 
 
 def load(name: str, weights: dict[str, str]):

@@ -5,6 +5,7 @@
 """
 
 from dqa_keras import layers
+from dqa_keras.bias_correction import correct_bias
 from dqa_keras.calibration import CalibrationCallback, calibrate
 from dqa_keras.config import DQAConfig
 from dqa_keras.conversion import Skipped, quantize_model, skipped
@@ -28,6 +29,7 @@ __all__ = [
     "TensorBoardCallback",
     "__version__",
     "calibrate",
+    "correct_bias",
     "layers",
     "quantize_model",
     "skipped",

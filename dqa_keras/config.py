@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 Method = Literal["dqa", "direct", "noisyquant"]
 Granularity = Literal["channel", "tensor"]
-Clipping = Literal["mse", "max", "percentile"]
+Clipping = Literal["mse", "max", "percentile", "output"]
 Ranking = Literal["auto", "mse", "greedy", "fisher", "output"]
 Entropy = Literal["residual", "all"]
 
@@ -74,8 +74,10 @@ class DQAConfig:
         granularity: `"channel"` or `"tensor"`: whether each channel has a scale of
             its own or all channels of a layer share one range. Defaults to
             `"channel"`.
-        clipping: `"mse"`, `"max"` or `"percentile"`: how the representable range is
-            chosen from the values seen. Defaults to `"mse"`.
+        clipping: `"mse"`, `"max"`, `"percentile"` or `"output"`: how the representable
+            range is chosen from the values seen. `"output"`: those of `"mse"`, all of a
+            layer's times the factor that changes the model's output least. Defaults to
+            `"mse"`.
         percentile: Float in 50..100. Share of the magnitudes that the range covers;
             used with `clipping="percentile"`. Defaults to `99.99`.
         ranking: What a channel's error counts. `"mse"`: the squared error that the
@@ -132,7 +134,7 @@ class DQAConfig:
         """Checks every field, so that no invalid config can exist."""
         _choice("method", self.method, ("dqa", "direct", "noisyquant"))
         _choice("granularity", self.granularity, ("channel", "tensor"))
-        _choice("clipping", self.clipping, ("mse", "max", "percentile"))
+        _choice("clipping", self.clipping, ("mse", "max", "percentile", "output"))
         _choice("ranking", self.ranking, ("mse", "greedy", "fisher", "output", "auto"))
         _choice("entropy", self.entropy, ("residual", "all"))
         _choice("signed", self.signed, ("auto", True, False))

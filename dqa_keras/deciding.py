@@ -4,7 +4,6 @@ observers -> ranges -> importance -> allocation or budget -> `Calibration`
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -16,13 +15,16 @@ from dqa_keras import allocation, budget, graph, huffman, importance, ranges
 from dqa_keras.gathering import Gathered
 from dqa_keras.layers import Calibration, Quantizer
 from dqa_keras.observers import Observer, decibels
-from dqa_keras.trials import Steps, Trials
+from dqa_keras.trials import Trials
 
-# Images on which `greedy` tries channels. Where each has many outputs, as in
+# Images on which codes are tried. Where each has many outputs, as in
 # segmentation, fewer say the same: the U-Net's order on 12 has a Kendall tau of 0.91 to
 # that on 32.
 _TRIAL_IMAGES = 32
 _DENSE_TRIAL_IMAGES = 12
+
+# Of the ranges with the least squared error, which `clipping="output"` tries.
+_FACTORS = np.float32([1, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35])
 
 
 def _is_greedy(layer: Quantizer) -> bool:
@@ -38,9 +40,20 @@ class _Chosen(NamedTuple):
     scale: NDArray[np.float32]
 
 
+class _Steps(NamedTuple):
+    """The scale of each channel at n and at n + m bits, float32 (C,)."""
+
+    coarse: NDArray[np.float32]
+    fine: NDArray[np.float32]
+
+    def of(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The scales if the channels of a mask (..., C) are important."""
+        return np.where(mask, self.fine, self.coarse)
+
+
 def _ranker(
-    model: keras.Model, layers: list[Quantizer], images: Any, verbose: int
-) -> Callable[[Quantizer, Observer, bool, Steps], NDArray[np.floating]]:
+    layers: list[Quantizer], trials: Trials | None, verbose: int
+) -> Callable[[Quantizer, Observer, bool, _Steps], NDArray[np.floating]]:
     """The function that scores the channels of a layer."""
     greedy = [layer for layer in layers if _is_greedy(layer)]
     progress = tqdm(
@@ -49,10 +62,9 @@ def _ranker(
         unit="trial",
         disable=None if verbose and greedy else True,
     )
-    trials = Trials(model, images) if greedy else None
 
     def rank(
-        layer: Quantizer, observer: Observer, signed: bool, steps: Steps
+        layer: Quantizer, observer: Observer, signed: bool, steps: _Steps
     ) -> NDArray[np.floating]:
         if not layer.extra_bits:
             return np.zeros(steps.fine.size)
@@ -63,11 +75,22 @@ def _ranker(
             if layer.config.ranked_by in ("fisher", "output"):
                 scores *= observer.sensitivity
             return scores
-        layer.signed.assign(signed)
-        errors = partial(trials.errors, layer, steps, progress=progress.update)
+
+        def errors(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+            return trials.errors(layer, masks, steps.of(masks), progress.update)
+
         return importance.greedy_scores(errors, steps.fine.size)
 
     return rank
+
+
+def _narrowed(
+    trials: Trials, layer: Quantizer, mask: NDArray[np.bool_], scale: NDArray
+) -> NDArray[np.float32]:
+    """The scales, all times the factor that changes the model's output least."""
+    scales = (_FACTORS[:, None] * scale).astype(np.float32)
+    masks = np.broadcast_to(mask, scales.shape)
+    return scales[np.argmin(trials.errors(layer, masks, scales))]
 
 
 def _is_signed(layer: Quantizer, observer: Observer) -> bool:
@@ -76,7 +99,7 @@ def _is_signed(layer: Quantizer, observer: Observer) -> bool:
     return layer.config.signed
 
 
-def _steps(layer: Quantizer, observer: Observer, signed: bool) -> Steps:
+def _steps(layer: Quantizer, observer: Observer, signed: bool) -> _Steps:
     config = layer.config
 
     def at(bits: int) -> NDArray[np.float32]:
@@ -90,7 +113,7 @@ def _steps(layer: Quantizer, observer: Observer, signed: bool) -> Steps:
         )
         return (found / ranges.largest_code(bits, signed)).astype(np.float32)
 
-    return Steps(at(layer.bits), at(layer.bits + layer.extra_bits))
+    return _Steps(at(layer.bits), at(layer.bits + layer.extra_bits))
 
 
 def _finish(
@@ -210,9 +233,16 @@ def _counted(
     return np.bincount(low, counts.ravel(), minlength=symbols).astype(np.int64)
 
 
+def _is_tried(layers: list[Quantizer]) -> bool:
+    """Whether codes are tried against the model's output."""
+    return any(
+        _is_greedy(layer) or layer.config.clipping == "output" for layer in layers
+    )
+
+
 def images_needed(model: keras.Model, layers: list[Quantizer]) -> int:
-    """How many images `decide` tries channels on."""
-    if not any(_is_greedy(layer) for layer in layers):
+    """How many images `decide` tries codes on."""
+    if not _is_tried(layers):
         return 0
     is_dense = graph.is_known(model) and any(len(y.shape) > 2 for y in model.outputs)
     return _DENSE_TRIAL_IMAGES if is_dense else _TRIAL_IMAGES
@@ -249,18 +279,22 @@ def decide(
     Raises:
         ValueError: If layers disagree on the budget or it cannot be met.
     """
-    rank = _ranker(model, layers, gathered.kept, verbose)
+    trials = Trials(model, gathered.kept) if _is_tried(layers) else None
+    rank = _ranker(layers, trials, verbose)
     decided = {}
     for layer in layers:
         if layer.config.has_budget:
             continue
         observer = gathered.observers[layer.name]
         signed = _is_signed(layer, observer)
+        layer.signed.assign(signed)
         steps = _steps(layer, observer, signed)
         scores = rank(layer, observer, signed, steps)
         mask = allocation.top_share(scores, layer.config.important_fraction)
         mask &= layer.extra_bits > 0
         scale = steps.of(mask)
+        if trials is not None and layer.config.clipping == "output":
+            scale = _narrowed(trials, layer, mask, scale)
         chosen = _Chosen(layer.bits, layer.extra_bits, mask, scale)
         decided[layer.name] = _finish(layer, observer, signed, chosen, scores)
     sharing = [layer for layer in layers if layer.config.has_budget]

@@ -1,11 +1,11 @@
-"""The error of a model's output while one of its quantizers is tried.
+"""The error of a model's output while the codes of one quantizer are tried.
 
-Only what lies behind the quantizer runs, for several masks at once. Subclassed models
-hide where that is, and a shared layer has several such places: they run whole.
+Only what lies behind the quantizer runs, several trials at once. Subclassed models hide
+where that is, and a shared layer has several such places: they run whole.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,19 +17,8 @@ from dqa_keras.layers import Quantizer
 from dqa_keras.resuming import Resuming
 
 
-class Steps(NamedTuple):
-    """The scale of each channel at n and at n + m bits, float32 (C,)."""
-
-    coarse: NDArray[np.float32]
-    fine: NDArray[np.float32]
-
-    def of(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """The scales if the channels of a mask are important."""
-        return np.where(mask, self.fine, self.coarse)
-
-
 class Trials:
-    """Tries masks at one quantizer; all others pass everything.
+    """Tries masks and scales at one quantizer; all others pass everything.
 
     Args:
         model: Keras model whose quantizers pass everything.
@@ -47,31 +36,32 @@ class Trials:
     def errors(
         self,
         layer: Quantizer,
-        steps: Steps,
         masks: NDArray[np.bool_],
-        progress: Callable[[int], object],
+        scales: NDArray[np.float32],
+        progress: Callable[[int], object] = lambda done: None,
     ) -> NDArray[np.float64]:
         """Summed squared difference of the output from the unquantized model's.
 
         Args:
             layer: `Quantizer` of C channels; its scale and mask are changed.
-            steps: `Steps` of its channels.
-            masks: Boolean array (K, C). Important channels of each trial.
+            masks: Boolean array (K, C). Important channels in each of K trials.
+            scales: Float32 array (K, C). Step of each channel.
             progress: Function. Called with the number of trials that are done.
+                Defaults to one that does nothing.
 
         Returns:
             Float64 array (K,).
         """
+        pairs = list(zip(masks, scales, strict=True))
         if self._resuming and self._resuming.knows(layer):
-            return self._resumed(self._resuming, layer, steps, masks, progress)
-        return self._whole(layer, steps, masks, progress)
+            return self._resumed(self._resuming, layer, pairs, progress)
+        return self._whole(layer, pairs, progress)
 
     def _resumed(
         self,
         resuming: Resuming,
         layer: Quantizer,
-        steps: Steps,
-        masks: NDArray[np.bool_],
+        pairs: list[tuple[NDArray[np.bool_], NDArray[np.float32]]],
         progress: Callable[[int], object],
     ) -> NDArray[np.float64]:
         inputs = resuming.go_to(layer)
@@ -80,16 +70,13 @@ class Trials:
                 [_array(y) for y in resuming.outputs(group, x)]
                 for group, x in enumerate(inputs)
             ]
-        coarse, fine = (
-            [_stored(layer, steps, np.full(masks.shape[1], m), x) for x in inputs]
-            for m in (False, True)
-        )
-        found = np.zeros(len(masks))
+        found = np.zeros(len(pairs))
         at_once = resuming.copies()
-        for first in range(0, len(masks), at_once):
-            some = masks[first : first + at_once]
-            for group, pair in enumerate(zip(coarse, fine, strict=True)):
-                outputs = resuming.outputs(group, _mixed(some, *pair))
+        for first in range(0, len(pairs), at_once):
+            some = pairs[first : first + at_once]
+            for group, x in enumerate(inputs):
+                stored = [_stored(layer, mask, scale, x) for mask, scale in some]
+                outputs = resuming.outputs(group, ops.concatenate(stored))
                 found[first : first + at_once] += _squared_distance(
                     outputs, self._expected[group], len(some)
                 )
@@ -99,18 +86,17 @@ class Trials:
     def _whole(
         self,
         layer: Quantizer,
-        steps: Steps,
-        masks: NDArray[np.bool_],
+        pairs: list[tuple[NDArray[np.bool_], NDArray[np.float32]]],
         progress: Callable[[int], object],
     ) -> NDArray[np.float64]:
         if self._run is None:
             self._run = tracing.compiled(lambda x: self._model(x, training=False))
         expected = [_array(y) for y in keras.tree.flatten(self._run(self._images))]
-        found = np.zeros(len(masks))
+        found = np.zeros(len(pairs))
         layer.calibrated.assign(True)
-        for number, mask in enumerate(masks):
+        for number, (mask, scale) in enumerate(pairs):
             layer.mask.assign(mask)
-            layer.set_scale(steps.of(mask))
+            layer.set_scale(scale)
             outputs = keras.tree.flatten(self._run(self._images))
             found[number] = _squared_distance(outputs, expected, 1)[0]
             progress(1)
@@ -119,18 +105,11 @@ class Trials:
 
 
 def _stored(
-    layer: Quantizer, steps: Steps, mask: NDArray[np.bool_], inputs: Any
+    layer: Quantizer, mask: NDArray[np.bool_], scale: NDArray[np.float32], inputs: Any
 ) -> Any:
     layer.mask.assign(mask)
-    layer.set_scale(steps.of(mask))
+    layer.set_scale(scale)
     return ops.cast(layer.quantized(inputs), inputs.dtype)
-
-
-def _mixed(masks: NDArray[np.bool_], coarse: Any, fine: Any) -> Any:
-    """Activations (k n, ..., C) of k masks (k, C), from those of n images."""
-    shape = (len(masks), *(1,) * (len(fine.shape) - 1), masks.shape[1])
-    mixed = ops.where(masks.reshape(shape), fine[None], coarse[None])
-    return ops.reshape(mixed, (-1, *fine.shape[1:]))
 
 
 def _array(y: Any) -> NDArray[np.float32]:

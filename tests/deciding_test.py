@@ -151,3 +151,27 @@ def test_a_budget_that_cannot_be_met_leaves_the_model_as_it_was(network, data):
     with pytest.raises(ValueError, match="the budget must be at least"):
         dqa.calibrate(model, data, verbose=0)
     assert not any(layer.is_calibrated for layer in quantizer_layers(model))
+
+
+def test_output_clipping_changes_the_output_less_than_ranges_of_least_error(
+    network, data
+):
+    narrow, wide = (
+        calibrated(network, data[:20], bits=2, method="direct", clipping=clipping)
+        for clipping in ("output", "mse")
+    )
+    factors = []
+    for name in ("a_direct", "b_direct", "c_direct"):
+        scales = [model.get_layer(name).scale.numpy() for model in (narrow, wide)]
+        ratios = scales[0] / scales[1]
+        factors.append(ratios[0])
+        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-6)
+
+        def alone(model, name=name):
+            """The error if this layer alone rounds."""
+            for layer in quantizer_layers(model):
+                layer.calibrated.assign(layer.name == name)
+            return error(network, model, data[:20])
+
+        assert alone(narrow) <= alone(wide)
+    assert max(abs(np.array(factors) - 1)) > 0.05  # or nothing was tried

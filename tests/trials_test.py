@@ -7,7 +7,7 @@ import pytest
 import dqa_keras as dqa
 from dqa_keras import resuming
 from dqa_keras.layers import quantizer_layers
-from dqa_keras.trials import Steps, Trials
+from dqa_keras.trials import Trials
 
 OPTIONS = {"bits": 2, "extra_bits": 2, "signed": False}
 
@@ -57,11 +57,11 @@ def shared():
     return keras.Model(inputs, keras.layers.Add()([x, y]))
 
 
-def by_hand(model, layer, steps, mask, x):
+def by_hand(model, layer, mask, scale, x):
     """The squared distance from the unquantized outputs, of the whole model."""
     expected = keras.tree.flatten(model(x, training=False))
     layer.mask.assign(mask)
-    layer.set_scale(np.where(mask, steps.fine, steps.coarse))
+    layer.set_scale(scale)
     layer.calibrated.assign(True)
     outputs = keras.tree.flatten(model(x, training=False))
     layer.calibrated.assign(False)
@@ -83,12 +83,14 @@ def test_trials_are_runs_of_the_whole_model(monkeypatch, make, values):
     trials = Trials(model, x)
     for layer in reversed(quantizer_layers(model)):  # in any order
         channels = layer.scale.shape[0]
-        scale = random.uniform(0.05, 0.5, channels).astype(np.float32)
-        steps = Steps(coarse=scale, fine=scale / 5)
         masks = random.random((5, channels)) < 0.5
+        scales = random.uniform(0.05, 0.5, masks.shape).astype(np.float32)
         done = []
-        found = trials.errors(layer, steps, masks, done.append)
-        expected = [by_hand(model, layer, steps, mask, x) for mask in masks]
+        found = trials.errors(layer, masks, scales, done.append)
+        expected = [
+            by_hand(model, layer, mask, scale, x)
+            for mask, scale in zip(masks, scales, strict=True)
+        ]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         assert sum(done) == 5
         assert not layer.is_calibrated
