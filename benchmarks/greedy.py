@@ -35,7 +35,7 @@ def hidden(model):
     return Hidden()
 
 
-def ranked(model, images) -> tuple[float, list]:
+def ranked(model, images) -> tuple[float, dict]:
     """Seconds of calibration, and the importance of each layer's channels."""
     import dqa_keras as dqa
     from dqa_keras.layers import quantizer_layers
@@ -43,7 +43,8 @@ def ranked(model, images) -> tuple[float, list]:
     start = time.perf_counter()
     dqa.calibrate(model, images, verbose=0)
     seconds = time.perf_counter() - start
-    return seconds, [layer.importance.numpy() for layer in quantizer_layers(model)]
+    layers = quantizer_layers(model)
+    return seconds, {layer.name: layer.importance.numpy() for layer in layers}
 
 
 def kendall_tau(a, b) -> float:
@@ -73,9 +74,9 @@ def main() -> None:
     quantized = [dqa.quantize_model(model, dqa.DQAConfig.paper(3)) for _ in range(2)]
     seconds, scores = ranked(quantized[0], images)
     slow, expected = ranked(hidden(quantized[1]), images)
-    taus = [kendall_tau(a, b) for a, b in zip(scores, expected, strict=True)]
+    taus = [kendall_tau(found, expected[name]) for name, found in scores.items()]
     result = {
-        "channels": sum(map(len, scores)),
+        "channels": sum(map(len, scores.values())),
         "seconds": seconds,
         "loop_seconds": slow,
         "loop_over_greedy": slow / seconds,
