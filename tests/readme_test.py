@@ -91,6 +91,43 @@ def test_growth_figures_are_the_measured_ones():
     assert f"Two workers calibrate {workers['by_clock_ratio']:.2f} times" in text
 
 
+def test_the_cost_of_greedy_is_the_measured_one():
+    result = json.loads((RESULTS / "greedy.json").read_text())
+    assert (
+        f"({result['channels']:,} channels, n = 3, 64 images) calibration takes "
+        f"{result['seconds']:.0f} s where a loop of forward passes takes "
+        f"{result['loop_seconds']:.0f} s, {result['loop_over_greedy']:.2f} times as "
+        f"long, in the same order (Kendall's tau {result['mean_tau']:.3f};"
+    ) in " ".join(FIGURES.split())
+
+
+def test_latencies_with_avx2_are_the_measured_ones():
+    result = json.loads((RESULTS / "latency_avx2.json").read_text())
+    for words, name in (
+        ("U-Net 512", "unet"),
+        ("MobileNetV2 224", "mobilenet_v2"),
+        ("ResNet-32", "resnet32"),
+    ):
+        cells = [
+            f"{ratio:.2f}x"
+            for run in result[name]["runs"]
+            for ratio in (
+                run["packed_to_int8"],
+                run["ms"]["packed"] / run["ms"]["float"],
+            )
+        ]
+        assert f"| {words} | {' | '.join(cells)} |" in FIGURES
+
+
+def test_what_options_buy_is_what_was_measured():
+    rows = json.loads((RESULTS / "ablation.json").read_text())["rows"]
+    text = " ".join(FIGURES.split())
+    (part,) = re.findall(r"## Options, each by itself(.*?)## What it costs", text)
+    shown = {float(figure) for figure in re.findall(r"([\d.]+) %", part)}
+    assert shown
+    assert shown <= {round(row["accuracy"], 2) for row in rows.values()}
+
+
 def test_accuracy_figures_are_the_measured_ones():
     models = json.loads((RESULTS / "accuracy.json").read_text())["models"]
     text = " ".join(FIGURES.split())
