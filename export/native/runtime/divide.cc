@@ -30,8 +30,10 @@ double largest_part(const Op& op, uint32_t rows, unsigned threads) {
     case Code::kDepthwise:
     case Code::kCombine:
     case Code::kAverage: return 1.0 / threads;
-    default: return static_cast<double>((rows + threads - 1) / threads) / rows;
+    default: break;
   }
+  const uint32_t most = (rows + threads - 1) / threads;
+  return static_cast<double>(most) / rows;
 }
 
 Strips strips_of(const Stage& stage, unsigned thread, unsigned threads) {
