@@ -24,7 +24,7 @@ _TRIAL_IMAGES = 32
 _DENSE_TRIAL_IMAGES = 12
 
 # Of the ranges with the least squared error, which `clipping="output"` tries.
-_FACTORS = np.float32([1, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35])
+_FACTORS = np.array([1, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35], np.float32)
 
 
 def _is_greedy(layer: Quantizer) -> bool:
