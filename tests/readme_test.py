@@ -148,6 +148,32 @@ def test_accuracy_figures_are_the_measured_ones():
         )
 
 
+def test_the_papers_comparison_is_the_measured_one():
+    models = json.loads((RESULTS / "accuracy.json").read_text())["models"]
+    for words, name in (
+        ("ResNet-32", "resnet32"),
+        ("MobileNetV2", "mobilenet_v2"),
+        ("U-Net", "unet"),
+    ):
+        cells = models[name]["cells"]
+        (row,) = re.findall(rf"^\| {words} \| ([^|]*; [^|]* \|.*) \|$", FIGURES, re.M)
+        for n, shown in zip((3, 4, 5), row.split(" | "), strict=True):
+            names = [
+                f"paper {method} {n}" for method in ("dqa", "direct", "noisyquant")
+            ]
+            if not cells.keys() >= set(names):
+                assert shown == "not measured"
+                continue
+            trio = [cells[name] for name in names]
+            percents = [f"{cell['accuracy']:.2f}" for cell in trio]
+            percents[0] += f" at {trio[0]['stored_bits']:.2f}"
+            assert shown == "; ".join(percents)
+        below, above = (cells[f"paper direct {n}"]["accuracy"] for n in (4, 5))
+        bits = cells["paper dqa 3"]["stored_bits"]
+        line = below + (above - below) * (bits - 4)
+        assert f"{line:.2f} %" in FIGURES
+
+
 def test_budgets_in_the_readme_are_the_measured_ones():
     (line,) = re.findall(r"^One budget for all layers.*?\.$", README, re.M | re.DOTALL)
     cells = json.loads((RESULTS / "accuracy.json").read_text())["models"]["resnet32"]
