@@ -121,7 +121,13 @@ def tune(quantized, subject: Subject, train, calibration) -> None:
             x, y = augment(x, y, x.shape[1:3], random)
             yield x.astype(np.float32), y
 
-    quantized.fit(batches(), steps_per_epoch=steps, callbacks=[tuning], verbose=2)
+    quantized.fit(
+        batches(),
+        steps_per_epoch=steps,
+        shuffle=False,
+        callbacks=[tuning],
+        verbose=2,
+    )
 
 
 def load(name: str, weights: dict[str, str]):
