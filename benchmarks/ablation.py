@@ -11,11 +11,11 @@ more than accuracy does. Rows that the file already holds are not computed again
 all are there, a Markdown table is written beside it.
 """
 
-import argparse
 import json
 import os
 from pathlib import Path
 
+import _resnet32
 import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -138,21 +138,14 @@ def markdown(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True)
+    parser = _resnet32.parser(__doc__.splitlines()[0])
     parser.add_argument("--calibration_images", type=int, default=1000)
     parser.add_argument("--held_out_images", type=int, default=4000)
-    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
 
     import numpy as np
 
-    from dqa_keras import datasets
-    from dqa_keras.models import resnet32
-
-    model = resnet32(weights=str(options.weights))
-    train = datasets.load("cifar10", data_dir=options.data_dir).train
+    model, train = _resnet32.load(options)
     calibration, _ = arrays(train, 0, options.calibration_images)
     x, y = arrays(train, options.calibration_images, options.held_out_images)
     expected = log_softmax(model.predict(x, batch_size=BATCH, verbose=0))

@@ -9,12 +9,11 @@ each channel takes a forward pass of the whole model. Seconds are those of `cali
 Kendall's tau compares the two orders of channels, layer by layer.
 """
 
-import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
+import _resnet32
 import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,41 +46,29 @@ def ranked(model, images) -> tuple[float, dict]:
     return seconds, {layer.name: layer.importance.numpy() for layer in layers}
 
 
-def kendall_tau(a, b) -> float:
-    """Of two score vectors; a tie in either counts as neither order."""
-    import numpy as np
-
-    signs = [np.sign(np.subtract.outer(x, x)) for x in (a, b)]
-    return float(
-        np.sum(signs[0] * signs[1]) / np.sqrt(np.prod([np.sum(s * s) for s in signs]))
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser = _resnet32.parser(__doc__.splitlines()[0])
     options = parser.parse_args()
 
-    import dqa_keras as dqa
-    from dqa_keras import datasets
-    from dqa_keras.models import resnet32
+    from scipy.stats import kendalltau
 
-    model = resnet32(weights=str(options.weights))
-    train = datasets.load("cifar10", data_dir=options.data_dir).train
+    import dqa_keras as dqa
+
+    model, train = _resnet32.load(options)
     images = next(train.take(64).batch(64).as_numpy_iterator())[0]
     quantized = [dqa.quantize_model(model, dqa.DQAConfig.paper(3)) for _ in range(2)]
     seconds, scores = ranked(quantized[0], images)
     slow, expected = ranked(hidden(quantized[1]), images)
-    taus = [kendall_tau(found, expected[name]) for name, found in scores.items()]
+    taus = [
+        kendalltau(found, expected[name]).statistic for name, found in scores.items()
+    ]
     result = {
         "channels": sum(map(len, scores.values())),
         "seconds": seconds,
         "loop_seconds": slow,
         "loop_over_greedy": slow / seconds,
-        "mean_tau": statistics.mean(taus),
-        "least_tau": min(taus),
+        "mean_tau": float(statistics.mean(taus)),
+        "least_tau": float(min(taus)),
     }
     print(result)
     if options.json:

@@ -9,10 +9,9 @@ quantization and NoisyQuant by 5 points or more at 3, 4 and 5 bits: near chance 
 smaller lead comes and goes with the share. No test image is read.
 """
 
-import argparse
 import os
-from pathlib import Path
 
+import _resnet32
 import _results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -82,17 +81,10 @@ def pick(rows: dict) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser = _resnet32.parser(__doc__.splitlines()[0])
     options = parser.parse_args()
 
-    from dqa_keras import datasets
-    from dqa_keras.models import resnet32
-
-    model = resnet32(weights=str(options.weights))
-    train = datasets.load("cifar10", data_dir=options.data_dir).train
+    model, train = _resnet32.load(options)
     rows = measure(model, train)
     result = {"held_out_images": HELD_OUT, "rows": rows, "share": pick(rows)}
     print("share:", result["share"])

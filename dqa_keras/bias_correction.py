@@ -24,7 +24,6 @@ Reference:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import keras
@@ -45,7 +44,8 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
     Args:
         quantized: What `quantize_model` made of `model`, calibrated.
         model: Functional or Sequential Keras model.
-        data: Inputs, as for `calibrate`. The first 128 images are used.
+        data: Inputs, as for `calibrate`. The first 128 images give the means, and the
+            counts of codes that Huffman lengths come from.
 
     Returns:
         Names of the layers whose bias (or batch normalization's `beta`) has changed.
@@ -71,29 +71,26 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
     return changed
 
 
-# A layer and where its additive weight lies.
-_ADDITIVE = (
-    (keras_layers.BatchNormalization, "beta"),
-    (keras_layers.Dense, "bias"),
-    (keras_layers.Conv1D, "bias"),
-    (keras_layers.Conv2D, "bias"),
-    (keras_layers.Conv3D, "bias"),
-    (keras_layers.Conv1DTranspose, "bias"),
-    (keras_layers.Conv2DTranspose, "bias"),
-    (keras_layers.Conv3DTranspose, "bias"),
-    (keras_layers.DepthwiseConv1D, "bias"),
-    (keras_layers.DepthwiseConv2D, "bias"),
-    (keras_layers.SeparableConv1D, "bias"),
-    (keras_layers.SeparableConv2D, "bias"),
+_BIASED = (
+    keras_layers.Conv1D,
+    keras_layers.Conv1DTranspose,
+    keras_layers.Conv2D,
+    keras_layers.Conv2DTranspose,
+    keras_layers.Conv3D,
+    keras_layers.Conv3DTranspose,
+    keras_layers.Dense,
+    keras_layers.DepthwiseConv1D,
+    keras_layers.DepthwiseConv2D,
+    keras_layers.SeparableConv1D,
+    keras_layers.SeparableConv2D,
 )
 
 
 def _bias(layer: Any) -> Any:
     """What a layer adds to each channel of its result, or None."""
-    for kind, name in _ADDITIVE:
-        if isinstance(layer, kind):
-            return getattr(layer, name, None)
-    return None
+    if isinstance(layer, keras_layers.BatchNormalization):
+        return layer.beta if layer.center else None
+    return layer.bias if isinstance(layer, _BIASED) else None
 
 
 def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
@@ -101,18 +98,13 @@ def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
     found = {
         call.operation.name: call.operation
         for call in graph.flattened(model).calls
-        if getattr(call.operation, "weights", None)
+        if _shapes(call.operation)
     }
     for call in graph.flattened(quantized).calls:
         layer = call.operation
-        if isinstance(layer, Quantizer) or not getattr(layer, "weights", None):
+        if isinstance(layer, Quantizer):
             continue
-        shapes = [
-            [weight.shape for weight in one.weights]
-            for one in (layer, found.get(layer.name))
-            if one is not None
-        ]
-        if len(shapes) < 2 or shapes[0] != shapes[1]:
+        if _shapes(layer) != _shapes(found.get(layer.name)):
             raise ValueError(
                 "bias correction compares a quantized model with the one that "
                 f"quantize_model made it of. Received: {model.name!r}, which has no "
@@ -121,57 +113,47 @@ def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
     return found
 
 
+def _shapes(operation: Any) -> list[Any]:
+    return [weight.shape for weight in getattr(operation, "weights", ())]
+
+
 def _corrected(seen: graph.Graph, originals: dict[str, Any], images: Any) -> list[str]:
     """Runs both models side by side, layer by layer; names of corrected layers."""
     names = [call.operation.name for call in seen.calls]
     last = {
         id(x): number for number, call in enumerate(seen.calls) for x in call.inputs
     }
-    pairs = {
-        id(x): (leaf, leaf)
-        for x, leaf in zip(
-            seen.inputs,
-            map(ops.convert_to_tensor, keras.tree.flatten(images)),
-            strict=True,
-        )
-    }
+    leaves = map(ops.convert_to_tensor, keras.tree.flatten(images))
+    exact = dict(zip(map(id, seen.inputs), leaves, strict=True))
+    coded = dict(exact)
     changed = []
     for number, call in enumerate(seen.calls):
         layer = call.operation
         original = originals.get(layer.name, layer)
-
-        run = partial(_outputs, call, pairs)
         bias = _bias(layer) if names.count(layer.name) == 1 else None
         if bias is not None:
             with _linear(layer), _linear(original):
-                exact, coded = run(0, original)[0], run(1, layer)[0]
-            error = ops.mean(
-                ops.cast(coded, "float32") - ops.cast(exact, "float32"),
-                tuple(range(len(exact.shape) - 1)),
-            )
+                error = _mean_error(call.run(coded)[0], call.run(exact, original)[0])
             if np.any(ops.convert_to_numpy(error)):
                 bias.assign(bias - ops.cast(error, bias.dtype))
                 changed.append(layer.name)
-        found = zip(run(0, original), run(1, layer), strict=True)
-        pairs.update(zip(map(id, call.outputs), found, strict=True))
+        passes = isinstance(layer, Quantizer)
+        made = [exact[id(x)] for x in call.inputs] if passes else None
+        exact.update(
+            zip(map(id, call.outputs), made or call.run(exact, original), strict=True)
+        )
+        coded.update(zip(map(id, call.outputs), call.run(coded), strict=True))
         for x in call.inputs:
             if last[id(x)] == number:
-                pairs.pop(id(x), None)
+                exact.pop(id(x), None)
+                coded.pop(id(x), None)
     return changed
 
 
-def _outputs(
-    call: graph.Call, pairs: dict[int, tuple[Any, Any]], side: int, operation: Any
-) -> list[Any]:
-    """What a call makes of the unquantized (0) or the quantized tensors (1)."""
-
-    def value(x: Any) -> Any:
-        return pairs[id(x)][side] if isinstance(x, keras.KerasTensor) else x
-
-    args, kwargs = keras.tree.map_structure(value, call.arguments)
-    if isinstance(operation, Quantizer) and side == 0:
-        return [args[0]]
-    return keras.tree.flatten(operation(*args, **kwargs))
+def _mean_error(coded: Any, exact: Any) -> Any:
+    """Of each channel: float32 (C,)."""
+    error = ops.cast(coded, "float32") - ops.cast(exact, "float32")
+    return ops.mean(error, tuple(range(len(error.shape) - 1)))
 
 
 @contextmanager

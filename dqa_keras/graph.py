@@ -9,7 +9,8 @@
 ['relu', 'head']
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -32,6 +33,25 @@ class Call(NamedTuple):
     def inputs(self) -> list[Any]:
         """The `KerasTensor`s that it reads; constants are left out."""
         return symbolic(self.arguments)
+
+    def run(self, known: Mapping[int, Any], operation: Any = None) -> list[Any]:
+        """Makes the call on actual tensors, in inference mode.
+
+        Args:
+            known: The tensor for each input, by `id` of its `KerasTensor`.
+            operation: What is called. Defaults to the call's own operation.
+
+        Returns:
+            What stands for `outputs`, as a flat list.
+        """
+        operation = operation or self.operation
+        args, kwargs = keras.tree.map_structure(
+            lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x,
+            self.arguments,
+        )
+        if "training" in inspect.signature(operation.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        return keras.tree.flatten(operation(*args, **kwargs))
 
 
 class Graph(NamedTuple):

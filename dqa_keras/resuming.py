@@ -5,7 +5,6 @@ the tensors that are alive at the first to those at the second; together they ar
 as often as the model is, once.
 """
 
-import inspect
 from functools import partial
 from typing import Any
 
@@ -51,7 +50,7 @@ class Resuming:
                 ends[:-1], ends[1:], alive[:-1], alive[1:], strict=True
             )
         ]
-        rows = self._rows(0)
+        rows = self._rows(0) if cuts else len(leaves[0])
         self._images = [
             [leaf[first : first + rows] for leaf in leaves]
             for first in range(0, len(leaves[0]), rows)
@@ -118,22 +117,8 @@ def _run_part(
 ) -> State:
     """Makes some calls in inference mode; quantizers pass everything."""
     known = dict(zip(map(id, before), state, strict=True))
-
-    def value(x: Any) -> Any:
-        return known[id(x)] if isinstance(x, keras.KerasTensor) else x
-
     for call in calls:
-        args, kwargs = keras.tree.map_structure(value, call.arguments)
-        if isinstance(call.operation, Quantizer):
-            outputs = args[0]
-        else:
-            if _takes_training(call.operation):
-                kwargs = {**kwargs, "training": False}
-            outputs = call.operation(*args, **kwargs)
-        made = keras.tree.flatten(outputs)
+        passes = isinstance(call.operation, Quantizer)
+        made = [known[id(x)] for x in call.inputs] if passes else call.run(known)
         known.update(zip(map(id, call.outputs), made, strict=True))
     return [known[id(x)] for x in after]
-
-
-def _takes_training(operation: Any) -> bool:
-    return "training" in inspect.signature(operation.call).parameters

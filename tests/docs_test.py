@@ -60,7 +60,10 @@ def parsed(arguments):
 
 def check_benchmark(path, arguments):
     """Checks that a benchmark exists and knows its flags."""
-    source = path.read_text() + (ROOT / "benchmarks" / "_networks.py").read_text()
+    source = path.read_text()
+    for shared in path.parent.glob("_*.py"):
+        if f"import {shared.stem}\n" in source:
+            source += shared.read_text()
     for word in arguments:
         if word.startswith("--"):
             assert f'"{word}"' in source, f"{path.name} has no flag {word}"

@@ -6,6 +6,7 @@ import reference
 import dqa_keras as dqa
 from dqa_keras import importance
 from dqa_keras.observers import Observer
+from dqa_keras.trials import Trials
 
 
 def observer_of(samples):
@@ -86,3 +87,28 @@ def test_greedy_scores_are_what_losing_extra_bits_adds_to_the_error():
     scores = importance.greedy_scores(errors, 2)
     assert asked == [[[True, True], [False, True], [True, False]]]
     assert scores.tolist() == [3.0, 1.0]
+
+
+def test_greedy_scores_are_the_fall_of_the_output_error():
+    layer = dqa.layers.DQA(bits=2, extra_bits=2, signed=False)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    x = np.random.default_rng(0).uniform(0, 1, (100, 2)).astype(np.float32)
+    coarse, fine = np.float32([1 / 3] * 2), np.float32([1 / 15] * 2)
+    trials = Trials(model, x)
+    tried = []
+    scores = importance.greedy_scores(
+        lambda masks: trials.errors(
+            layer, masks, np.where(masks, fine, coarse), tried.append
+        ),
+        2,
+    )
+
+    def error(mask):
+        scale = np.where(mask, fine, coarse)
+        x_hat = reference.quantized(x, scale, mask, 2, 2, False)
+        return np.sum((x - x_hat) ** 2)
+
+    least = error([True, True])
+    expected = [error([False, True]) - least, error([True, False]) - least]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert sum(tried) == importance.trial_count([layer]) == 3

@@ -82,7 +82,7 @@ def test_growth_figures_are_the_measured_ones():
     assert f"with channels {power['channels']:.2f} (`mse`)" in text
     for ranking in ("fisher", "output"):
         assert f"{power[f'channels {ranking}']:.2f} (`{ranking}`)" in text
-    assert f"{power['channels greedy']:.2f} (`greedy`, 64 to 256" in text
+    assert f"{power['channels greedy']:.2f} (`greedy`, 64 to 256 of them" in text
     assert f"with layers {power['layers']:.2f}" in text
     assert f"is {result['memory_ratio']:.3f} times that at 1,000" in text
     assert f"than {100 * result['formula_error']:.1f} % from the formula" in text

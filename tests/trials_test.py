@@ -46,6 +46,12 @@ class Subclassed(keras.Model):
         return self.head(self.quantizer(self.conv(x)))
 
 
+def inside():
+    """A model with a single layer in sight, which is a subclassed model."""
+    inputs = keras.Input((6, 6, 3))
+    return keras.Model(inputs, Subclassed()(inputs))
+
+
 def shared():
     """One quantizer behind two convolutions."""
     inputs = keras.Input((6, 6, 3))
@@ -71,7 +77,7 @@ def by_hand(model, layer, mask, scale, x):
     )
 
 
-@pytest.mark.parametrize("make", [branches, Subclassed, shared])
+@pytest.mark.parametrize("make", [branches, Subclassed, inside, shared])
 @pytest.mark.parametrize("values", [1, 2**22])  # one image and one mask at a time, all
 def test_trials_are_runs_of_the_whole_model(monkeypatch, make, values):
     monkeypatch.setattr(resuming, "_VALUES", values)

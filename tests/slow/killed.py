@@ -9,6 +9,7 @@ in so many-th thing done to the files there. `stage`: dies at the call of that f
 """
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -16,11 +17,11 @@ import sys
 import traceback
 from typing import Any
 
-# Those that nothing here calls are for the forked processes, which find them imported.
-import keras  # noqa: F401 - imported once, before forking
-import tensorflow  # noqa: F401 - as above
+from dqa_keras.cli import main
 
-from dqa_keras.cli import export, main, quantize  # noqa: F401 - as above
+# Imported once, before forking: the processes find them there.
+for name in ("keras", "tensorflow", "dqa_keras.cli.export", "dqa_keras.cli.quantize"):
+    importlib.import_module(name)
 
 
 def dies_at(stage: str) -> Any:

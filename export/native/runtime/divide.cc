@@ -19,7 +19,7 @@ double row_cost(const Plan& plan, const Op& op) {
 }
 
 // What it costs if threads meet once, and how much later than the others the last one
-// comes: cores never run equally fast. Both were measured.
+// comes: cores never run equally fast. Rough figures of small x86 machines.
 constexpr double kMeeting = 2000, kLate = 0.05;
 
 // The part of some rows of an op that the busiest thread takes; see `compute`.

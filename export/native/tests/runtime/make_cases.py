@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dqa_keras.export.plan import Code, Plan, Window
+from dqa_keras.export.program import Program
+from dqa_keras.export.reference import Reference
+from dqa_keras.export.scheduling import schedule
+
 ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "tests" / "export"))
 
-from programs import Builder, slid  # noqa: E402 - found by the line above
-from skips import SKIP, calibrated, forced, skipping  # noqa: E402 - as above
-
-from dqa_keras.export.plan import Code, Plan, Window  # noqa: E402 - as above
-from dqa_keras.export.program import Program  # noqa: E402 - as above
-from dqa_keras.export.reference import Reference  # noqa: E402 - as above
-from dqa_keras.export.scheduling import schedule  # noqa: E402 - as above
+from programs import Builder, slid  # noqa: E402 - the line above finds it
+from skips import SKIP, calibrated, forced, skipping  # noqa: E402 - that line too
 
 SAME = Window(3, 3, top=1, left=1)
 
