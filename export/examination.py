@@ -61,6 +61,8 @@ class _Site:
     def add(self, values: NDArray[np.float32], found: NDArray[np.float32]) -> None:
         """Takes in one image: what was in front of the quantizer, and its codes."""
         table = self.table
+        if self.where.most is not None:
+            values = np.minimum(values, self.where.most)
         x = values * table.scale if self.where.folded else values
         self.signal += float(np.sum(x.astype(np.float64) ** 2))
         error = x.astype(np.float64) - found * table.scale

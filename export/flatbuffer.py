@@ -72,6 +72,21 @@ def attach(model: Any, entries: Mapping[str, bytes]) -> None:
         model.metadata = [*(model.metadata or []), entry]
 
 
+def drop_unused(model: Any) -> None:
+    """Empties the constants of an unpacked model that nothing reads."""
+    used = {entry.buffer for entry in model.metadata or []}
+    for graph in model.subgraphs:
+        read = {int(tensor) for op in graph.operators for tensor in op.inputs}
+        read.update(map(int, graph.outputs))
+        for number, tensor in enumerate(graph.tensors):
+            if number not in read:
+                tensor.buffer = 0  # by convention empty
+        used |= {tensor.buffer for tensor in graph.tensors}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+
+
 def sign(model: Any, names: Mapping[str, str]) -> None:
     """Gives an unpacked model one signature, inputs and outputs in the wanted order.
 
@@ -175,6 +190,11 @@ class Graph:
         """Whether a tensor's values are in the file."""
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
+
+    def most(self, tensor: int) -> np.ndarray | None:
+        """The upper end of a tensor's range (C,), where the file says it."""
+        known = self._graph.tensors[tensor].quantization
+        return None if known is None or known.max is None else np.asarray(known.max)
 
     def variable_input(self, op: Any) -> int:
         """The first input of an op that is not a constant."""

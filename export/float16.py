@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from dqa_keras.export.flatbuffer import Graph
+from dqa_keras.export import flatbuffer
 
 # Ops whose second input is a kernel.
 _KERNEL_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
@@ -18,7 +18,7 @@ _KERNEL_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CON
 
 def halve_weights(model: Any) -> None:
     """Rounds the kernels of a `ModelT` to float16, in place."""
-    graph = Graph(model)
+    graph = flatbuffer.Graph(model)
     tensors = model.subgraphs[0].tensors
     kernels = {
         int(op.inputs[1])
@@ -48,9 +48,5 @@ def halve_weights(model: Any) -> None:
         tensors.append(narrow)
         widening.append(op)
         wide.buffer = 0  # by convention empty: the tensor is computed now
-    used = {tensor.buffer for part in model.subgraphs for tensor in part.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
-    for number, buffer in enumerate(model.buffers):
-        if number not in used:
-            buffer.data = None
     model.subgraphs[0].operators = widening + graph.ops
+    flatbuffer.drop_unused(model)

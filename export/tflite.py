@@ -3,9 +3,10 @@
 With `mode="builtin"` the quantizers become a few element-wise ops with constant
 operands, in the order that `dqa_keras.quantizers` prescribes, except that codes are
 clipped before they are rounded. The bounds are whole numbers, so the codes are the
-same, and where codes are unsigned the lower bound becomes a fused ReLU. The result runs
-on every LiteRT interpreter. It simulates low-bit storage: activations are rounded to
-few values but still stored as float32.
+same, and where codes are unsigned the lower bound becomes a fused ReLU. Scaling then
+moves into the weights around, see `dqa_keras.export.absorption`; not into float16 ones,
+whose range it might leave. The result runs on every LiteRT interpreter. It simulates
+low-bit storage: activations are rounded to few values but still stored as float32.
 
 With `mode="packed"` parts of the model become ops that store activations packed and
 compute with integers: see `dqa_keras.export.packed`.
@@ -24,7 +25,14 @@ import keras
 import numpy as np
 
 from dqa_keras import feeding, files, tracing
-from dqa_keras.export import flatbuffer, float16, metadata, packed, verification
+from dqa_keras.export import (
+    absorption,
+    flatbuffer,
+    float16,
+    metadata,
+    packed,
+    verification,
+)
 from dqa_keras.export.packed import PackedReport
 from dqa_keras.export.runner import Runner
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
@@ -218,6 +226,11 @@ def export_tflite(
         data = flatbuffer.pack(unpacked)
         temporary.write_bytes(data)
         compared = verification.check_codes(data, model, samples)
+        if mode == "builtin" and weights == "float32":
+            absorption.absorb_scales(unpacked)
+            data = flatbuffer.pack(unpacked)
+            temporary.write_bytes(data)
+            verification.check_codes(data, model, samples)
         report = None
         run = Runner(data)
         if mode == "packed":

@@ -51,12 +51,15 @@ class Rounding(NamedTuple):
         codes: Integer. The tensor of its codes.
         folded: Boolean. Whether the multiplication by 1 / scale went into the layer in
             front, so that `inputs` are scaled already.
+        most: Float32 array (C,) or `None`. Above that an activation in front clips
+            `inputs`, which left it to the quantizer.
     """
 
     number: int
     inputs: int
     codes: int
     folded: bool
+    most: NDArray[np.float32] | None
 
 
 def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
@@ -74,7 +77,9 @@ def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
         scaled = graph.kind(producer) == "MUL"
         if scaled:
             tensor = graph.variable_input(producer)
-        found.append(Rounding(number, tensor, int(op.outputs[0]), not scaled))
+        found.append(
+            Rounding(number, tensor, int(op.outputs[0]), not scaled, graph.most(tensor))
+        )
     return found
 
 
@@ -82,16 +87,12 @@ class _Site(NamedTuple):
     """A quantizer's layer and where it rounds."""
 
     layer: Quantizer
-    inputs: int
-    codes: int
-    folded: bool
+    where: Rounding
 
 
 def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
     """Finds every quantizer of a model."""
-    sites = [
-        _Site(layers[r.number], r.inputs, r.codes, r.folded) for r in roundings(graph)
-    ]
+    sites = [_Site(layers[where.number], where) for where in roundings(graph)]
     found = {site.layer.name: site.layer for site in sites}
     for layer in layers:
         # Two activations of one tensor calibrate alike, and the converter computes
@@ -116,8 +117,10 @@ def _alike(layer: Quantizer, other: Quantizer) -> bool:
 
 def _expected(site: _Site, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Keras' codes for what LiteRT had in front of a quantizer."""
-    if site.folded:
+    if site.where.folded:
         q_min, q_max = (np.asarray(bound) for bound in site.layer.code_range())
+        if site.where.most is not None:
+            q_max = np.minimum(q_max, site.where.most)
         return np.rint(np.clip(values, q_min, q_max))
     # NoisyQuant adds its noise in front of the tensor found here.
     return np.asarray(Quantizer.codes(site.layer, values), np.float32)
@@ -141,7 +144,7 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     layers = quantizer_layers(model)
     sites = _sites(graph, layers)
     graph.add_outputs(
-        [tensor for site in sites for tensor in (site.inputs, site.codes)]
+        [tensor for site in sites for tensor in (site.where.inputs, site.where.codes)]
     )
     run = Runner(flatbuffer.pack(unpacked))
     for image in images(samples):
