@@ -346,11 +346,7 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
     result = read(options.json, options.limit)
     for name in options.models:
         subject = MODELS[name]
-        try:
-            model = load(name, weights)
-        except ValueError as error:  # no weights of its own
-            print(f"{name} is left out: {error}", flush=True)
-            continue
+        model = load(name, weights)
         splits = datasets.load(subject.data, data_dir=options.data_dir)
         if options.limit:
             splits = dataclasses.replace(splits, test=splits.test.take(options.limit))

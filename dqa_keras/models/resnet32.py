@@ -57,9 +57,10 @@ def resnet32(
     """ResNet-32 with 31 ReLUs and 0.47 M parameters.
 
     Args:
-        weights: Path of an `.npz` that `save_weights` wrote, or one with PyTorch names
-            and OIHW kernels, as `akamaster/pytorch_resnet_cifar10` names them; or
-            `None` for random weights. Defaults to `None`.
+        weights: `"cifar10"` for the trained weights of the package; the path of an
+            `.npz` that `save_weights` wrote, or of one with PyTorch names and OIHW
+            kernels, as `akamaster/pytorch_resnet_cifar10` names them; or `None` for
+            random weights. Defaults to `None`.
         classes: Integer. Outputs (logits). Defaults to `10`.
         image_size: Height and width. Defaults to `(32, 32)`.
 

@@ -85,7 +85,7 @@ def shrunk(images: Images, size: Size) -> Images:
 def zoom_and_flip(
     images: Images, labels: Labels, size: Size, random: np.random.Generator
 ) -> tuple[Images, Labels]:
-    """A window of 0.4 to 1 of each scene, half of them mirrored, exposed anew."""
+    """A window of 0.4 to 1 of each scene, half of them mirrored, in another light."""
     count, height, width, _ = images.shape
     share = random.uniform(0.4, 1.0, (count, 1))
 
@@ -97,9 +97,9 @@ def zoom_and_flip(
     rows, columns = window(height, size[0]), window(width, size[1])
     columns = np.where(random.random((count, 1)) < 0.5, columns, columns[:, ::-1])
     at = (np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
-    gain = random.uniform(0.7, 1.3, (count, 1, 1, 1))
-    exposed = np.clip(images[at] * gain, 0, 255).astype(np.uint8)
-    return exposed, labels[at]
+    light = random.uniform(0.7, 1.3, (count, 1, 1, 1))
+    light = light * random.uniform(0.9, 1.1, (count, 1, 1, 3))
+    return np.clip(images[at] * light, 0, 255).astype(np.uint8), labels[at]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,9 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet32": Recipe(shift_and_flip, 40, 128, 4e-3, 0.05, ((0.6, 0.75), (0.4, 1.0))),
+    "resnet32": Recipe(
+        shift_and_flip, 80, 128, 4e-3, 0.05, precision="mixed_bfloat16"
+    ),
     "mobilenet_v2": Recipe(
         shift_and_flip,
         12,
@@ -144,11 +146,10 @@ RECIPES = {
     ),
     "unet": Recipe(
         zoom_and_flip,
-        110,
+        300,
         8,
         3e-3,
-        0.01,
-        ((0.73, 0.5), (0.27, 1.0)),
+        0.05,
         balanced=True,
         precision="mixed_bfloat16",
     ),

@@ -14,6 +14,7 @@ from dqa_keras.export import (
     verification,
 )
 from dqa_keras.export.runner import Runner
+from dqa_keras.export.tflite import convert
 from dqa_keras.layers import quantizer_layers
 
 layers = keras.layers
@@ -183,16 +184,27 @@ def test_a_subclassed_model_says_how_to_export_it(tmp_path):
     assert export_tflite(wrapped, tmp_path / "m.tflite", samples=x).quantizers == 1
 
 
-def test_wrong_codes_are_an_error(exported, quantized_cnn, pictures):
-    data = exported.read_bytes()
+def test_wrong_codes_are_an_error(quantized_cnn, pictures):
+    data = convert(quantized_cnn, "float32")  # where 1 / scale is still an op's
     layer = quantizer_layers(quantized_cnn)[0]
-    factor = layer.table().inverse_scale.tobytes()
-    assert factor in data
-    wrong = (1.01 * np.frombuffer(factor, "<f4")).astype("<f4").tobytes()
-    with pytest.raises(VerificationError, match=f"{layer.name}.*codes differ"):
-        verification.check_codes(
-            data.replace(factor, wrong), quantized_cnn, pictures[:1]
-        )
+    factor = layer.table().inverse_scale
+    assert_refused(data, factor, factor * 1.01, quantized_cnn, pictures)
+
+
+def test_wrong_bounds_are_an_error(exported, quantized_cnn, pictures):
+    layer = quantizer_layers(quantized_cnn)[0]
+    _, most = (np.asarray(bound) for bound in layer.code_range())
+    assert len(set(most)) == 2
+    assert_refused(exported.read_bytes(), most, most - 2, quantized_cnn, pictures)
+
+
+def assert_refused(data, values, others, model, pictures):
+    """A file with other values of the first quantizer does not pass."""
+    before, after = (a.astype("<f4").tobytes() for a in (values, others))
+    assert before in data
+    name = quantizer_layers(model)[0].name
+    with pytest.raises(VerificationError, match=f"{name}.*codes differ"):
+        verification.check_codes(data.replace(before, after), model, pictures[:1])
 
 
 def test_a_missing_quantizer_is_an_error(exported, quantized_cnn, pictures):

@@ -47,9 +47,9 @@ def test_zoom_and_flip_keeps_pixels_and_mask_together(random):
     assert labels.shape == mask.shape
     assert not np.array_equal(labels, mask)
     for image, label in zip(zoomed, labels, strict=True):
-        # One exposure an image: pixels of one class have one value.
+        # One light an image: pixels of one class have one colour.
         for value in np.unique(label):
-            assert len(np.unique(image[label == value])) == 1
+            assert len(np.unique(image[label == value], axis=0)) == 1
 
 
 def test_shrunk_images_are_means_of_areas(random):
@@ -69,7 +69,7 @@ def test_small_scenes_keep_pixels_and_mask_together(random):
     assert labels.shape == (4, 18, 24)
     for image, label in zip(small, labels, strict=True):
         for value in np.unique(label):
-            assert len(np.unique(image[label == value])) == 1
+            assert len(np.unique(image[label == value], axis=0)) == 1
 
 
 def small_recipe(**changes):
