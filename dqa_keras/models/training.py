@@ -132,9 +132,7 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet32": Recipe(
-        shift_and_flip, 80, 128, 4e-3, 0.05, precision="mixed_bfloat16"
-    ),
+    "resnet32": Recipe(shift_and_flip, 80, 128, 4e-3, 0.05, precision="mixed_bfloat16"),
     "mobilenet_v2": Recipe(
         shift_and_flip,
         12,
