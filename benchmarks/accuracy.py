@@ -83,7 +83,7 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
     cell = {"calibration_seconds": time.perf_counter() - start}
     if method == "tuned":
         start = time.perf_counter()
-        tune(quantized, subject, splits.train, calibration)
+        tune(quantized, model, subject, splits.train, calibration)
         cell["tuning_seconds"] = time.perf_counter() - start
     cell["accuracy"] = accuracy(quantized, splits.test, subject.batch)
     cell["stored_bits"] = at
@@ -93,7 +93,7 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
     return {**cell, "config": chosen.to_dict()}
 
 
-def tune(quantized, subject: Subject, train, calibration) -> None:
+def tune(quantized, model, subject: Subject, train, calibration) -> None:
     """One epoch of `dqa.FineTuning`'s recipe, on augmented training images."""
     import keras
     import numpy as np
@@ -101,25 +101,28 @@ def tune(quantized, subject: Subject, train, calibration) -> None:
     import dqa_keras as dqa
     from dqa_keras.models import training
 
+    def distillation(teacher, student):
+        """Cross-entropy of the float model's outputs, at temperature 4."""
+        return 16 * keras.losses.categorical_crossentropy(
+            keras.ops.softmax(teacher / 4), student / 4, from_logits=True
+        )
+
     for layer in quantized.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     tuning = dqa.FineTuning(quantized, calibration)
     steps = int(train.cardinality()) // subject.batch
-    quantized.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-4, steps)),
-        keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=quantized.output_shape[-1]
-        ),
-    )
+    rate = keras.optimizers.schedules.CosineDecay(5e-4, steps)
+    quantized.compile(keras.optimizers.Adam(rate), distillation)
     augment = training.RECIPES[quantized.name].augment
     random = np.random.default_rng(0)
 
     def batches():
         shuffled = train.shuffle(16384, seed=0).batch(subject.batch)
         for x, y in shuffled.as_numpy_iterator():
-            x, y = augment(x, y, x.shape[1:3], random)
-            yield x.astype(np.float32), y
+            x, _ = augment(x, y, x.shape[1:3], random)
+            x = x.astype(np.float32)
+            yield x, model.predict_on_batch(x)
 
     quantized.fit(
         batches(),

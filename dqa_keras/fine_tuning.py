@@ -10,8 +10,9 @@ $$\frac{\partial \hat x}{\partial s} = \mathrm{rint}(v) - v \text{ inside the ra
 
 scaled by $1 / \sqrt{P q_{max}}$ for P positions of a channel. The recipe for 2 and 3
 bits: calibrate; keep batch normalization as it is (`layer.trainable = False`), for its
-averages are those of all of training; then one epoch with Adam at 2e-4, falling to 0
-(cosine), on images augmented as in training.
+averages are those of all of training; then one epoch with Adam at 5e-4, falling to 0
+(cosine), on images augmented as in training, with the float model's outputs for labels
+(cross-entropy of both at temperature 4).
 
 Example:
 >>> import keras, numpy as np

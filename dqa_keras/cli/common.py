@@ -52,7 +52,11 @@ def define_model_flags(values: flags.FlagValues) -> None:
 def define_data_flags(values: flags.FlagValues) -> None:
     """Flags that name a data set, and weights for a built-in model."""
     flags.DEFINE_string(
-        "weights", None, "Weights of a built-in model (.npz).", flag_values=values
+        "weights",
+        None,
+        "Weights of a built-in model: an .npz, or the data set that the package's own "
+        "are for (cifar10; unet: camvid).",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "data",
@@ -191,7 +195,10 @@ def open_model(name: str, weights: str | None) -> keras.Model:
     """A `.keras` file, or a built-in model with weights of its own."""
     if name in _BUILT_IN:
         if weights is None:
-            raise ValueError(f"--model {name} needs --weights FILE.npz")
+            raise ValueError(
+                f"--model {name} needs --weights: an .npz, or the data set that the "
+                "package's own are for (cifar10; unet: camvid)"
+            )
         return _BUILT_IN[name](weights)
     if not Path(name).is_file():
         raise ValueError(
