@@ -239,6 +239,12 @@ class _Checkpoint(keras.callbacks.Callback):
             return int(arrays["epochs"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss must be finite. Received: {loss} in epoch {epoch + 1}. Try "
+                "--precision float32 or a smaller peak_rate in the recipe."
+            )
         values = {
             str(number): keras.ops.convert_to_numpy(variable)
             for number, variable in enumerate(self._variables(self.model))
@@ -268,6 +274,9 @@ def train(
 
     Returns:
         The trained model, in float32.
+
+    Raises:
+        FloatingPointError: If the loss is not finite after an epoch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _Checkpoint(folder / "checkpoint.npz")

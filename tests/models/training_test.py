@@ -108,6 +108,16 @@ def test_training_learns(tmp_path, random):
     assert training.evaluate(model, images, labels) > 90
 
 
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, random):
+    images = random.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    labels = random.integers(0, 11, (8, 16, 16))
+    build = functools.partial(unet, filters=2, depth=1)
+    recipe = small_recipe(epochs=9, peak_rate=1e38)
+    with pytest.raises(FloatingPointError, match=r"finite. Received: nan in epoch \d"):
+        train(build, recipe, images, labels, tmp_path)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) < 9
+
+
 def test_a_run_goes_on_where_it_was_killed(tmp_path, random):
     arrays = {}
     for part in ("train", "test"):
