@@ -23,16 +23,19 @@ Example:
 ...     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2),
 ... ])
 >>> random = np.random.default_rng(0)
->>> x, y = random.random((64, 8, 8, 1)), random.integers(0, 2, 64)
+>>> x = random.random((64, 8, 8, 1))
 >>> quantized = dqa.quantize_model(model, dqa.DQAConfig(budget_bits=2.5))
 >>> dqa.calibrate(quantized, x, verbose=0)
 >>> tuning = dqa.FineTuning(quantized, x)
 >>> quantized.get_layer("norm").trainable = False
->>> quantized.compile(
-...     keras.optimizers.Adam(1e-4),
-...     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-... )
->>> _ = quantized.fit(x, y, epochs=1, callbacks=[tuning], verbose=0)
+>>> def distillation(teacher, student):
+...     labels = keras.ops.softmax(teacher / 4)
+...     return 16 * keras.losses.categorical_crossentropy(
+...         labels, student / 4, from_logits=True
+...     )
+>>> quantized.compile(keras.optimizers.Adam(5e-4), distillation)
+>>> labels = model.predict(x, verbose=0)
+>>> _ = quantized.fit(x, labels, epochs=1, callbacks=[tuning], verbose=0)
 
 Reference:
     - [Learned Step Size Quantization](https://arxiv.org/abs/1902.08153)

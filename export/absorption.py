@@ -8,31 +8,30 @@ else first, a sum for instance, goes as far as it can.
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from dqa_keras.export import flatbuffer, verification
+from dqa_keras.export.flatbuffer import KERNEL_OPS
 from dqa_keras.export.reading import ModelReader, Unsupported
 
 _Activation = schema.ActivationFunctionType
-
-# Ops with a kernel: which input they convolve, which axis of the kernel is the
-# output's. The last axis is the input's, or both in a depthwise kernel.
-_CONVOLVED = {
-    "CONV_2D": (0, 0),
-    "DEPTHWISE_CONV_2D": (0, 3),
-    "FULLY_CONNECTED": (0, 0),
-    "TRANSPOSE_CONV": (2, 0),
-}
 
 # Ops that do to scaled channels what they do to others.
 _PASSING = {
     "AVERAGE_POOL_2D", "CONCATENATION", "MAX_POOL_2D", "MEAN", "PAD",
     "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
 }  # fmt: skip
+
+
+class _Factor(NamedTuple):
+    """What a product multiplies with: its constant, and the same as one per channel."""
+
+    constant: NDArray[np.float32]
+    channels: NDArray[np.float64]
 
 
 class _Absorber:
@@ -72,19 +71,19 @@ class _Absorber:
         if len(readers) != 1 or self._is_output(codes):
             return
         (scaling,) = readers
-        found = self._constant_factor(scaling)
-        if found is None or _activation(scaling) != _Activation.NONE:
+        factor, scaled = self._factor(scaling), int(scaling.outputs[0])
+        if (
+            factor is None
+            or _activation(scaling) != _Activation.NONE
+            or self._is_output(scaled)
+        ):
             return
-        scaled = int(scaling.outputs[0])
-        if self._is_output(scaled):
-            return
-        gain = self._per_channel(found, scaled)
         others = []
         for op in self._readers.get(scaled, []):
             if self._takes(op, scaled):
                 op.inputs = [codes if int(t) == scaled else int(t) for t in op.inputs]
                 self._readers[codes].append(op)
-                self._take(op, codes, gain)
+                self._take(op, codes, factor.channels)
             else:
                 others.append(op)
         self._readers[scaled] = others
@@ -100,37 +99,37 @@ class _Absorber:
     def _takes(self, op: Any, tensor: int) -> bool:
         """Whether an op can read codes instead of values."""
         kind = self._graph.kind(op)
-        channels = self._channels(tensor)
         if [int(t) for t in op.inputs].count(tensor) != 1:
             return False
-        if kind in _CONVOLVED:
-            place, _ = _CONVOLVED[kind]
-            return int(op.inputs[place]) == tensor and (
-                self._own_kernel(op, -1, channels)
+        if kind in KERNEL_OPS:
+            data, _ = KERNEL_OPS[kind]
+            return int(op.inputs[data]) == tensor and (
+                self._own_kernel(op, -1, self._channels(tensor))
             )
-        if kind not in _PASSING:
-            return False
         (output,) = map(int, op.outputs)
-        if self._is_output(output) or _activation(op) != _Activation.NONE:
-            return False
-        if kind == "CONCATENATION":
-            rank = len(self._tensors[tensor].shape)
-            if int(op.builtinOptions.axis) % rank != rank - 1:
-                return False
-        elif self._channels(output) != channels or (
-            kind == "MEAN" and len(self._tensors[tensor].shape) != 4
-        ):
-            return False
-        if kind == "MEAN":
-            axes = self._reader.constant(op.inputs[1]).reshape(-1) % 4
-            if not set(axes.tolist()) <= {1, 2}:
-                return False
         following = self._readers.get(output, [])
-        return bool(following) and all(self._takes(op, output) for op in following)
+        return (
+            kind in _PASSING
+            and not self._is_output(output)
+            and _activation(op) == _Activation.NONE
+            and self._keeps_channels(op, kind, tensor)
+            and bool(following)
+            and all(self._takes(op, output) for op in following)
+        )
+
+    def _keeps_channels(self, op: Any, kind: str, tensor: int) -> bool:
+        """Whether channels come out of an op as channels."""
+        last = len(self._tensors[tensor].shape) - 1
+        if kind == "CONCATENATION":
+            return int(op.builtinOptions.axis) % (last + 1) == last
+        if kind == "MEAN":
+            axes = self._reader.constant(op.inputs[1]).reshape(-1) % (last + 1)
+            return last not in axes
+        return self._channels(int(op.outputs[0])) == self._channels(tensor)
 
     def _take(self, op: Any, tensor: int, gain: NDArray) -> None:
         kind = self._graph.kind(op)
-        if kind in _CONVOLVED:
+        if kind in KERNEL_OPS:
             _, inputs, _ = self._gain(op)
             inputs *= gain
             return
@@ -151,27 +150,29 @@ class _Absorber:
         while self._graph.kind(op) in ("ROUND", "MINIMUM", "MAXIMUM"):
             bounds.append(op)
             op = self._graph.producer(self._graph.variable_input(op))
-        found = None if op is None else self._constant_factor(op)
-        if found is None or not np.all(found > 0):
+        factor = None if op is None else self._factor(op)
+        if factor is None or not np.all(factor.constant > 0):
             return
         source, scaled = self._graph.variable_input(op), int(op.outputs[0])
         fused = _activation(op)
-        if fused not in (_Activation.NONE, _Activation.RELU):
+        if (
+            fused not in (_Activation.NONE, _Activation.RELU)
+            or self._is_output(scaled)
+            or len(self._readers[scaled]) != 1
+        ):
             return
         limit = bounds[-1] if self._graph.kind(bounds[-1]) == "MINIMUM" else None
         if not self._scalable(source, self._channels(scaled), limit is not None):
             return
         producer = self._graph.producer(source)
         if _activation(producer) == _Activation.RELU6:
-            self._keep_bound(source, limit, np.float32(6) * found)
-        self._scale(source, found)
+            self._keep_bound(source, limit, factor)
+        self._scale(source, factor)
         if fused == _Activation.RELU or _activation(producer) == _Activation.RELU6:
             self._rectify(producer)
         self._graph.ops.remove(op)
-        for reader in self._readers.pop(scaled):
-            reader.inputs = [
-                source if int(t) == scaled else int(t) for t in reader.inputs
-            ]
+        first = bounds[-1]
+        first.inputs = [source if int(t) == scaled else int(t) for t in first.inputs]
 
     def _scalable(self, tensor: int, channels: int, bounded: bool = False) -> bool:
         """Whether whatever makes a tensor can make it scaled.
@@ -191,7 +192,7 @@ class _Absorber:
         ):
             return False
         if kind == "MUL":
-            return self._constant_factor(op) is not None and (
+            return self._factor(op) is not None and (
                 _activation(op) == _Activation.NONE
             )
         if kind == "RELU":
@@ -203,12 +204,12 @@ class _Absorber:
                 and len(set(shapes)) == 1
                 and all(self._scalable(int(t), channels) for t in op.inputs)
             )
-        if kind not in _CONVOLVED:
+        if kind not in KERNEL_OPS:
             return False
         allowed = [_Activation.NONE, _Activation.RELU]
         if bounded:
             allowed.append(_Activation.RELU6)
-        _, axis = _CONVOLVED[kind]
+        _, axis = KERNEL_OPS[kind]
         place = self._bias_place(op)
         return (
             _activation(op) in allowed
@@ -216,7 +217,7 @@ class _Absorber:
             and (place is None or self._graph.is_constant(op.inputs[place]))
         )
 
-    def _scale(self, tensor: int, factor: NDArray[np.float32]) -> None:
+    def _scale(self, tensor: int, factor: _Factor) -> None:
         op = self._graph.producer(tensor)
         kind = self._graph.kind(op)
         if kind in ("ADD", "RELU"):
@@ -224,26 +225,28 @@ class _Absorber:
                 self._scale(part, factor)
         elif kind == "MUL":
             place = self._constant_place(op)
-            both = self._reader.constant(op.inputs[place]) * factor
+            both = self._reader.constant(op.inputs[place]) * factor.constant
             self._replace(op, place, both)
         else:
             _, _, outputs = self._gain(op)
-            outputs *= self._per_channel(factor, tensor)
+            outputs *= factor.channels
 
     def _rectify(self, op: Any) -> None:
         if self._graph.kind(op) != "RELU":
             op.builtinOptions.fusedActivationFunction = _Activation.RELU
 
-    def _keep_bound(self, tensor: int, limit: Any, bound: NDArray[np.float32]) -> None:
+    def _keep_bound(self, tensor: int, limit: Any, factor: _Factor) -> None:
         """ReLU6's bound goes to the op that clips codes, and into the tensor's range.
 
         The range is for who runs the file to see what was in front of a quantizer.
         """
         place = self._constant_place(limit)
-        both = np.minimum(self._reader.constant(limit.inputs[place]), bound)
+        both = np.minimum(
+            self._reader.constant(limit.inputs[place]), 6 * factor.constant
+        )
         self._replace(limit, place, both)
         known = schema.QuantizationParametersT()
-        known.max = self._per_channel(bound, tensor).astype(np.float32)
+        known.max = (6 * factor.channels).astype(np.float32)
         self._tensors[tensor].quantization = known
 
     # What ops and tensors are like.
@@ -258,21 +261,17 @@ class _Absorber:
     def _constant_place(self, op: Any) -> int:
         return int(self._graph.is_constant(op.inputs[1]))
 
-    def _constant_factor(self, op: Any) -> NDArray[np.float32] | None:
-        """The constant operand of a product that is alike for all pixels."""
+    def _factor(self, op: Any) -> _Factor | None:
+        """What a product multiplies with, if it is a constant alike for all pixels."""
         constant = [self._graph.is_constant(tensor) for tensor in op.inputs]
         if self._graph.kind(op) != "MUL" or constant.count(True) != 1:
             return None
         tensor = int(op.inputs[self._constant_place(op)])
         try:
-            self._reader.channels(tensor, self._channels(int(op.outputs[0])))
+            channels = self._reader.channels(tensor, self._channels(int(op.outputs[0])))
         except Unsupported:
             return None
-        return self._reader.constant(tensor)
-
-    def _per_channel(self, factor: NDArray, tensor: int) -> NDArray[np.float64]:
-        row = factor.reshape(-1, factor.shape[-1] if factor.ndim else 1)[0]
-        return np.broadcast_to(row.astype(np.float64), (self._channels(tensor),))
+        return _Factor(self._reader.constant(tensor), channels)
 
     def _own_kernel(self, op: Any, axis: int, channels: int) -> bool:
         """Whether a kernel is this op's alone and has as many channels."""
@@ -288,7 +287,7 @@ class _Absorber:
         return place if len(op.inputs) > place and op.inputs[place] >= 0 else None
 
     def _gain(self, op: Any) -> tuple[Any, NDArray, NDArray]:
-        _, axis = _CONVOLVED[self._graph.kind(op)]
+        _, axis = KERNEL_OPS[self._graph.kind(op)]
         shape = self._reader.constant(op.inputs[1]).shape
         return self._gains.setdefault(
             id(op), (op, np.ones(shape[-1]), np.ones(shape[axis]))
@@ -296,7 +295,7 @@ class _Absorber:
 
     def _write(self, op: Any, inputs: NDArray, outputs: NDArray) -> None:
         """Gives an op a kernel and a bias with other channels."""
-        _, axis = _CONVOLVED[self._graph.kind(op)]
+        _, axis = KERNEL_OPS[self._graph.kind(op)]
         kernel = self._reader.constant(op.inputs[1]) * inputs
         across = [1] * kernel.ndim
         across[axis] = -1

@@ -156,6 +156,15 @@ _NAMES = {
     if not name.startswith("_")
 }
 
+# Ops whose second input is a kernel: which input they convolve, which axis of the
+# kernel is the output's. The last axis is the input's, or both in a depthwise kernel.
+KERNEL_OPS = {
+    "CONV_2D": (0, 0),
+    "DEPTHWISE_CONV_2D": (0, 3),
+    "FULLY_CONNECTED": (0, 0),
+    "TRANSPOSE_CONV": (2, 0),
+}
+
 BUILTIN = set(_NAMES.values()) - {"CUSTOM"}
 
 

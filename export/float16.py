@@ -12,9 +12,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from dqa_keras.export import flatbuffer
 
-# Ops whose second input is a kernel.
-_KERNEL_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
-
 
 def halve_weights(model: Any) -> None:
     """Rounds the kernels of a `ModelT` to float16, in place."""
@@ -23,7 +20,7 @@ def halve_weights(model: Any) -> None:
     kernels = {
         int(op.inputs[1])
         for op in graph.ops
-        if graph.kind(op) in _KERNEL_OPS and graph.is_constant(op.inputs[1])
+        if graph.kind(op) in flatbuffer.KERNEL_OPS and graph.is_constant(op.inputs[1])
     }
     kernels = {k for k in kernels if tensors[k].type == schema.TensorType.FLOAT32}
     if not kernels:

@@ -98,7 +98,9 @@ def export_tflite(
 
     The file takes one input at a time (batch 1). It is written only if it passes: it
     must hold built-in ops alone, and every quantizer in LiteRT must give the codes that
-    Keras gives for the same input, to the bit. A packed file is made of one that
+    Keras gives for the same input, to the bit. Then float32 weights take in the scaling
+    before and behind quantizers, and clipping and rounding are compared once more; the
+    last bit of what is rounded can change by that. A packed file is made of one that
     passed; its int8 weights move codes a little.
 
     Args:
@@ -224,12 +226,10 @@ def export_tflite(
         )
         flatbuffer.attach(unpacked, entries)
         data = flatbuffer.pack(unpacked)
-        temporary.write_bytes(data)
         compared = verification.check_codes(data, model, samples)
         if mode == "builtin" and weights == "float32":
             absorption.absorb_scales(unpacked)
             data = flatbuffer.pack(unpacked)
-            temporary.write_bytes(data)
             verification.check_codes(data, model, samples)
         report = None
         run = Runner(data)
@@ -244,10 +244,10 @@ def export_tflite(
                 coded_skips=skips == "coded",
             )
             packed.check_complete(report, strict)
-            temporary.write_bytes(data)
             run = Runner(data, delegates=[packed.delegate()])
             unpacked = flatbuffer.unpack(data)
         difference, output_range = verification.compare_outputs(run, model, samples)
+        temporary.write_bytes(data)
     return ExportReport(
         path=str(path),
         size=len(data),

@@ -34,6 +34,8 @@ _BUILT_IN: dict[str, Callable[..., keras.Model]] = {
     "unet": models.unet,
 }
 
+_WEIGHTS = "an .npz, or the data set that the package's are for (cifar10; unet: camvid)"
+
 BATCH = 128
 
 
@@ -54,8 +56,7 @@ def define_data_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "weights",
         None,
-        "Weights of a built-in model: an .npz, or the data set that the package's own "
-        "are for (cifar10; unet: camvid).",
+        f"Weights of a built-in model: {_WEIGHTS}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -195,10 +196,7 @@ def open_model(name: str, weights: str | None) -> keras.Model:
     """A `.keras` file, or a built-in model with weights of its own."""
     if name in _BUILT_IN:
         if weights is None:
-            raise ValueError(
-                f"--model {name} needs --weights: an .npz, or the data set that the "
-                "package's own are for (cifar10; unet: camvid)"
-            )
+            raise ValueError(f"--model {name} needs --weights: {_WEIGHTS}")
         return _BUILT_IN[name](weights)
     if not Path(name).is_file():
         raise ValueError(

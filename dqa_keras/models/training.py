@@ -239,10 +239,10 @@ class _Checkpoint(keras.callbacks.Callback):
             return int(arrays["epochs"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
+        if logs is not None and not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss must be finite. Received: {loss} in epoch {epoch + 1}. Try "
+                f"the loss must be finite. Received: {logs['loss']} in epoch "
+                f"{epoch + 1}. Try "
                 "--precision float32 or a smaller peak_rate in the recipe."
             )
         values = {

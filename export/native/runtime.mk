@@ -79,7 +79,7 @@ fuzz-plan: native
 
 # Plans, and what the NumPy reference makes of them.
 cases: install
-	$(PYTHON) $(NATIVE)/tests/runtime/make_cases.py $(CASES)
+	PYTHONPATH=tests/export $(PYTHON) $(NATIVE)/tests/runtime/make_cases.py $(CASES)
 
 # The same bytes from every instruction set and number of threads, under
 # AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.

@@ -64,6 +64,13 @@ def signed(x):
     return conv(dqa.layers.DQA(bits=4)(x), 3, activation=None)
 
 
+def two_bounds(x):
+    # One product, two quantizers behind it.
+    x = layers.ReLU(6.0)(conv(x, activation=None))
+    x = layers.Concatenate()([dqa.layers.DQA(bits=n)(x) for n in (2, 5)])
+    return conv(x, 3, activation=None)
+
+
 def shared_kernel(x):
     twice = layers.Conv2D(6, 3, padding="same", activation="relu")
     return conv(twice(conv(twice(conv(x)))), 3, activation=None)
@@ -90,6 +97,9 @@ def quantized(body, images):
     dqa.calibrate(model, images, verbose=0)
     for layer in quantizer_layers(model):
         layer.set_scale(2.0 ** np.floor(np.log2(layer.scale.numpy())))
+    if body is two_bounds:
+        for layer in quantizer_layers(model):
+            layer.set_scale(np.full(6, 0.25, np.float32))
     return model
 
 
@@ -109,6 +119,7 @@ def images():
         (poolings, 0),
         (dense, 0),
         (signed, 0),
+        (two_bounds, 1),
         (shared_kernel, 4),
         (also_an_output, 1),
         (rows_as_channels, 1),

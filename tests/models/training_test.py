@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, random):
     labels = random.integers(0, 11, (8, 16, 16))
     build = functools.partial(unet, filters=2, depth=1)
     recipe = small_recipe(epochs=9, peak_rate=1e38)
-    with pytest.raises(FloatingPointError, match=r"finite. Received: nan in epoch \d"):
+    with pytest.raises(FloatingPointError, match=r"finite\. Received: nan in epoch \d"):
         train(build, recipe, images, labels, tmp_path)
     assert len((tmp_path / "log.csv").read_text().splitlines()) < 9
 

@@ -1,6 +1,6 @@
 """Writes plans with inputs and what the NumPy reference makes of them.
 
-    python export/native/tests/runtime/make_cases.py FOLDER
+    PYTHONPATH=tests/export python export/native/tests/runtime/make_cases.py FOLDER
 
 For plan_test.cc, which runs them where there is no Python.
 """
@@ -10,17 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from programs import Builder, slid
+from skips import SKIP, calibrated, forced, skipping
 
 from dqa_keras.export.plan import Code, Plan, Window
 from dqa_keras.export.program import Program
 from dqa_keras.export.reference import Reference
 from dqa_keras.export.scheduling import schedule
-
-ROOT = Path(__file__).resolve().parents[4]
-sys.path.insert(0, str(ROOT / "tests" / "export"))
-
-from programs import Builder, slid  # noqa: E402 - the line above finds it
-from skips import SKIP, calibrated, forced, skipping  # noqa: E402 - that line too
 
 SAME = Window(3, 3, top=1, left=1)
 
