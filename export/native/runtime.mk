@@ -66,7 +66,7 @@ fuzz-plan: native
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all $(FUZZ_PLAN_SOURCES) -o $(NATIVE_BUILD)/plan_fuzz
 	rm -rf $(NATIVE_BUILD)/plans
-	$(PYTHON) $(NATIVE)/fuzz/make_plans.py tests/export $(NATIVE_BUILD)/plans
+	PYTHONPATH=tests/export $(PYTHON) $(NATIVE)/fuzz/make_plans.py $(NATIVE_BUILD)/plans
 	$(NATIVE_BUILD)/plan_fuzz -runs=$(FUZZ_PLAN_RUNS) -seed=$(FUZZ_SEED) \
 		-max_len=32768 -print_final_stats=1 \
 		-artifact_prefix=$(NATIVE_BUILD)/found/ $(NATIVE_BUILD)/plans

@@ -1,6 +1,6 @@
 """Writes the first inputs of plan_fuzz: small plans with every op, and their constants.
 
-python make_plans.py TESTS_FOLDER OUTPUT_FOLDER
+PYTHONPATH=tests/export python export/native/fuzz/make_plans.py FOLDER
 """
 
 import struct
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from programs import Builder, Tensor, slid
+from skips import SKIP, calibrated, forced, skipping
 
 from dqa_keras.export.plan import Code, Plan, Type, Window
 from dqa_keras.export.scheduling import schedule
@@ -17,8 +19,6 @@ from dqa_keras.export.scheduling import schedule
 
 def programs() -> Iterator[Any]:
     """One program for each group of ops."""
-    from programs import Builder, Tensor, slid
-
     window = Window(3, 3, top=1, left=1)
     build = Builder((6, 5, 3))
     first = skip = build.conv(build.input, build.codes((6, 5, 20)), window)
@@ -65,8 +65,6 @@ def programs() -> Iterator[Any]:
 
 def coded() -> Iterator[tuple[Plan, bytes, bytes]]:
     """Plans with coded skips: one whose rows find room, one whose do not."""
-    from skips import SKIP, calibrated, forced, skipping
-
     program = skipping((9, 10, 6))
     tables = calibrated(program)
     yield *forced(program), tables
@@ -74,9 +72,8 @@ def coded() -> Iterator[tuple[Plan, bytes, bytes]]:
     yield *forced(program), tables
 
 
-def main(tests: Path, folder: Path) -> None:
+def main(folder: Path) -> None:
     """Plans the programs and writes them."""
-    sys.path.insert(0, str(tests))
     folder.mkdir(parents=True, exist_ok=True)
     plans = [(*schedule(program), b"") for program in programs()]
     for number, (plan, constants, tables) in enumerate([*plans, *coded()]):
@@ -87,4 +84,4 @@ def main(tests: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
