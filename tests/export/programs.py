@@ -153,7 +153,7 @@ def slid(shape, window, channels):
 
 
 def check(program, seed=0, plan=None, tables=b""):
-    """Every code that the runtime computes equals the reference's.
+    """Every code that the runtime computes equals the reference's, and is computed once.
 
     Returns the plan, and the bytes that each run spilled.
     """
@@ -168,7 +168,7 @@ def check(program, seed=0, plan=None, tables=b""):
         rows = []
 
         def seen(op, row, codes, rows=rows):
-            rows.append(op)
+            rows.append((op, row))
             np.testing.assert_array_equal(codes, written[op][row], plan.ops[op].code)
 
         errors = []
@@ -188,7 +188,8 @@ def check(program, seed=0, plan=None, tables=b""):
             for i, op in enumerate(plan.ops)
             if plan.buffers[op.output].kind == Kind.RING
         }
-        assert set(rows) == rings
+        assert {op for op, _ in rows} == rings
+        assert len(set(rows)) == len(rows), "rows were computed twice"
         for ours, theirs in zip(results, outputs, strict=True):
             np.testing.assert_array_equal(ours, theirs.reshape(-1))
     return plan, spilled

@@ -76,7 +76,7 @@ DqaStatus check_rings(const Plan& plan, DqaError* error) {
   Progress at(plan);
   for (const Stage& stage : plan.stages) {
     const DqaStatus status =
-        walk(plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo) {
+        walk(plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo, Rows) {
           const Op& op = plan.ops[index];
           const Buffer& output = plan.buffers[op.output];
           if (is_ring(output) && todo.end - todo.first > output.rows) {

@@ -3,23 +3,6 @@
 #include <exception>
 
 namespace dqa {
-namespace {
-
-// How often a thread looks before it sleeps: at first without a pause for others, for
-// some microseconds, then letting whoever has no core take this one, for a millisecond
-// or two. Waking a thread takes as long as a small stage, or longer.
-constexpr unsigned kLooks = 1000, kYields = 3000;
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-}  // namespace
-
 void Barrier::wait() {
   const unsigned round = round_.load(std::memory_order_acquire);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
@@ -31,16 +14,10 @@ void Barrier::wait() {
     changed_.notify_all();
     return;
   }
-  for (unsigned look = 0; look < kLooks + kYields; ++look) {
-    if (round_.load(std::memory_order_acquire) != round) return;
-    if (look < kLooks) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  const auto over = [&] { return round_.load(std::memory_order_acquire) != round; };
+  if (look(over)) return;
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != round; });
+  changed_.wait(lock, over);
 }
 
 Crew::Crew(unsigned threads) {

@@ -11,6 +11,33 @@
 
 namespace dqa {
 
+// How often a thread looks before it sleeps: at first without a pause for others, for
+// some microseconds, then letting whoever has no core take this one, for a millisecond
+// or two. Waking a thread takes as long as a small stage, or longer.
+constexpr unsigned kLooks = 1000, kYields = 3000;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Whether something is there at last that another thread, awake, is making.
+template <class There>
+bool look(There there) {
+  for (unsigned look = 0; look < kLooks + kYields; ++look) {
+    if (there()) return true;
+    if (look < kLooks) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+  return false;
+}
+
 // Where threads wait for each other: a while awake, then asleep.
 class Barrier {
  public:

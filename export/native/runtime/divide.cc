@@ -36,35 +36,95 @@ double largest_part(const Op& op, uint32_t rows, unsigned threads) {
   return static_cast<double>(most) / rows;
 }
 
-Strips strips_of(const Stage& stage, unsigned thread, unsigned threads) {
-  return {stage.steps * thread, stage.steps * (thread + 1), threads};
+// Parts of a strip at whose ends another thread may begin.
+constexpr uint32_t kParts = 8;
+
+// What is to be computed in front of a strip of a stage.
+double work_before(const Plan& plan, const Stage& stage, uint32_t strip, Progress* at) {
+  begin_strips(plan, stage, {strip, strip, kParts}, at);
+  double work = 0;
+  for (size_t i = 0; i < stage.count; ++i) {
+    const Op& op = plan.ops[stage.first + i];
+    work += at->done[op.output] * row_cost(plan, op);
+  }
+  return work;
 }
 
-// Calls `add(op, rows, cost)` for all that some strips take.
-template <class Add>
-void add_costs(const Plan& plan, const Stage& stage, Strips strips, Progress* at,
-               Add add) {
-  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
-    const Op& op = plan.ops[index];
-    const uint32_t rows = todo.end - todo.first;
-    add(op, rows, rows * row_cost(plan, op));
-    return DQA_OK;
-  });
+// Strips for each thread, as equal in their work as can be: nothing is computed twice.
+std::vector<Strips> share_strips(const Plan& plan, const Stage& stage, unsigned threads,
+                                 Progress* at) {
+  const uint32_t all = stage.steps * kParts;
+  const double whole = work_before(plan, stage, all, at);
+  std::vector<Strips> shares;
+  for (uint32_t t = 1, first = 0; t <= threads; ++t) {
+    const double aim = whole * t / threads;
+    uint32_t low = first, end = all;  // the first strip with so much in front of it
+    while (low < end) {
+      const uint32_t middle = (low + end) / 2;
+      if (work_before(plan, stage, middle, at) < aim) {
+        low = middle + 1;
+      } else {
+        end = middle;
+      }
+    }
+    if (end > first && aim - work_before(plan, stage, end - 1, at) <
+                           work_before(plan, stage, end, at) - aim) {
+      --end;
+    }
+    if (t == threads) end = all;
+    shares.push_back({first, end, kParts});
+    first = end;
+  }
+  return shares;
+}
+
+void extend(Rows* rows, Rows more) {
+  if (more.end <= more.first) return;
+  if (rows->end <= rows->first) rows->first = more.first;
+  rows->end = more.end;
+}
+
+// What each thread gives, by op of the stage; nothing at all if a thread needs rows
+// that the next one does not have.
+std::vector<std::vector<Given>> share_rows(const Plan& plan, const Stage& stage,
+                                           const std::vector<Strips>& shares,
+                                           Progress* at) {
+  std::vector<std::vector<Given>> given;
+  std::vector<Rows> wanted(stage.count, Rows{0, 0});
+  for (const Strips strips : shares) {
+    std::vector<Rows> there(stage.count, Rows{0, 0}), taken = there;
+    walk(plan, stage, strips, at, [&](size_t index, Rows computed, Rows rest) {
+      extend(&there[index - stage.first], {computed.first, rest.end});
+      extend(&taken[index - stage.first], rest);
+      return DQA_OK;
+    });
+    std::vector<Given> own(stage.count);
+    for (size_t i = 0; i < stage.count; ++i) {
+      own[i].rows = wanted[i];
+      if (wanted[i].end <= wanted[i].first) continue;
+      if (wanted[i].first < there[i].first || wanted[i].end > there[i].end) return {};
+    }
+    given.push_back(std::move(own));
+    wanted = std::move(taken);
+  }
+  return given;
 }
 
 // Whether it is faster to share the work of every op than to share the strips.
-bool is_together(const Plan& plan, const Stage& stage, unsigned threads, Progress* at) {
+bool is_together(const Plan& plan, const Stage& stage,
+                 const std::vector<Strips>& shares, Progress* at) {
+  const auto threads = static_cast<unsigned>(shares.size());
   double together = 0, apart = 0;
-  add_costs(plan, stage, {0, stage.steps}, at,
-            [&](const Op& op, uint32_t rows, double cost) {
-              together += cost * largest_part(op, rows, threads) * (1 + kLate);
-              together += kMeeting;
-            });
-  for (unsigned t = 0; t < threads; ++t) {
-    double own = 0;
-    add_costs(plan, stage, strips_of(stage, t, threads), at,
-              [&](const Op&, uint32_t, double cost) { own += cost; });
-    apart = std::max(apart, own);
+  walk(plan, stage, {0, stage.steps}, at, [&](size_t index, Rows todo, Rows) {
+    const Op& op = plan.ops[index];
+    const uint32_t rows = todo.end - todo.first;
+    const double cost = rows * row_cost(plan, op);
+    together += cost * largest_part(op, rows, threads) * (1 + kLate) + kMeeting;
+    return DQA_OK;
+  });
+  for (const Strips strips : shares) {
+    const double before = work_before(plan, stage, strips.first, at);
+    apart = std::max(apart, work_before(plan, stage, strips.end, at) - before);
   }
   return together < apart;
 }
@@ -88,10 +148,10 @@ struct Written {
 };
 
 std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
-                                   unsigned threads) {
+                                   const std::vector<Worker>& workers, size_t s) {
   std::vector<Written> found;
-  for (unsigned t = 0; t < threads; ++t) {
-    const Strips strips = strips_of(stage, t, threads);
+  for (unsigned t = 0; t < workers.size(); ++t) {
+    const Strips strips = workers[t].shares[s].strips;
     for (size_t i = 0; i < stage.count; ++i) {
       const uint16_t output = plan.ops[stage.first + i].output;
       const Buffer& b = plan.buffers[output];
@@ -113,9 +173,10 @@ size_t place_rings(const Plan& plan, const Stage& stage, Strips strips, size_t o
   const auto grow = [&](uint16_t buffer, uint32_t rows) {
     (*buffers)[buffer].rows = std::max((*buffers)[buffer].rows, rows);
   };
-  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
+  walk(plan, stage, strips, at, [&](size_t index, Rows todo, Rows taken) {
     const Op& op = plan.ops[index];
-    grow(op.output, todo.end - todo.first);
+    grow(op.output, taken.end - todo.first);
+    if (todo.end == todo.first) return DQA_OK;
     for (size_t k = 0; k < op.link_count; ++k) {
       const Link& link = plan.links[op.first_link + k];
       if (plan.buffers[link.buffer].kind != Kind::kRing) continue;
@@ -139,7 +200,7 @@ std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strip
                               unsigned thread, const std::vector<Written>& written,
                               Progress* at) {
   std::vector<Saved> found;
-  walk(plan, stage, strips, at, [&](size_t index, Rows todo) {
+  walk(plan, stage, strips, at, [&](size_t index, Rows todo, Rows) {
     const Op& op = plan.ops[index];
     if (op.code != Code::kLoad) return DQA_OK;
     const uint16_t number = plan.links[op.first_link].buffer;
@@ -179,22 +240,20 @@ Division divide(const Plan& plan, unsigned threads) {
   size_t end = plan.arena;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const Stage& stage = plan.stages[s];
-    made.together[s] = threads > 1 && is_together(plan, stage, threads, &at);
-    if (made.together[s]) {
-      for (Worker& worker : made.workers) {
-        worker.shares[s].strips = {0, stage.steps};
-      }
-      continue;
-    }
+    const std::vector<Strips> shares = share_strips(plan, stage, threads, &at);
+    std::vector<std::vector<Given>> given = share_rows(plan, stage, shares, &at);
+    made.together[s] = given.empty() || is_together(plan, stage, shares, &at);
     for (unsigned t = 0; t < threads; ++t) {
-      made.workers[t].shares[s].strips = strips_of(stage, t, threads);
+      Share& share = made.workers[t].shares[s];
+      share.strips = made.together[s] ? Strips{0, stage.steps} : shares[t];
+      if (!made.together[s]) share.given = std::move(given[t]);
     }
   }
   if (threads == 1) {
     made.arena = end;
     return made;
   }
-  // Rings of a stage, then rows it saves; what a thread has lies together.
+  // Rings of a stage, then rows it saves and gives; what a thread has lies together.
   for (unsigned t = 1; t < threads; ++t) {
     Worker& worker = made.workers[t];
     const size_t first = align(end);
@@ -212,7 +271,7 @@ Division divide(const Plan& plan, unsigned threads) {
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     if (made.together[s]) continue;
     const Stage& stage = plan.stages[s];
-    const std::vector<Written> written = written_bytes(plan, stage, threads);
+    const std::vector<Written> written = written_bytes(plan, stage, made.workers, s);
     size_t offset = saved_from;
     for (unsigned t = 0; t < threads; ++t) {
       Share& share = made.workers[t].shares[s];
@@ -222,6 +281,12 @@ Division divide(const Plan& plan, unsigned threads) {
         saved.offset = offset;
         offset += b.size / b.height;
         made.saves[s] = true;
+      }
+      for (size_t i = 0; i < stage.count; ++i) {
+        Given& given = share.given[i];
+        given.offset = offset;
+        const Buffer& b = plan.buffers[plan.ops[stage.first + i].output];
+        offset += (given.rows.end - given.rows.first) * size_t{b.row_bytes()};
       }
     }
     end = std::max(end, offset);

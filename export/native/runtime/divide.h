@@ -17,10 +17,18 @@ struct Saved {
   size_t offset;  // of the copy in the arena
 };
 
+// Rows of a ring that a thread gives to the one before it, whose last strips need what
+// its first do.
+struct Given {
+  Rows rows = {0, 0};
+  size_t offset = 0;  // of the copies in the arena
+};
+
 // What a thread does in a stage.
 struct Share {
   Strips strips;
   std::vector<Saved> saved;  // by row
+  std::vector<Given> given;  // by op of the stage
 };
 
 // What belongs to a thread.

@@ -1,5 +1,7 @@
 #include "execute.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -82,6 +84,11 @@ void show(const Run& run, const Watch& watch, size_t index, Rows done) {
   }
 }
 
+// Where a given row lies.
+uint8_t* given_row(const Run& run, const Given& given, const Buffer& b, uint32_t y) {
+  return run.arena + given.offset + (y - given.rows.first) * b.row_bytes();
+}
+
 // One run on all threads.
 class Execution {
  public:
@@ -94,6 +101,7 @@ class Execution {
         slots_(plan_.inputs.size()),
         coded_(plan_),
         most_(threads_ * plan_.ops.size()),
+        given_(threads_ * plan_.ops.size()),
         times_(program.watch.seconds == nullptr ? 0 : threads_),
         statuses_(threads_, DQA_OK) {
     size_t widest = 0;
@@ -174,14 +182,47 @@ class Execution {
     clear_rings(run, stage);
     if (program_.division.saves[s]) crew_.meet();
     walk(plan_, stage, run.share->strips, &progress_[thread],
-         [&](size_t index, Rows todo) {
-           compute_once(run, thread, index, todo);
+         [&](size_t index, Rows computed, Rows taken) {
+           if (computed.end > computed.first) {
+             compute_once(run, thread, index, computed);
+           }
+           take(run, thread, s, index, taken);
+           give(run, thread, run.share->given[index - stage.first], index,
+                {computed.first, taken.end});
            if (program_.watch.observer != nullptr) {
-             show(run, program_.watch, index, todo);
+             show(run, program_.watch, index, computed);
            }
            return DQA_OK;
          });
     crew_.meet();
+  }
+
+  // Copies rows of a ring that the next thread gives.
+  void take(const Run& run, unsigned thread, size_t s, size_t index, Rows rows) {
+    if (rows.end <= rows.first) return;
+    const Share& next = program_.division.workers[thread + 1].shares[s];
+    const Given& given = next.given[index - plan_.stages[s].first];
+    const std::atomic<uint32_t>& there =
+        given_[(thread + 1) * plan_.ops.size() + index];
+    while (!look([&] { return there.load(std::memory_order_acquire) >= rows.end; })) {
+    }
+    const Buffer& b = run.buffer(plan_.ops[index].output);
+    for (uint32_t y = rows.first; y < rows.end; ++y) {
+      std::memcpy(run.framed_row(b, y), given_row(run, given, b, y), b.row_bytes());
+    }
+  }
+
+  // Keeps those rows of a ring that the thread before needs, too.
+  void give(const Run& run, unsigned thread, const Given& given, size_t index,
+            Rows rows) {
+    const uint32_t first = std::max(rows.first, given.rows.first);
+    const uint32_t end = std::min(rows.end, given.rows.end);
+    if (end <= first) return;
+    const Buffer& b = run.buffer(plan_.ops[index].output);
+    for (uint32_t y = first; y < end; ++y) {
+      std::memcpy(given_row(run, given, b, y), run.framed_row(b, y), b.row_bytes());
+    }
+    given_[thread * plan_.ops.size() + index].store(end, std::memory_order_release);
   }
 
   // Each thread a piece of every op.
@@ -191,7 +232,7 @@ class Execution {
     if (thread == 0) clear_rings(run, stage);
     crew_.meet();
     walk(plan_, stage, run.share->strips, &progress_[thread],
-         [&](size_t index, Rows todo) {
+         [&](size_t index, Rows todo, Rows) {
            compute_once(run, thread, index, todo);
            crew_.meet();
            if (thread == 0 && program_.watch.observer != nullptr) {
@@ -213,7 +254,8 @@ class Execution {
   const unsigned threads_;
   std::vector<Slot> slots_;
   CodedStores coded_;
-  std::vector<int32_t> most_;  // of inputs, by thread and op
+  std::vector<int32_t> most_;                 // of inputs, by thread and op
+  std::vector<std::atomic<uint32_t>> given_;  // rows up to here, by thread and op
   std::vector<Times> times_;
   std::vector<DqaStatus> statuses_;
   std::vector<Run> runs_;

@@ -51,9 +51,12 @@ struct Run {
   }
   const Buffer& input(const Op& op) const { return buffer(link(op, 0).buffer); }
 
-  // First pixel of a row of a ring.
+  // A row of a ring, and its first pixel.
+  uint8_t* framed_row(const Buffer& b, uint32_t y) const {
+    return arena + b.offset + (y % b.rows) * b.row_bytes();
+  }
   uint8_t* row(const Buffer& b, uint32_t y) const {
-    return arena + b.offset + (y % b.rows) * b.row_bytes() + b.left * b.pixel_bytes();
+    return framed_row(b, y) + b.left * b.pixel_bytes();
   }
 
   // The same, or the row of zeros where there is no such row.

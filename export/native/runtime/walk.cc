@@ -26,34 +26,43 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   return {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
 }
 
-void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at) {
-  for (size_t i = 0; i < stage.count; ++i) {
-    at->done[plan.ops[stage.first + i].output] = 0;
-  }
-  if (strips.first == 0) return;
-  // From the outputs back; `needed` is where rows end.
+namespace {
+
+// The first row of every output that some strip of a stage and those behind it need;
+// where they need none, its height. `ends` is room.
+void first_rows(const Plan& plan, const Stage& stage, uint32_t strip, uint32_t strips,
+                std::vector<uint32_t>* first, std::vector<uint32_t>* ends) {
   for (size_t i = 0; i < stage.count; ++i) {
     const uint16_t output = plan.ops[stage.first + i].output;
     const Buffer& b = plan.buffers[output];
     const bool ring = b.kind == Kind::kRing;
-    at->done[output] =
-        ring ? b.height : rows_after(b.height, strips.first, strips.all(stage));
-    at->needed[output] = ring ? 0 : rows_after(b.height, strips.end, strips.all(stage));
+    (*first)[output] = strip == 0 ? 0
+                       : ring     ? b.height
+                                  : rows_after(b.height, strip, strips);
+    (*ends)[output] = ring ? 0 : b.height;
   }
+  if (strip == 0) return;
   for (size_t i = stage.count; i-- > 0;) {
     const Op& op = plan.ops[stage.first + i];
-    const Rows needed{at->done[op.output], at->needed[op.output]};
+    const Rows needed{(*first)[op.output], (*ends)[op.output]};
     if (needed.end <= needed.first) continue;
     const Rows output = rows_computed(plan, op, needed);
-    at->done[op.output] = output.first;
-    at->needed[op.output] = output.end;
+    (*first)[op.output] = output.first;
     for (size_t k = 0; k < op.link_count; ++k) {
       const Link& link = plan.links[op.first_link + k];
       const Rows read = rows_read(plan, op, link, output);
-      at->done[link.buffer] = std::min(at->done[link.buffer], read.first);
-      at->needed[link.buffer] = std::max(at->needed[link.buffer], read.end);
+      (*first)[link.buffer] = std::min((*first)[link.buffer], read.first);
+      (*ends)[link.buffer] = std::max((*ends)[link.buffer], read.end);
     }
   }
+}
+
+}  // namespace
+
+void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at) {
+  const uint32_t all = strips.all(stage);
+  first_rows(plan, stage, strips.first, all, &at->done, &at->needed);
+  first_rows(plan, stage, strips.end, all, &at->end, &at->needed);
 }
 
 }  // namespace dqa

@@ -39,17 +39,22 @@ inline uint32_t rows_after(uint32_t height, uint32_t strips, uint32_t steps) {
 // Where a walk stands, by buffer.
 struct Progress {
   explicit Progress(const Plan& plan)
-      : done(plan.buffers.size()), needed(plan.buffers.size()) {}
+      : done(plan.buffers.size()),
+        needed(plan.buffers.size()),
+        end(plan.buffers.size()) {}
 
-  std::vector<uint32_t> done;    // rows up to here were computed
+  std::vector<uint32_t> done;    // rows up to here are there
   std::vector<uint32_t> needed;  // will be, at the end of the strip
+  std::vector<uint32_t> end;     // from here on they are the next strips'
 };
 
-// Sets `done` to the first rows that strips of a stage need.
+// Sets `done` to the first rows that the strips of a stage need, and `end` to those
+// that the strips behind them need.
 void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at);
 
-// Calls `visit(op index, rows)` for every run of rows that an op of a stage computes in
-// some strips, in order. Stops at the first failure.
+// Calls `visit(op index, computed, taken)` for every run of rows that an op of a stage
+// has to have in some strips, in order: rows to compute, and rows behind them that the
+// next strips need too, which whoever walks those computes. Stops at the first failure.
 template <class Visit>
 DqaStatus walk(const Plan& plan, const Stage& stage, Strips strips, Progress* at,
                Visit visit) {
@@ -65,10 +70,11 @@ DqaStatus walk(const Plan& plan, const Stage& stage, Strips strips, Progress* at
     }
     for (size_t i = stage.count; i-- > 0;) {
       const Op& op = plan.ops[stage.first + i];
-      const Rows needed_rows{at->done[op.output], at->needed[op.output]};
+      const Rows needed_rows{at->done[op.output],
+                             std::min(at->needed[op.output], at->end[op.output])};
       if (needed_rows.end <= needed_rows.first) continue;
       const Rows output = rows_computed(plan, op, needed_rows);
-      at->needed[op.output] = output.end;
+      at->needed[op.output] = std::max(at->needed[op.output], output.end);
       for (size_t k = 0; k < op.link_count; ++k) {
         const Link& link = plan.links[op.first_link + k];
         uint32_t& needed = at->needed[link.buffer];
@@ -80,7 +86,9 @@ DqaStatus walk(const Plan& plan, const Stage& stage, Strips strips, Progress* at
       const uint16_t output = plan.ops[index].output;
       const Rows todo{at->done[output], at->needed[output]};
       if (todo.end <= todo.first) continue;
-      if (const DqaStatus status = visit(index, todo)) return status;
+      const uint32_t end = std::clamp(at->end[output], todo.first, todo.end);
+      const DqaStatus status = visit(index, Rows{todo.first, end}, Rows{end, todo.end});
+      if (status != DQA_OK) return status;
       at->done[output] = todo.end;
     }
   }
