@@ -1,29 +1,15 @@
 // The path for x86-64 with AVX2.
+#include "avx2.h"
 #include "input_rows.h"
-#include "kernels.h"
 #include "tiles.h"
 #include "winograd_rows.h"
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #include <cstring>
-
-// Only these functions may use the instructions, so that the library loads anywhere.
-#define TARGET_AVX2 __attribute__((target("avx2")))
-#define INLINE_AVX2 __attribute__((target("avx2"), always_inline)) inline
 
 namespace dqa {
 namespace {
-
-INLINE_AVX2 __m256i load(const void* at) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(at));
-}
-
-INLINE_AVX2 void store(void* at, __m256i value) {
-  _mm256_storeu_si256(static_cast<__m256i*>(at), value);
-}
 
 INLINE_AVX2 __m128i load128(const void* at) {
   return _mm_loadu_si128(static_cast<const __m128i*>(at));
@@ -84,6 +70,44 @@ TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
       store(sums[p] + 8 * h,
             _mm256_add_epi32(total[p][h], _mm256_madd_epi16(part[p][h], ones)));
     }
+  }
+}
+
+// Groups from which on a stretch is worth that its sums go to memory and back.
+constexpr size_t kLongStretch = 3;
+
+// The same where stretches are shorter: each group moves to 32 bits at once, and the
+// sums stay in registers.
+template <unsigned kPixels>
+TARGET_AVX2 void conv_singly(const ConvRow& row, int32_t (*sums)[kBlock]) {
+  const int8_t* weights = row.weights;
+  __m256i total[kPixels][2];
+  for (unsigned p = 0; p < kPixels; ++p) {
+    total[p][0] = load(row.start);
+    total[p][1] = load(row.start + 8);
+  }
+  const __m256i ones = _mm256_set1_epi16(1);
+  const size_t step = row.pixel_bytes;
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    for (unsigned run = 0; run < row.runs; ++run) {
+      const uint8_t* at = row.rows[y] + run * row.run_bytes;
+      for (size_t g = 0; g < row.run_groups; ++g) {
+        const __m256i w0 = load(weights), w1 = load(weights + 32);
+        for (unsigned p = 0; p < kPixels; ++p) {
+          const __m256i x = four_bytes(at + p * step);
+          total[p][0] = _mm256_add_epi32(
+              total[p][0], _mm256_madd_epi16(_mm256_maddubs_epi16(x, w0), ones));
+          total[p][1] = _mm256_add_epi32(
+              total[p][1], _mm256_madd_epi16(_mm256_maddubs_epi16(x, w1), ones));
+        }
+        at += kGroup;
+        weights += kBlock * kGroup;
+      }
+    }
+  }
+  for (unsigned p = 0; p < kPixels; ++p) {
+    store(sums[p], total[p][0]);
+    store(sums[p] + 8, total[p][1]);
   }
 }
 
@@ -206,29 +230,48 @@ INLINE_AVX2 __m256 value8(const Epilogue& e, const int32_t* sums, unsigned pixel
 }
 
 // The usual case, a convolution in front of a quantizer, with its arrays in registers.
+struct Codes {
+  __m256 multiplier[2], bias[2], high[2];
+  // In the order in which two halves are packed.
+  __m256i low, power, zero;
+};
+
+// 16 codes of a pixel as words.
+INLINE_AVX2 __m256i codes16(const Codes& c, const int32_t* sums) {
+  const __m256i halves[2] = {
+      rounded(load(sums), c.multiplier[0], c.bias[0], c.high[0]),
+      rounded(load(sums + 8), c.multiplier[1], c.bias[1], c.high[1])};
+  const __m256i codes =
+      _mm256_max_epi16(_mm256_packs_epi32(halves[0], halves[1]), c.low);
+  return _mm256_add_epi16(_mm256_mullo_epi16(codes, c.power), c.zero);
+}
+
 TARGET_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
                               unsigned pixels) {
-  const __m256 m0 = _mm256_loadu_ps(e.multiplier),
-               m1 = _mm256_loadu_ps(e.multiplier + 8), b0 = _mm256_loadu_ps(e.bias),
-               b1 = _mm256_loadu_ps(e.bias + 8), l0 = _mm256_loadu_ps(e.low),
-               l1 = _mm256_loadu_ps(e.low + 8), h0 = _mm256_loadu_ps(e.high),
-               h1 = _mm256_loadu_ps(e.high + 8);
-  // In the order in which two halves are packed.
-  const __m256i power =
-      _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_loadu_ps(e.power)),
-                         _mm256_cvtps_epi32(_mm256_loadu_ps(e.power + 8)));
-  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(e.zero));
-  for (unsigned p = 0; p < pixels; ++p) {
-    __m256 v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(sums[p])), m0);
-    __m256 v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(sums[p] + 8)), m1);
-    v0 = _mm256_min_ps(_mm256_max_ps(_mm256_add_ps(v0, b0), l0), h0);
-    v1 = _mm256_min_ps(_mm256_max_ps(_mm256_add_ps(v1, b1), l1), h1);
-    __m256i codes = _mm256_packs_epi32(_mm256_cvtps_epi32(v0), _mm256_cvtps_epi32(v1));
-    codes = _mm256_add_epi16(_mm256_mullo_epi16(codes, power), zero);
-    const __m256i bytes =
-        _mm256_permute4x64_epi64(_mm256_packus_epi16(codes, codes), 0x08);
-    const __m128i ordered = _mm_shuffle_epi32(_mm256_castsi256_si128(bytes), 0xd8);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(e.out + p * e.out_bytes), ordered);
+  Codes c;
+  for (unsigned h = 0; h < 2; ++h) {
+    c.multiplier[h] = _mm256_loadu_ps(e.multiplier + 8 * h);
+    c.bias[h] = _mm256_loadu_ps(e.bias + 8 * h);
+    c.high[h] = _mm256_loadu_ps(e.high + 8 * h);
+  }
+  c.low = _mm256_packs_epi32(lowest(e.low, e.high), lowest(e.low + 8, e.high + 8));
+  c.power = _mm256_packs_epi32(integers(_mm256_loadu_ps(e.power)),
+                               integers(_mm256_loadu_ps(e.power + 8)));
+  c.zero = _mm256_set1_epi16(static_cast<int16_t>(e.zero));
+  uint8_t* out = e.out;
+  const size_t step = e.out_bytes;
+  for (unsigned p = 0; p < pixels; p += 2, out += 2 * step) {
+    const bool pair = p + 1 < pixels;
+    const __m256i first = codes16(c, sums[p]),
+                  second = pair ? codes16(c, sums[p + 1]) : first;
+    // Of each pixel four channels, and those eight further on; then those between.
+    const __m256i bytes = _mm256_packus_epi16(first, second);
+    const __m128i even = _mm256_castsi256_si128(bytes),
+                  odd = _mm256_extracti128_si256(bytes, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_unpacklo_epi32(even, odd));
+    if (!pair) break;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + step),
+                     _mm_unpackhi_epi32(even, odd));
   }
 }
 
@@ -239,12 +282,14 @@ TARGET_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
     finish_codes(e, sums, pixels);
     return;
   }
-  if (e.addends > 0 && e.channels != kBlock) {  // as in `depthwise`
+  const bool half = e.channels == kBlock / 2;
+  if (e.addends > 0 && !half && e.channels != kBlock) {  // as in `depthwise`
     scalar_runtime_kernels().finish(e, sums, pixels);
     return;
   }
   for (unsigned p = 0; p < pixels; ++p) {
-    const __m256 v0 = value8(e, sums[p], p, 0), v1 = value8(e, sums[p], p, 8);
+    const __m256 v0 = value8(e, sums[p], p, 0),
+                 v1 = half ? v0 : value8(e, sums[p], p, 8);
     uint8_t* const out = e.out + p * e.out_bytes;
     if (e.type == Type::kFloat) {
       float values[kBlock];
@@ -368,6 +413,9 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
   static constexpr TileKernel<ConvRow> kFast[] = {conv_tile<1>, conv_tile<2>,
                                                   conv_tile<3>, conv_tile<4>,
                                                   conv_tile<5>, conv_tile<6>};
+  static constexpr TileKernel<ConvRow> kSingly[] = {conv_singly<1>, conv_singly<2>,
+                                                    conv_singly<3>, conv_singly<4>,
+                                                    conv_singly<5>, conv_singly<6>};
   // Their sums take twice the registers.
   static constexpr TileKernel<ConvRow> kExact[] = {
       conv_exact<1, false>, conv_exact<2, false>, conv_exact<3, false>};
@@ -375,6 +423,10 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
       conv_exact<1, true>, conv_exact<2, true>, conv_exact<3, true>};
   if (row.wide) return run_tiles(row, kWide, 3, finish, epilogue);
   if (row.stretches == nullptr) return run_tiles(row, kExact, 3, finish, epilogue);
+  const size_t groups = row.taps_y * row.runs * row.run_groups;
+  if (groups < kLongStretch * row.stretch_count) {
+    return run_tiles(row, kSingly, 6, finish, epilogue);
+  }
   run_tiles(row, kFast, 6, finish, epilogue);
 }
 
@@ -414,8 +466,8 @@ TARGET_AVX2 void read(const InputRow& row, float inverse_scale, float limit,
 
 const RuntimeKernels* avx2_runtime_kernels() {
   static constexpr RuntimeKernels kKernels = {
-      DQA_AVX2, 1,      conv,  sums,   spread, gather,  128, depthwise,
-      nullptr,  finish, widen, narrow, blend,  measure, read};
+      DQA_AVX2,       1,   conv,   sums,  spread, gather, 128,     depthwise,
+      avx2_depthwise, 129, finish, widen, narrow, blend,  measure, read};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

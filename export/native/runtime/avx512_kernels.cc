@@ -348,6 +348,7 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.spread = spread;
     kernels.gather = gather;
     kernels.depthwise_woven = avx512_depthwise;
+    kernels.woven_peak = 255;
     kernels.finish = finish;
     return &kernels;
   }();

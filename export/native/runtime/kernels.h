@@ -72,6 +72,7 @@ struct ConvRow {
   const int32_t* start;
   // How many groups fit sums of 16 bits, stretch by stretch; NULL: not even one.
   const uint32_t* stretches;
+  size_t stretch_count;
   unsigned blocks;
 
   void advance(size_t count) const {
@@ -168,8 +169,10 @@ struct RuntimeKernels {
   GatherKernel gather;
   uint8_t tile_shift;         // what `sums` takes for 0: bytes are signed, or are not
   DepthwiseKernel depthwise;  // 16 channels
-  // All channels of codes, to codes without addends; NULL: 16 at a time are as fast.
+  // All channels of codes up to `woven_peak`, to codes without addends; NULL and 0: 16
+  // at a time are as fast.
   DepthwiseKernel depthwise_woven;
+  uint32_t woven_peak;
   FinishKernel finish;
   WidenKernel widen;
   NarrowKernel narrow;

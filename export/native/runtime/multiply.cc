@@ -73,6 +73,7 @@ void conv(const Run& run, size_t index, Piece piece) {
     row.start = prepared.start.data() + b * kBlock;
     const std::vector<uint32_t>& stretches = prepared.stretches[b];
     row.stretches = stretches.empty() ? nullptr : stretches.data();
+    row.stretch_count = stretches.size();
     uint32_t behind = 0;
     for (uint32_t y = piece.rows.first; y < piece.rows.end; y += behind) {
       behind = rows_behind(run, op, {y, piece.rows.end});
@@ -105,6 +106,9 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   const Piece piece = run.piece(todo, blocks_of(out), step);
   const auto pixels = [&](DepthwiseKernel kernel, size_t b, size_t blocks) {
     const size_t first = b * kBlock;
+    row.weights =
+        reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + first;
+    row.start = prepared.start.data() + first;
     for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
       Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(blocks));
       window_rows(run, op, in, y, rows);
@@ -123,9 +127,6 @@ void depthwise(const Run& run, size_t index, Rows todo) {
     return;
   }
   for (size_t b = piece.first_block; b < piece.end_block; ++b) {
-    row.weights =
-        reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + b * kBlock;
-    row.start = prepared.start.data() + b * kBlock;
     pixels(run.kernels.depthwise, b, 1);
   }
 }

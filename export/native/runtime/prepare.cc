@@ -164,7 +164,7 @@ std::vector<WovenArrays> weave_arrays(const Plan& plan, const Op& op,
   return woven;
 }
 
-Prepared prepare_depthwise(const Plan& plan, const Op& op, bool weaves) {
+Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t woven_peak) {
   const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
   const size_t taps = size_t{op.taps_y} * op.taps_x;
   const size_t padded = blocks_of(in) * kBlock;
@@ -183,7 +183,7 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, bool weaves) {
   }
   const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
                      op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
-  if (weaves && plain) {
+  if (plain && in.peak <= woven_peak) {
     made.woven = weave(op, weights, padded);
     made.arrays = weave_arrays(plan, op, made.start);
   }
@@ -213,8 +213,7 @@ Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) 
   switch (op.code) {
     case Code::kRead: return prepare_read(plan, op);
     case Code::kConv: return prepare_conv(plan, op);
-    case Code::kDepthwise:
-      return prepare_depthwise(plan, op, kernels.depthwise_woven != nullptr);
+    case Code::kDepthwise: return prepare_depthwise(plan, op, kernels.woven_peak);
     case Code::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
     default: return {};
   }

@@ -177,8 +177,8 @@ void read(const InputRow& row, float inverse_scale, float limit, int16_t* codes)
 
 const RuntimeKernels& scalar_runtime_kernels() {
   static constexpr RuntimeKernels kKernels = {
-      DQA_SCALAR, 1,      conv,  sums,   spread, gather,  128, depthwise,
-      nullptr,    finish, widen, narrow, blend,  measure, read};
+      DQA_SCALAR, 1, conv,   sums,  spread, gather, 128,     depthwise,
+      nullptr,    0, finish, widen, narrow, blend,  measure, read};
   return kKernels;
 }
 
