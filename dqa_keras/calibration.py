@@ -116,7 +116,7 @@ def calibrate(
                 f"layer {unused[0]!r} was never called: it is part of the model "
                 "but not on the way from its inputs to its outputs. Remove it."
             )
-        decided = deciding.decide(model, layers, gathered, verbose)
+        decided = deciding.decide(model, layers, gathered, verbose, team, kept)
         for layer in layers:
             layer.assign(decided[layer.name])
         _adopt(layers, team)

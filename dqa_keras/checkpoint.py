@@ -3,6 +3,7 @@ r"""What calibration has seen so far, in a file, so that it can go on from there
 A file holds statistics of the first images of a stream, and the CRC-32 of those images:
 whoever goes on reads them again, to be sure that they are the same, but computes
 nothing. The statistics are those of all workers, so any number of workers may go on.
+Once all images are seen, the errors of the trials that were made come to them.
 
     "DQA checkpoint 1\n"
     CRC-32 of all that follows, uint32, little-endian
@@ -12,6 +13,7 @@ nothing. The statistics are those of all workers, so any number of workers may g
 import dataclasses
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +30,7 @@ from dqa_keras.observers import Observer
 _MAGIC = b"DQA checkpoint 1\n"
 _CRC = struct.Struct("<I")
 _CHUNK = 2**20
+_ERRORS = "errors."
 
 
 @dataclasses.dataclass
@@ -38,11 +41,14 @@ class Progress:
         images: Integer. How many images of the stream.
         digest: Integer. CRC-32 of those images, as `digest` gives it.
         observers: Dictionary from quantizer name to `Observer`.
+        errors: Dictionary from a number that stands for some trials, their images and
+            quantizer, to their errors, float64 (K,); NaN where one was not made yet.
     """
 
     images: int = 0
     digest: int = 0
     observers: dict[str, Observer] = dataclasses.field(default_factory=dict)
+    errors: dict[int, NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
 
 def digest(arrays: Iterable[NDArray], start: int = 0) -> int:
@@ -79,6 +85,9 @@ class Checkpoint:
         loss: Which loss sensitivities belong to, or None.
     """
 
+    # Work between two checkpoints, of which a crash takes at most this much.
+    seconds = 20.0
+
     def __init__(
         self,
         path: str | os.PathLike | None,
@@ -89,6 +98,7 @@ class Checkpoint:
         self.path = None if path is None else Path(path)
         self.model = model_digest(model, batch_size, loss)
         self._names = [layer.name for layer in quantizer_layers(model)]
+        self._saved = time.monotonic()
 
     def load(self) -> Progress:
         """What the file says, or nothing yet if there is no file.
@@ -142,6 +152,9 @@ class Checkpoint:
             }
             if own:
                 progress.observers[name] = Observer.from_arrays(own)
+        for key in arrays.files:
+            if key.startswith(_ERRORS):
+                progress.errors[int(key.removeprefix(_ERRORS))] = arrays[key]
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -154,6 +167,8 @@ class Checkpoint:
             if name in progress.observers
             for key, array in progress.observers[name].arrays().items()
         }
+        for trials, errors in progress.errors.items():
+            arrays[f"{_ERRORS}{trials}"] = errors
         with files.replacing(self.path) as temporary, temporary.open("wb+") as file:
             file.write(_MAGIC + bytes(_CRC.size))
             np.savez(
@@ -169,6 +184,12 @@ class Checkpoint:
                 found = zlib.crc32(chunk, found)
             file.seek(len(_MAGIC))
             file.write(_CRC.pack(found))
+        self._saved = time.monotonic()
+
+    def save_in_time(self, progress: Progress) -> None:
+        """Writes the file if it was not for some time."""
+        if time.monotonic() - self._saved >= self.seconds:
+            self.save(progress)
 
     def remove(self) -> None:
         """Deletes the file: the calibration is done."""

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dqa_keras import allocation, budget, graph, huffman, importance, ranges
+from dqa_keras.checkpoint import Checkpoint
 from dqa_keras.gathering import Gathered
 from dqa_keras.layers import Calibration, Quantizer
 from dqa_keras.observers import Observer, decibels
 from dqa_keras.trials import Trials
+from dqa_keras.workers import Team
 
 # Images on which codes are tried. Where each has many outputs, as in segmentation, a
 # trial costs more of them and each of them says more.
@@ -262,7 +264,12 @@ def loss_needed(layers: list[Quantizer]) -> Literal["fisher", "output"] | None:
 
 
 def decide(
-    model: keras.Model, layers: list[Quantizer], gathered: Gathered, verbose: int
+    model: keras.Model,
+    layers: list[Quantizer],
+    gathered: Gathered,
+    verbose: int,
+    team: Team,
+    checkpoint: Checkpoint,
 ) -> dict[str, Calibration]:
     """The calibration of every layer.
 
@@ -271,14 +278,21 @@ def decide(
         layers: Its quantizers.
         gathered: `Gathered` over the calibration data.
         verbose: Integer. `0` hides the progress bar.
+        team: `Team` of the workers that share the trials.
+        checkpoint: `Checkpoint` that keeps what trials found.
 
     Returns:
         A dictionary from quantizer name to `Calibration`.
 
     Raises:
         ValueError: If layers disagree on the budget or it cannot be met.
+        LostWorkerError: If another worker is gone.
     """
-    trials = Trials(model, gathered.kept) if _is_tried(layers) else None
+    trials = (
+        Trials(model, gathered.kept, team, checkpoint, gathered.progress)
+        if _is_tried(layers)
+        else None
+    )
     rank = _ranker(layers, trials, verbose)
     decided = {}
     for layer in layers:

@@ -37,9 +37,6 @@ from dqa_keras.workers import Team
 # longer than the forward pass. Ranges and the check for NaN see every value.
 _POSITIONS = 128
 
-# Work between two checkpoints, of which a crash takes at most this much.
-_SECONDS = 20.0
-
 _GOLDEN = 0.6180339887498949
 
 
@@ -68,14 +65,22 @@ class Gathered(NamedTuple):
     """What one pass over the data gives.
 
     Args:
-        observers: Dictionary from quantizer name to `Observer`.
-        images: Integer. Images seen.
+        progress: `Progress` after all images.
         kept: A batch of some of them, or None if none were to be kept.
     """
 
-    observers: dict[str, Observer]
-    images: int
+    progress: Progress
     kept: Any
+
+    @property
+    def observers(self) -> dict[str, Observer]:
+        """`Observer`s by quantizer name."""
+        return self.progress.observers
+
+    @property
+    def images(self) -> int:
+        """How many images were seen."""
+        return self.progress.images
 
 
 class _Reservoir:
@@ -294,7 +299,9 @@ def _resumed(
     furthest = int(np.argmax(images))
     if len(set(images)) > 1:
         share.observers = progress.observers if team.rank == furthest else {}
-        progress = Progress(images[furthest], int(notes[furthest]["digest"]))
+        digest_there = int(notes[furthest]["digest"])
+        errors = progress.errors if team.rank == furthest else {}
+        progress = Progress(images[furthest], digest_there, errors=errors)
         share.merge(progress.observers)
     return progress, any(bool(note["keeps"]) for note in notes)
 
@@ -381,5 +388,5 @@ def collect(
             progress.images, progress.digest = reader.images, reader.digest
             checkpoint.save(progress)
         slowest = max(float(note["seconds"]) for note in notes)
-        turns = max(1, int(_SECONDS / max(slowest, 1e-6)))
-    return Gathered(progress.observers, progress.images, reservoir.batch())
+        turns = max(1, int(checkpoint.seconds / max(slowest, 1e-6)))
+    return Gathered(progress, reservoir.batch())

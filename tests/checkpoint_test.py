@@ -35,7 +35,8 @@ def observed(samples):
 def progress():
     random = np.random.default_rng(0)
     both = random.normal(size=(50, 3)).astype(np.float32)
-    return Progress(7, 123, {"first": observed(both), "second": observed(abs(both))})
+    observers = {"first": observed(both), "second": observed(abs(both))}
+    return Progress(7, 123, observers, {5: np.array([0.5, np.nan])})
 
 
 @pytest.fixture
@@ -57,6 +58,8 @@ def test_what_is_loaded_is_what_was_saved(kept, progress):
     assert list(loaded.observers) == ["first", "second"]
     for name, observer in progress.observers.items():
         assert same(loaded.observers[name], observer)
+    assert list(loaded.errors) == [5]
+    np.testing.assert_array_equal(loaded.errors[5], progress.errors[5])
 
 
 def test_what_is_loaded_goes_on_like_what_was_saved(kept, progress):

@@ -4,6 +4,7 @@ import worker
 
 import dqa_keras as dqa
 from dqa_keras import gathering
+from dqa_keras.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_an_interrupt_within_a_round_keeps_the_rounds_before_it(
             raise KeyboardInterrupt
         update(observer, *arguments)
 
-    monkeypatch.setattr(gathering, "_SECONDS", 0)
+    monkeypatch.setattr(Checkpoint, "seconds", 0)
     with monkeypatch.context() as patch:
         patch.setattr(gathering.Observer, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import worker
 
 import dqa_keras as dqa
-from dqa_keras import resuming
+from dqa_keras import resuming, trials
+from dqa_keras.checkpoint import Progress
 from dqa_keras.layers import quantizer_layers
 from dqa_keras.trials import Trials
 
@@ -86,13 +88,13 @@ def test_trials_are_runs_of_the_whole_model(monkeypatch, make, values):
     random = np.random.default_rng(1)
     x = random.random((7, 6, 6, 3), np.float32)
     model(x)
-    trials = Trials(model, x)
+    tried = Trials(model, x)
     for layer in reversed(quantizer_layers(model)):  # in any order
         channels = layer.scale.shape[0]
         masks = random.random((5, channels)) < 0.5
         scales = random.uniform(0.05, 0.5, masks.shape).astype(np.float32)
         done = []
-        found = trials.errors(layer, masks, scales, done.append)
+        found = tried.errors(layer, masks, scales, done.append)
         expected = [
             by_hand(model, layer, mask, scale, x)
             for mask, scale in zip(masks, scales, strict=True)
@@ -121,3 +123,68 @@ def test_only_what_lies_behind_a_quantizer_runs():
     ran.clear()
     runs.outputs(0, inputs)
     assert "before" not in ran
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 10, 30])
+@pytest.mark.parametrize("ranking", ["greedy", "mse"])
+def test_trials_go_on_where_they_were_interrupted(monkeypatch, tmp_path, ranking, at):
+    # One mask and a quarter of the images at a time.
+    monkeypatch.setattr(resuming, "_VALUES", 2**10)
+    clipping = "output" if ranking == "mse" else "mse"
+    config = dqa.DQAConfig(bits=3, extra_bits=2, ranking=ranking, clipping=clipping)
+    measure = trials._squared_distance
+    measured = []
+
+    def calibrated(until=None, checkpoint=None):
+        def breaking(*arguments):
+            if len(measured) == until:
+                raise Broken
+            measured.append(arguments)
+            return measure(*arguments)
+
+        monkeypatch.setattr(trials, "_squared_distance", breaking)
+        measured.clear()
+        model = dqa.quantize_model(worker.network(), config)
+        dqa.calibrate(model, worker.images(), verbose=0, checkpoint=checkpoint)
+        return worker.state(model)
+
+    expected = calibrated()
+    needed = len(measured)
+    with pytest.raises(Broken):
+        calibrated(until=at, checkpoint=tmp_path / "c")
+    found = calibrated(checkpoint=tmp_path / "c")
+    assert len(measured) == needed - at // 4 * 4
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].tobytes() == array.tobytes(), name
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_trials_found_is_not_taken_for_what_others_would(monkeypatch):
+    keras.utils.set_random_seed(3)
+    model = branches()
+    random = np.random.default_rng(1)
+    x = random.random((2, 6, 6, 3), np.float32)
+    first, second, *_ = quantizer_layers(model)
+    masks = np.ones((1, first.scale.shape[0]), bool)
+    scales = np.full(masks.shape, 0.1, np.float32)
+    progress = Progress()
+
+    def known(layer=first, masks=masks, scales=scales, x=x):
+        before = len(progress.errors)
+        Trials(model, x, progress=progress).errors(layer, masks, scales)
+        return len(progress.errors) == before
+
+    assert not known()
+    assert known()
+    assert not known(masks=~masks)
+    assert not known(scales=2 * scales)
+    assert not known(x=2 * x)
+    other = np.ones((1, second.scale.shape[0]), bool)
+    assert not known(second, other, np.full(other.shape, 0.1, np.float32))
+    first.signed.assign(True)
+    assert not known()

@@ -7,7 +7,10 @@ Options, all of them but `output` optional:
 - `strategy`: `"workers"` (as TF_CONFIG says) or `"devices"` (two logical CPU devices)
 - `rankings`: calibrations whose outcome goes to `output`
 - `checkpoint`: of one more calibration, whose batches are announced by a line each
+- `ranking`: of that calibration, if not "mse"
 - `die`: the image of it at which the process kills itself
+- `die_group`: the group of trials at which it does
+- `values`: how many values trials compute at once
 - `slow`: seconds before each of its batches
 - `images`: how many images this process has, if not all of them
 """
@@ -25,7 +28,8 @@ import keras
 import numpy as np
 
 import dqa_keras as dqa
-from dqa_keras import gathering
+from dqa_keras import gathering, resuming
+from dqa_keras.checkpoint import Checkpoint
 from dqa_keras.layers import quantizer_layers
 
 BATCH = 8
@@ -84,6 +88,23 @@ def scope(options):
     return nullcontext()
 
 
+def counted_groups(options):
+    """Groups of trials that this process makes, a list that grows."""
+    made = []
+    outputs = resuming.Resuming.outputs
+
+    def counting(runs, group, x):
+        # The first are those of the unquantized model.
+        if len(made) > options.get("die_group", len(made)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        made.append(group)
+        return outputs(runs, group, x)
+
+    resuming.Resuming.outputs = counting
+    resuming._VALUES = options.get("values", resuming._VALUES)
+    return made
+
+
 def calibrate_to_checkpoint(options):
     """Ends with a line that says how many rounds were this process's part."""
     computed = []
@@ -97,7 +118,7 @@ def calibrate_to_checkpoint(options):
     gathering._Share.computed = counting
     try:
         dqa.calibrate(
-            quantized(),
+            quantized(options.get("ranking", "mse")),
             batches(options),
             batch_size=BATCH,
             verbose=0,
@@ -112,14 +133,16 @@ def calibrate_to_checkpoint(options):
 def main(options):
     # What a shell starts in the background would ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    gathering._SECONDS = 0  # a checkpoint after every turn
+    Checkpoint.seconds = 0  # one after every turn
     found = {}
+    groups = counted_groups(options)
     with scope(options):
         for ranking in options.get("rankings", []):
             model = quantized(ranking)
             dqa.calibrate(model, images(), batch_size=BATCH, verbose=0)
             found.update((f"{ranking}/{k}", v) for k, v in state(model).items())
         np.savez(options["output"], **found)
+        print(f"{len(groups)} groups of trials", flush=True)
         if "checkpoint" in options:
             calibrate_to_checkpoint(options)
 

@@ -153,7 +153,7 @@ def slid(shape, window, channels):
 
 
 def check(program, seed=0, plan=None, tables=b""):
-    """Every code that the runtime computes equals the reference's, and is computed once.
+    """Every code that the runtime computes is the reference's, and is computed once.
 
     Returns the plan, and the bytes that each run spilled.
     """

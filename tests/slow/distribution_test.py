@@ -179,6 +179,41 @@ def test_a_process_that_is_stopped_leaves_what_another_goes_on_from(
     assert check_resumes(path, expected) >= 48
 
 
+def test_two_workers_share_the_trials(tmp_path):
+    options = {"rankings": ["greedy"], "values": 2**12}
+    alone = start({**options, "output": str(tmp_path / "alone.npz")})
+    pair = start_workers(
+        [{**options, "output": str(tmp_path / f"{rank}.npz")} for rank in (0, 1)]
+    )
+    ends = finish([alone, *pair])
+    assert [code for code, _ in ends] == [0, 0, 0]
+    whole, first, second = (
+        int(re.search(r"(\d+) groups of trials", said).group(1)) for _, said in ends
+    )
+    assert first < 0.6 * whole
+    assert second < 0.6 * whole
+    with np.load(tmp_path / "alone.npz") as file:
+        expected = dict(file)
+    for rank in (0, 1):
+        check(tmp_path / f"{rank}.npz", expected)
+
+
+def test_trials_go_on_after_a_kill(expected, tmp_path):
+    path = tmp_path / "c"
+    options = {"output": str(tmp_path / "x"), "checkpoint": str(path)}
+    process = start({**options, "ranking": "greedy", "die_group": 1})
+    assert finish([process])[0][0] == -signal.SIGKILL
+    model = worker.quantized("greedy")
+    (errors,) = Checkpoint(path, model, worker.BATCH, None).load().errors.values()
+    assert errors.shape == (9,)
+    assert np.isfinite(errors).all()
+    dqa.calibrate(
+        model, worker.images(), batch_size=worker.BATCH, verbose=0, checkpoint=path
+    )
+    for name, array in worker.state(model).items():
+        assert array.tobytes() == expected[f"greedy/{name}"].tobytes(), name
+
+
 def test_workers_that_read_other_data_are_told(tmp_path):
     options = [
         {
