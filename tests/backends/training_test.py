@@ -62,11 +62,11 @@ def test_it_trains_on_pytorch(tmp_path):
         "-m",
         "dqa_keras.models.training",
         "--model=unet",
-        "--epochs=4",
+        "--epochs=8",
         f"--data={tmp_path}/data.npz",
         f"--folder={tmp_path}/run",
         f"--output={tmp_path}/weights.npz",
     )
-    # Four epochs tell two shades apart, and nobody else.
+    # Eight epochs tell two shades apart, and nobody else.
     assert float(told.split()[-2]) > 50
     assert (tmp_path / "weights.npz").stat().st_size > 0
