@@ -164,7 +164,7 @@ def test_trials_go_on_where_they_were_interrupted(monkeypatch, tmp_path, ranking
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_trials_found_is_not_taken_for_what_others_would(monkeypatch):
+def test_what_trials_found_is_not_taken_for_what_others_would():
     keras.utils.set_random_seed(3)
     model = branches()
     random = np.random.default_rng(1)

@@ -51,8 +51,9 @@ INLINE_AVX2 ColumnEnd column_end(const WovenArrays& arrays, int32_t zero) {
     const size_t at = kEight * j, other = at + 2 * kEight;
     end.low[j] = _mm256_packs_epi32(lowest(arrays.low + at, arrays.high + at),
                                     lowest(arrays.low + other, arrays.high + other));
-    end.power[j] = _mm256_packs_epi32(integers(_mm256_loadu_ps(arrays.power + at)),
-                                      integers(_mm256_loadu_ps(arrays.power + other)));
+    end.power[j] =
+        _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_loadu_ps(arrays.power + at)),
+                           _mm256_cvtps_epi32(_mm256_loadu_ps(arrays.power + other)));
   }
   return end;
 }

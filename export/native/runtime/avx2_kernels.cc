@@ -255,8 +255,8 @@ TARGET_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
     c.high[h] = _mm256_loadu_ps(e.high + 8 * h);
   }
   c.low = _mm256_packs_epi32(lowest(e.low, e.high), lowest(e.low + 8, e.high + 8));
-  c.power = _mm256_packs_epi32(integers(_mm256_loadu_ps(e.power)),
-                               integers(_mm256_loadu_ps(e.power + 8)));
+  c.power = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_loadu_ps(e.power)),
+                               _mm256_cvtps_epi32(_mm256_loadu_ps(e.power + 8)));
   c.zero = _mm256_set1_epi16(static_cast<int16_t>(e.zero));
   uint8_t* out = e.out;
   const size_t step = e.out_bytes;

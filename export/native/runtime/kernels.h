@@ -72,7 +72,7 @@ struct ConvRow {
   const int32_t* start;
   // How many groups fit sums of 16 bits, stretch by stretch; NULL: not even one.
   const uint32_t* stretches;
-  size_t stretch_count;
+  size_t stretch_count;  // with the one behind, which kernels look at
   unsigned blocks;
 
   void advance(size_t count) const {
