@@ -9,14 +9,14 @@ SOURCES = Path("export/native")
 
 def runtime() -> Extension:
     """The runtime of packed models: a plain shared library that LiteRT loads."""
-    folders = ("src", "runtime", "delegate")
+    folders = ("codec", "runtime", "litert")
     return Extension(
         "dqa_keras._delegate",
         sources=sorted(
-            str(path) for name in folders for path in (SOURCES / name).glob("*.cc")
+            str(path) for name in folders for path in (SOURCES / name).rglob("*.cc")
         ),
         depends=sorted(str(path) for path in SOURCES.rglob("*.h")),
-        include_dirs=[str(SOURCES / "include")],
+        include_dirs=[str(SOURCES / "include"), str(SOURCES)],
         extra_compile_args=[
             "-std=c++17",
             "-O3",
@@ -37,16 +37,16 @@ def extensions() -> list[Extension]:
     nanobind_sources = Path(nanobind.source_dir())
     return [
         Extension(
-            "dqa_keras._codec",
+            "dqa_keras.codec._codec",
             sources=[
-                *sorted(str(path) for path in (SOURCES / "src").glob("*.cc")),
-                str(SOURCES / "python" / "codec_module.cc"),
+                *sorted(str(path) for path in (SOURCES / "codec").glob("*.cc")),
+                str(SOURCES / "bindings" / "python" / "codec_module.cc"),
                 str(nanobind_sources / "nb_combined.cpp"),
             ],
             depends=sorted(str(path) for path in SOURCES.rglob("*.h")),
             include_dirs=[
                 str(SOURCES / "include"),
-                str(SOURCES / "src"),
+                str(SOURCES),
                 nanobind.include_dir(),
                 str(nanobind_sources.parent / "ext" / "robin_map" / "include"),
             ],

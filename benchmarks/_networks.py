@@ -64,7 +64,8 @@ def write(name: str, folder: Path) -> None:
     import tensorflow as tf
 
     import dqa_keras as dqa
-    from dqa_keras.export import flatbuffer, metadata, packed
+    from dqa_keras.export.litert import flatbuffer, metadata
+    from dqa_keras.export.packed import pack
     from dqa_keras.export.tflite import convert
 
     model, images = network(name)
@@ -84,7 +85,7 @@ def write(name: str, folder: Path) -> None:
     flatbuffer.attach(unpacked, metadata.describe(quantized, "float32", None, None))
     builtin = flatbuffer.pack(unpacked)
     for kind in ("packed", "coded", "bytes"):
-        data, report = packed.pack_regions(
+        data, report = pack.pack_regions(
             builtin,
             quantized,
             images,

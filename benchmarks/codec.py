@@ -30,8 +30,9 @@ import _results
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import blocks, codec, geometry, huffman, symbols
-from dqa_keras.tables import LayerTable
+from dqa_keras import codec
+from dqa_keras.codec import blocks, huffman, sizes, symbols
+from dqa_keras.codec.layer_table import LayerTable
 
 SHAPE = (1, 256, 256, 64)
 Job = Callable[[], object]
@@ -94,11 +95,11 @@ def measure_transfer(
     fast = codec.Codec(table)
     copy, back = np.empty_like(values), np.empty_like(values)
     jobs: dict[str, Job] = {"memcpy": lambda: np.copyto(copy, values)}
-    sizes = {}
-    for storage in geometry.STORAGES:
-        room = np.zeros(geometry.blob_bound(table, SHAPE, storage), np.uint8)
+    taken = {}
+    for storage in sizes.STORAGES:
+        room = np.zeros(sizes.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
-        sizes[storage] = blob.size
+        taken[storage] = blob.size
         jobs[f"pack {storage}"] = lambda s=storage, r=room: fast.pack(values, s, out=r)
         jobs[f"unpack {storage}"] = lambda b=blob: fast.unpack(b, SHAPE, out=back)
     seconds = take_turns(jobs, rounds)
@@ -107,7 +108,7 @@ def measure_transfer(
             "what": name,
             "gb_per_s": values.nbytes / statistics.median(times) / 1e9,
             "of_memcpy": ratio(seconds["memcpy"], times),
-            "bits_per_value": 8 * sizes[name.split()[1]] / values.size
+            "bits_per_value": 8 * taken[name.split()[1]] / values.size
             if " " in name
             else 32.0,
         }
@@ -129,8 +130,8 @@ def measure_threads(
             lambda: list(pool.map(np.copyto, *halves)),
         )
     }
-    for storage in geometry.STORAGES:
-        room = np.zeros(geometry.blob_bound(table, SHAPE, storage), np.uint8)
+    for storage in sizes.STORAGES:
+        room = np.zeros(sizes.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
 
         def pack(threads: int, s=storage, r=room) -> Job:
@@ -228,11 +229,9 @@ def measure_size(table: LayerTable, values: NDArray[np.float32]) -> dict[str, fl
     return {
         "residual_section_over_huffman": stored / optimum,
         "residual_blob_over_huffman": 8
-        * geometry.packed_size(codes, table, "residual")
+        * sizes.packed_size(codes, table, "residual")
         / (4 * base.size + optimum),
-        "all_blob_over_entropy": 8
-        * geometry.packed_size(codes, table, "all")
-        / entropy,
+        "all_blob_over_entropy": 8 * sizes.packed_size(codes, table, "all") / entropy,
         "zeros": float(np.mean(values == 0)),
     }
 
@@ -268,7 +267,7 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
     dqa.calibrate(model, splits.train.take(1000).batch(100), verbose=0)
     layers = quantizer_layers(model)
     inputs = keras.Model(model.inputs, [layer.input for layer in layers])
-    bits = dict.fromkeys((*geometry.STORAGES, "huffman", "entropy"), 0.0)
+    bits = dict.fromkeys((*sizes.STORAGES, "huffman", "entropy"), 0.0)
     counts = {
         layer.name: (np.zeros(2**layer.bits, int), np.zeros(2**layer.extra_bits, int))
         for layer in layers
@@ -280,7 +279,7 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
             table = fast.table
             codes = symbols.quantize(np.asarray(activation), table)
             values += codes.size
-            for storage in geometry.STORAGES:
+            for storage in sizes.STORAGES:
                 bits[storage] += 8 * fast.pack(codes, storage).size
             for total, found in zip(
                 counts[table.name], symbols.split_symbols(codes, table), strict=True
@@ -340,7 +339,7 @@ def overview(result: dict[str, Any]) -> str:
         "| unpack |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in geometry.STORAGES:
+    for name in sizes.STORAGES:
         pack, unpack = transfer[f"pack {name}"], transfer[f"unpack {name}"]
         bits = f"{real[name]:.2f}" if name in real else "-"
         lines.append(
@@ -421,7 +420,7 @@ def to_text(result: dict[str, Any]) -> str:
             "",
             f"| ResNet-32, {real['images']} CIFAR-10 test images | bits a value |",
             "|---|---|",
-            *(f"| {name} | {bits[name]:.3f} |" for name in geometry.STORAGES),
+            *(f"| {name} | {bits[name]:.3f} |" for name in sizes.STORAGES),
             f"| residual without overhead | {bits['huffman']:.3f} |",
             f"| order-0 entropy, a code a layer | {bits['entropy']:.3f} |",
             "",

@@ -30,7 +30,7 @@ def products(data: bytes) -> int:
     """Multiply-accumulates of the ops of a `.tflite`, those of regions apart."""
     import numpy as np
 
-    from dqa_keras.export import flatbuffer
+    from dqa_keras.export.litert import flatbuffer
 
     model = flatbuffer.unpack(data)
     graph = flatbuffer.Graph(model)
@@ -54,7 +54,7 @@ def measure(name: str) -> dict:
     import numpy as np
 
     import dqa_keras as dqa
-    from dqa_keras.export import packed
+    from dqa_keras.export.packed import pack
     from dqa_keras.export.tflite import convert
 
     keras.utils.set_random_seed(0)
@@ -64,7 +64,7 @@ def measure(name: str) -> dict:
     quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4, extra_bits=2))
     dqa.calibrate(quantized, images, batch_size=2, verbose=0)
     builtin = convert(quantized, "float32")
-    data, report = packed.pack_regions(builtin, quantized, images, trusted=True)
+    data, report = pack.pack_regions(builtin, quantized, images, trusted=True)
     everything, outside = products(builtin), products(data)
     return {
         "products": everything,

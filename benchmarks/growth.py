@@ -11,7 +11,8 @@ through the points on log axes:
 - layers: convolutions of 16 channels; all of a calibration
 
 Memory is the process's peak. Beside it stands what the formula in the documentation of
-`dqa_keras.gathering` says: what predicting takes, and what statistics take on top.
+`dqa_keras.calibration.statistics` says: what predicting takes, and what statistics
+take on top.
 
 With --json FILE.json the picture goes to FILE.svg.
 """
@@ -85,7 +86,7 @@ def stream(shape, count: int):
 
 
 def statistics_mib(model) -> float:
-    """What statistics take: the formula in `dqa_keras.gathering`."""
+    """What statistics take: the formula in `dqa_keras.calibration.statistics`."""
     import numpy as np
 
     from dqa_keras.layers import quantizer_layers

@@ -83,13 +83,13 @@ def shares(name: str, folder: Path, isa: str) -> dict[str, float]:
     """Which part of the runtime's time goes where, on one thread."""
     import numpy as np
 
-    from dqa_keras.export import packed
-    from dqa_keras.export.native_runtime import NativeRuntime
-    from dqa_keras.export.plan import Code
+    from dqa_keras.export.packed import pack
+    from dqa_keras.export.plan.records import Code
+    from dqa_keras.export.plan.runtime import NativeRuntime
 
     data = (folder / f"{name}.packed.tflite").read_bytes()
     seconds = np.zeros(len(Code) + 1)
-    for plan, constants in packed.read_plans(data):
+    for plan, constants in pack.read_plans(data):
         run = NativeRuntime(plan.encode(), constants, isa)
         inputs = [np.random.default_rng(0).random(size) for size in run.input_sizes]
         run(inputs)
@@ -120,9 +120,9 @@ def main() -> None:
     parser.add_argument("--isa", default="auto", help="of the runtime")
     options = parser.parse_args()
     _networks.prepare(options.networks, options.folder)
-    from dqa_keras.export import native_runtime
+    from dqa_keras.export.plan import runtime
 
-    library = native_runtime.library_path()
+    library = runtime.library_path()
     result: dict[str, dict] = {}
     for name in options.networks:
         rows = []

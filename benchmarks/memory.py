@@ -31,7 +31,8 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
-    from dqa_keras.export import flatbuffer, packed
+    from dqa_keras.export.litert import flatbuffer
+    from dqa_keras.export.packed import pack
 
     model = flatbuffer.unpack(data)
     graph = flatbuffer.Graph(model)
@@ -53,7 +54,7 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
         for tensor in map(int, op.inputs):
             if tensor >= 0 and not graph.is_constant(tensor) and tensor not in ends:
                 last[tensor] = max(last.get(tensor, 0), number)
-    arenas = iter(plan.arena for plan, _ in packed.read_plans(data))
+    arenas = iter(plan.arena for plan, _ in pack.read_plans(data))
     live = []
     for number, op in enumerate(graph.ops):
         total = sum(
@@ -61,7 +62,7 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
             for tensor, made in first.items()
             if made <= number <= last.get(tensor, -1)
         )
-        is_ours = graph.kind(op) == packed.OP_NAME
+        is_ours = graph.kind(op) == pack.OP_NAME
         live.append(total + (next(arenas) if is_ours else 0))
     border = {int(tensor) for tensor in model.subgraphs[0].inputs} | ends
     return live, sum(map(size, border))
@@ -79,11 +80,12 @@ def spilled_bytes(data: bytes) -> int:
     """What coded rows of a file's first op need beyond its arena, on a new image."""
     import numpy as np
 
-    from dqa_keras.export import flatbuffer, packed, residual_table
-    from dqa_keras.export.native_runtime import NativeRuntime
+    from dqa_keras.export.litert import flatbuffer, residual_table
+    from dqa_keras.export.packed import pack
+    from dqa_keras.export.plan.runtime import NativeRuntime
 
     tables = flatbuffer.metadata(data)[residual_table.NAME]
-    plan, constants = packed.read_plans(data)[0]
+    plan, constants = pack.read_plans(data)[0]
     run = NativeRuntime(plan.encode(), constants, tables=tables)
     random = np.random.default_rng(1)
     run([random.integers(0, 256, size) for size in run.input_sizes])

@@ -28,7 +28,8 @@ def measure(options: argparse.Namespace) -> dict:
     import dqa_keras as dqa
     from dqa_keras import datasets, models
     from dqa_keras.cli import common
-    from dqa_keras.export import export_tflite, packed
+    from dqa_keras.export import export_tflite
+    from dqa_keras.export.packed import pack
 
     model = getattr(models, options.model)(options.weights)
     splits = datasets.load(options.data, data_dir=options.data_dir)
@@ -50,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict:
         export_tflite(quantized, path, samples=images[:2])
         row["builtin"] = common.tflite_accuracy(path, test)
         report = export_tflite(quantized, path, mode="packed", samples=images)
-        row["packed"] = common.tflite_accuracy(path, test, [packed.delegate()])
+        row["packed"] = common.tflite_accuracy(path, test, [pack.delegate()])
     row["regions"] = len(report.packed.regions)
     row["outside"] = report.packed.outside
     return row

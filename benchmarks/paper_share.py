@@ -27,7 +27,7 @@ def use_share(quantized, share: float) -> None:
     """Gives the extra bits to this share; the ranking stays as calibrated."""
     import numpy as np
 
-    from dqa_keras.allocation import top_share
+    from dqa_keras.calibration.allocation import top_share
     from dqa_keras.layers import quantizer_layers
 
     for layer in quantizer_layers(quantized):

@@ -33,9 +33,9 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
     """A 3x3 convolution of 6-bit codes as a plan, with its constants."""
     import numpy as np
 
-    from dqa_keras.export.plan import Code, Type, Window
-    from dqa_keras.export.program import Operation, Program, Tensor, conv_layout
-    from dqa_keras.export.scheduling import schedule
+    from dqa_keras.export.plan.program import Operation, Program, Tensor, conv_layout
+    from dqa_keras.export.plan.records import Code, Type, Window
+    from dqa_keras.export.plan.scheduling import schedule
 
     random = np.random.default_rng(0)
 
@@ -96,8 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     import numpy as np
 
-    from dqa_keras.export.native_runtime import NativeRuntime, machine_isas
-    from dqa_keras.export.plan import Code
+    from dqa_keras.export.plan.records import Code
+    from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peak"

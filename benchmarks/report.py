@@ -41,8 +41,8 @@ def write(name: str, path: Path, images: int) -> None:
 
     import dqa_keras as dqa
     from dqa_keras import models
-    from dqa_keras.reporting import page
-    from dqa_keras.reporting.findings import examine
+    from dqa_keras.report import page
+    from dqa_keras.report.findings import examine
 
     keras.utils.set_random_seed(0)
     model = getattr(models, name)()

@@ -5,17 +5,17 @@
 """
 
 from dqa_keras import layers
-from dqa_keras.bias_correction import correct_bias
-from dqa_keras.calibration import CalibrationCallback, calibrate
+from dqa_keras.analysis.storage import LayerStorage, Storage, storage_bits
+from dqa_keras.analysis.summary import summary
+from dqa_keras.analysis.tensorboard import TensorBoardCallback
+from dqa_keras.calibration.calibrate import CalibrationCallback, calibrate
+from dqa_keras.calibration.distribution import LostWorkerError
+from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.config import DQAConfig
-from dqa_keras.conversion import Skipped, quantize_model, skipped
-from dqa_keras.fine_tuning import FineTuning
-from dqa_keras.storage import LayerStorage, Storage, storage_bits
-from dqa_keras.summary import summary
-from dqa_keras.tables import LayerTable
-from dqa_keras.tensorboard import TensorBoardCallback
+from dqa_keras.graph.insertion import Skipped, quantize_model, skipped
+from dqa_keras.tuning.bias_correction import correct_bias
+from dqa_keras.tuning.fine_tuning import FineTuning
 from dqa_keras.version import __version__
-from dqa_keras.workers import LostWorkerError
 
 __all__ = [
     "CalibrationCallback",

@@ -93,8 +93,9 @@ class DQAConfig:
         budget_bits: Float in 1..8. Stored bits per activation that the whole model may
             take, as `storage_bits` measures them. Calibration then chooses n, m, the
             important channels and the ranges of every layer, and `bits`, `extra_bits`
-            and `important_fraction` are not used (see `dqa_keras.budget`). Needs method
-            `"dqa"`, granularity `"channel"` and clipping `"mse"`. Defaults to `None`.
+            and `important_fraction` are not used (see
+            `dqa_keras.calibration.bit_allocation`). Needs method `"dqa"`,
+            granularity `"channel"` and clipping `"mse"`. Defaults to `None`.
         budget_kib: Float. The same in KiB for one input. Defaults to `None`.
         quantize_merges: Boolean. Whether `quantize_model` also puts quantizers behind
             Add and Concatenate. Defaults to `False`.

@@ -30,10 +30,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from dqa_keras import huffman, quantizers
+from dqa_keras import quantizers
+from dqa_keras.backend.compile import fused
+from dqa_keras.codec import huffman
+from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.config import MAX_BITS, MAX_EXTRA_BITS, DQAConfig, Method
-from dqa_keras.fusion import fused
-from dqa_keras.tables import LayerTable
 
 # Counts are kept to about this sum: enough for Huffman lengths, safe in int32.
 _COUNT_TOTAL = 2**24

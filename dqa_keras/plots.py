@@ -11,10 +11,10 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
-from dqa_keras.histograms import Histogram
+from dqa_keras.analysis.memory import FORMS, Timeline
+from dqa_keras.analysis.storage import Storage
+from dqa_keras.calibration.histograms import Histogram
 from dqa_keras.layers import Quantizer
-from dqa_keras.memory import FORMS, Timeline
-from dqa_keras.storage import Storage
 
 _BLUE, _GREEN, _ORANGE, _GREY = "#0072B2", "#009E73", "#D55E00", "#777777"
 _STYLES = {
@@ -150,7 +150,7 @@ def histogram(found: Histogram, axes: Axes | None = None) -> Axes:
     """Values of one activation over the grid of its codes.
 
     Args:
-        found: `dqa_keras.histograms.histogram(layer.table(), observer)`.
+        found: `dqa_keras.calibration.histograms.histogram(layer.table(), observer)`.
         axes: Axes to draw on. Defaults to new ones.
 
     Returns:
@@ -189,7 +189,7 @@ def memory_timeline(timeline: Timeline, axes: Axes | None = None) -> Axes:
     """Live activations of one input, step by step, with the peaks marked.
 
     Args:
-        timeline: `dqa_keras.memory.timeline(model, storage)`.
+        timeline: `dqa_keras.analysis.memory.timeline(model, storage)`.
         axes: Axes to draw on. Defaults to new ones.
 
     Returns:

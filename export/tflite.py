@@ -4,9 +4,10 @@ With `mode="builtin"` the quantizers become a few element-wise ops with constant
 operands, in the order that `dqa_keras.quantizers` prescribes, except that codes are
 clipped before they are rounded. The bounds are whole numbers, so the codes are the
 same, and where codes are unsigned the lower bound becomes a fused ReLU. Scaling then
-moves into the weights around, see `dqa_keras.export.absorption`; not into float16 ones,
-whose range it might leave. The result runs on every LiteRT interpreter. It simulates
-low-bit storage: activations are rounded to few values but still stored as float32.
+moves into the weights around, see `dqa_keras.export.litert.scale_folding`; not into
+float16 ones, whose range it might leave. The result runs on every LiteRT interpreter.
+It simulates low-bit storage: activations are rounded to few values but still stored as
+float32.
 
 With `mode="packed"` parts of the model become ops that store activations packed and
 compute with integers: see `dqa_keras.export.packed`.
@@ -24,17 +25,19 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from dqa_keras import feeding, files, tracing
-from dqa_keras.export import (
-    absorption,
+from dqa_keras import files
+from dqa_keras.backend import data_adapter
+from dqa_keras.export.litert import (
     flatbuffer,
     float16,
     metadata,
-    packed,
+    scale_folding,
     verification,
 )
-from dqa_keras.export.packed import PackedReport
-from dqa_keras.export.runner import Runner
+from dqa_keras.export.litert.interpreter import Runner
+from dqa_keras.export.packed import pack
+from dqa_keras.export.packed.pack import PackedReport
+from dqa_keras.graph import hooks
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
 Weights = Literal["float32", "float16", "int8"]
@@ -213,7 +216,7 @@ def export_tflite(
             samples = keras.tree.map_structure(
                 lambda x: np.rint(np.clip(64 * x + 128, 0, 255)), samples
             )
-    feeding.check_fit(model, samples)
+    data_adapter.check_fit(model, samples)
     with files.replacing(path) as temporary:
         converted = convert(model, weights)
         unpacked = flatbuffer.unpack(converted)
@@ -228,13 +231,13 @@ def export_tflite(
         data = flatbuffer.pack(unpacked)
         compared = verification.check_codes(data, model, samples)
         if mode == "builtin" and weights == "float32":
-            absorption.absorb_scales(unpacked)
+            scale_folding.absorb_scales(unpacked)
             data = flatbuffer.pack(unpacked)
             verification.check_codes(data, model, samples)
         report = None
         run = Runner(data)
         if mode == "packed":
-            data, report = packed.pack_regions(
+            data, report = pack.pack_regions(
                 data,
                 model,
                 samples,
@@ -243,8 +246,8 @@ def export_tflite(
                 byte_outputs=outputs == "uint8",
                 coded_skips=skips == "coded",
             )
-            packed.check_complete(report, strict)
-            run = Runner(data, delegates=[packed.delegate()])
+            pack.check_complete(report, strict)
+            run = Runner(data, delegates=[pack.delegate()])
             unpacked = flatbuffer.unpack(data)
         difference, output_range = verification.compare_outputs(run, model, samples)
         temporary.write_bytes(data)
@@ -358,7 +361,7 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
         constants = [(variable, tf.constant(value)) for variable, value in small]
         with (
             keras.StatelessScope(state_mapping=constants),
-            tracing.hooked(layers, lambda layer, x: quantize[layer.name](x)),
+            hooks.hooked(layers, lambda layer, x: quantize[layer.name](x)),
         ):
             outputs = keras.tree.flatten(model(x, training=False))
         return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}

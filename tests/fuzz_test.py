@@ -19,10 +19,11 @@ import pytest
 import dqa_keras as dqa
 from dqa_keras.cli import main
 from dqa_keras.cli.loading import load_keras
-from dqa_keras.export import MetadataError, export_tflite, flatbuffer, read_metadata
-from dqa_keras.export.metadata import CONFIG_NAME
-from dqa_keras.export.packed import OP_NAME
-from dqa_keras.export.residual_table import NAME
+from dqa_keras.export import MetadataError, export_tflite, read_metadata
+from dqa_keras.export.litert import flatbuffer
+from dqa_keras.export.litert.metadata import CONFIG_NAME
+from dqa_keras.export.litert.residual_table import NAME
+from dqa_keras.export.packed.pack import OP_NAME
 
 SECONDS = 10  # for one file; each takes some hundredths
 KILOBYTES = 300_000  # that this process may grow by

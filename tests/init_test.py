@@ -25,4 +25,7 @@ def test_every_public_name_is_there():
 
 def test_submodules_that_share_a_functions_name_stay_importable():
     assert callable(dqa_keras.summary)
-    assert importlib.import_module("dqa_keras.summary").summary is dqa_keras.summary
+    assert (
+        importlib.import_module("dqa_keras.analysis.summary").summary
+        is dqa_keras.summary
+    )

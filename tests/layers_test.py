@@ -4,8 +4,8 @@ import sys
 
 import keras
 import numpy as np
+import oracle
 import pytest
-import reference
 import tensorflow as tf
 from layer_checks import (
     assert_same_state,
@@ -15,7 +15,7 @@ from layer_checks import (
 )
 
 import dqa_keras as dqa
-from dqa_keras import huffman
+from dqa_keras.codec import huffman
 from dqa_keras.layers import make_quantizer, quantizer_layers
 
 LAYERS = [dqa.layers.DQA, dqa.layers.Direct, dqa.layers.NoisyQuant]
@@ -59,8 +59,8 @@ def test_before_calibration_the_input_passes_unchanged(layer_class, x):
 def test_dqa_equals_the_formula_to_the_bit(signed, training, x):
     layer = calibrated(dqa.layers.DQA(bits=3, extra_bits=2), 6, signed=signed)
     scale, mask = layer.scale.numpy(), layer.mask.numpy()
-    q = reference.codes(x, scale, mask, 3, 2, signed)
-    expected = reference.values(q, scale)
+    q = oracle.codes(x, scale, mask, 3, 2, signed)
+    expected = oracle.values(q, scale)
     np.testing.assert_array_equal(layer(x, training=training), expected)
     np.testing.assert_array_equal(layer.quantized(x), expected)
     np.testing.assert_array_equal(layer.codes(x), q)
@@ -71,7 +71,7 @@ def test_direct_is_dqa_without_important_channels(x):
     none = calibrated(dqa.layers.DQA(bits=4, extra_bits=0), 6)
     scale = direct.scale.numpy()
     assert none.scale.numpy().tolist() == scale.tolist()
-    expected = reference.quantized(x, scale, [False] * 6, 4, 0, True)
+    expected = oracle.quantized(x, scale, [False] * 6, 4, 0, True)
     np.testing.assert_array_equal(direct(x), expected)
     np.testing.assert_array_equal(none(x), expected)
 
@@ -79,8 +79,8 @@ def test_direct_is_dqa_without_important_channels(x):
 def test_noisyquant_adds_its_noise_before_and_subtracts_it_after(x):
     layer = calibrated(dqa.layers.NoisyQuant(bits=4, seed=2), 6)
     scale, noise = layer.scale.numpy(), layer.noise.numpy()
-    q = reference.codes(x + noise, scale, [False] * 6, 4, 0, True)
-    expected = reference.values(q, scale) - noise
+    q = oracle.codes(x + noise, scale, [False] * 6, 4, 0, True)
+    expected = oracle.values(q, scale) - noise
     np.testing.assert_array_equal(layer(x), expected)
     np.testing.assert_array_equal(layer.codes(x), q)
 
@@ -145,7 +145,7 @@ def test_unknown_spatial_sizes_take_any_image():
         x = np.random.default_rng(size).normal(size=(1, size, size + 1, 3))
         x = x.astype(np.float32)
         scale, mask = layer.scale.numpy(), layer.mask.numpy()
-        expected = reference.quantized(x, scale, mask, 4, 2, True)
+        expected = oracle.quantized(x, scale, mask, 4, 2, True)
         np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
 
 
@@ -206,7 +206,7 @@ def test_table_holds_what_was_assigned():
         (table.base_lengths, given.base_counts),
     ):
         weights = np.maximum(counts, 1)
-        cost, _ = reference.huffman_cost(weights)
+        cost, _ = oracle.huffman_cost(weights)
         assert int(weights @ lengths.astype(int)) == cost
 
 
@@ -236,9 +236,7 @@ def test_calibration_reaches_a_model_that_is_compiled_already(x):
     model = keras.Sequential([keras.Input((4, 5, 6)), layer])
     assert model.predict(x, verbose=0).tobytes() == x.tobytes()
     calibrated(layer, 6)
-    expected = reference.quantized(
-        x, layer.scale.numpy(), layer.mask.numpy(), 2, 2, True
-    )
+    expected = oracle.quantized(x, layer.scale.numpy(), layer.mask.numpy(), 2, 2, True)
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
 
 

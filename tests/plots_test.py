@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import dqa_keras as dqa
-from dqa_keras import gathering, memory, plots
-from dqa_keras.histograms import histogram
+from dqa_keras import plots
+from dqa_keras.analysis import memory
+from dqa_keras.calibration import statistics
+from dqa_keras.calibration.histograms import histogram
 from dqa_keras.layers import quantizer_layers
 
 
@@ -60,7 +62,7 @@ def test_importance_plot_has_a_cell_for_each_channel_and_marks_the_chosen(calibr
 
 def test_histogram_plot_has_a_rule_for_each_code(calibrated):
     model, x = calibrated
-    observers = gathering.collect(model, x, 32, 0, 0, None).observers
+    observers = statistics.collect(model, x, 32, 0, 0, None).observers
     found = histogram(model.get_layer("hidden_dqa").table(), observers["hidden_dqa"])
     axes = plots.histogram(found)
     (rules,) = axes.collections

@@ -28,8 +28,8 @@ import keras
 import numpy as np
 
 import dqa_keras as dqa
-from dqa_keras import gathering, resuming
-from dqa_keras.checkpoint import Checkpoint
+from dqa_keras.calibration import partial_run, statistics
+from dqa_keras.calibration.checkpoint import Checkpoint
 from dqa_keras.layers import quantizer_layers
 
 BATCH = 8
@@ -91,7 +91,7 @@ def scope(options):
 def counted_groups(options):
     """Groups of trials that this process makes, a list that grows."""
     made = []
-    outputs = resuming.Resuming.outputs
+    outputs = partial_run.Resuming.outputs
 
     def counting(runs, group, x):
         # The first are those of the unquantized model.
@@ -100,22 +100,22 @@ def counted_groups(options):
         made.append(group)
         return outputs(runs, group, x)
 
-    resuming.Resuming.outputs = counting
-    resuming._VALUES = options.get("values", resuming._VALUES)
+    partial_run.Resuming.outputs = counting
+    partial_run._VALUES = options.get("values", partial_run._VALUES)
     return made
 
 
 def calibrate_to_checkpoint(options):
     """Ends with a line that says how many rounds were this process's part."""
     computed = []
-    compute = gathering._Share.computed
+    compute = statistics._Share.computed
 
     def counting(share, turn):
         found = compute(share, turn)
         computed.extend(found)
         return found
 
-    gathering._Share.computed = counting
+    statistics._Share.computed = counting
     try:
         dqa.calibrate(
             quantized(options.get("ranking", "mse")),

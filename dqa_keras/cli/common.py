@@ -14,11 +14,11 @@ from absl import flags
 from tqdm import tqdm
 
 from dqa_keras import datasets, files, models
-from dqa_keras.accuracy import Tally
+from dqa_keras.analysis.accuracy import Tally
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.config import DQAConfig, Method
 from dqa_keras.export import ExportReport
-from dqa_keras.export.runner import Runner
+from dqa_keras.export.litert.interpreter import Runner
 
 
 class ShortfallError(Exception):

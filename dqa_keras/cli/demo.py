@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 import dqa_keras as dqa
 from dqa_keras import files, plots
+from dqa_keras.analysis.text import table
 from dqa_keras.cli import common
 from dqa_keras.export import export_tflite
-from dqa_keras.reporting import page
-from dqa_keras.reporting.findings import Findings, Scores, examine
-from dqa_keras.text import table
+from dqa_keras.report import page
+from dqa_keras.report.findings import Findings, Scores, examine
 
 _TRAINING_IMAGES = 1200
 _EPOCHS = 25

@@ -17,9 +17,9 @@ from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras import files
+from dqa_keras.analysis.text import table
 from dqa_keras.cli import common
 from dqa_keras.export import export_tflite
-from dqa_keras.text import table
 
 
 def define(values: flags.FlagValues) -> None:

@@ -14,11 +14,13 @@ import numpy as np
 from absl import flags
 
 import dqa_keras as dqa
-from dqa_keras import codec
+from dqa_keras.analysis.text import table
 from dqa_keras.cli import common
 from dqa_keras.cli.loading import load_keras
-from dqa_keras.export import Metadata, packed, plan, read_metadata
-from dqa_keras.text import table
+from dqa_keras.codec import native
+from dqa_keras.export import Metadata, read_metadata
+from dqa_keras.export.packed import pack
+from dqa_keras.export.plan import records
 
 
 def define(values: flags.FlagValues) -> None:
@@ -44,7 +46,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if values.runtime:
         common.no_arguments(arguments)
-        print(codec.runtime())
+        print(native.runtime())
         return
     if len(arguments) != 1:
         raise ValueError(f"inspect takes one file. Received: {len(arguments)}")
@@ -54,13 +56,13 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         return
     metadata = read_metadata(path)
     if values.plan:
-        plans = packed.read_plans(Path(path).read_bytes())
+        plans = pack.read_plans(Path(path).read_bytes())
         if not plans:
             raise ValueError(
                 f"{path} has no DQA op: it is a built-in export. Plans are of files "
                 "that dqa export --mode packed wrote."
             )
-        print("\n\n".join(plan.describe(found) for found, _ in plans))
+        print("\n\n".join(records.describe(found) for found, _ in plans))
         return
     if values.json:
         print(json.dumps(metadata.config, indent=1))

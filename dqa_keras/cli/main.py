@@ -9,9 +9,9 @@ from typing import NoReturn
 from absl import flags
 from dqa_launcher import answer
 
+from dqa_keras.calibration.distribution import LostWorkerError
 from dqa_keras.cli.common import ShortfallError
 from dqa_keras.export import VerificationError
-from dqa_keras.workers import LostWorkerError
 
 
 def _fail(code: int, message: str) -> NoReturn:

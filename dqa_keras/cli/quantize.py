@@ -17,9 +17,10 @@ from pathlib import Path
 from absl import flags
 
 import dqa_keras as dqa
-from dqa_keras import workers
+from dqa_keras.calibration import distribution
 from dqa_keras.cli import common
-from dqa_keras.export import export_tflite, packed
+from dqa_keras.export import export_tflite
+from dqa_keras.export.packed import pack
 from dqa_keras.layers import quantizer_layers
 
 # Images whose ranges a packed export goes by.
@@ -79,7 +80,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             batch_size=common.BATCH,
             checkpoint=values.checkpoint,
         )
-        rank = workers.team(quantized).rank
+        rank = distribution.team(quantized).rank
     if rank:
         print(f"worker {rank} is done; worker 0 writes {output}")
         return
@@ -105,7 +106,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         samples=next(iter(few))[0].numpy(),
         labels=data.labels,
     )
-    delegates = [packed.delegate()] if is_packed else []
+    delegates = [pack.delegate()] if is_packed else []
     in_litert = common.tflite_accuracy(output, data.test, delegates)
     print(f"accuracy, .tflite:         {in_litert:6.2f} %")
     print(common.describe_export(report))

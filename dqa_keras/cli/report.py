@@ -22,11 +22,11 @@ from absl import flags
 import dqa_keras as dqa
 from dqa_keras import files
 from dqa_keras.cli import common
-from dqa_keras.export import overlay
-from dqa_keras.export.examination import examine_tflite, input_shape
+from dqa_keras.export import model_explorer
+from dqa_keras.export.file_report import examine_tflite, input_shape
 from dqa_keras.layers import quantizer_layers
-from dqa_keras.reporting import page
-from dqa_keras.reporting.findings import Findings, examine
+from dqa_keras.report import page
+from dqa_keras.report.findings import Findings, examine
 
 _BATCH = 32
 
@@ -68,7 +68,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         temporary.write_text(page.render(found))
     print(f"wrote {output}: {output.stat().st_size / 1024:.0f} KiB")
     if values.overlay:
-        for path in overlay.write(name, found, values.overlay):
+        for path in model_explorer.write(name, found, values.overlay):
             print(f"wrote {path}")
 
 

@@ -20,7 +20,7 @@ from absl import app, flags
 from numpy.typing import NDArray
 
 from dqa_keras import files, models
-from dqa_keras.accuracy import Tally
+from dqa_keras.analysis.accuracy import Tally
 from dqa_keras.models import torch_layers
 from dqa_keras.models.weights import save_weights
 

@@ -16,8 +16,9 @@ import numpy as np
 
 import dqa_keras as dqa
 from dqa_keras import models
-from dqa_keras.export import export_android, packed
-from dqa_keras.export.runner import Runner
+from dqa_keras.export import export_android
+from dqa_keras.export.litert.interpreter import Runner
+from dqa_keras.export.packed import pack
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "android.md"
 LABELS = ["sky", "tree", "road", *(f"class {index}" for index in range(3, 11))]
@@ -47,7 +48,7 @@ def export(folder: Path, model: keras.Model, mode: str, **options: Any) -> None:
     )
     data = (path / f"src/main/assets/{model.name}.tflite").read_bytes()
     mean, std = options.get("normalization", ([0], [1]))
-    run = Runner(data, delegates=[packed.delegate()] if mode == "packed" else [])
+    run = Runner(data, delegates=[pack.delegate()] if mode == "packed" else [])
     (scores,) = run((images[:1] - np.float32(mean)) / np.float32(std))
     image = images[0].astype(np.uint8)
     rgb = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image

@@ -3,11 +3,11 @@
 
 NATIVE := export/native
 NATIVE_BUILD ?= build/native
-NATIVE_SOURCES := $(wildcard $(NATIVE)/src/*.cc)
-NATIVE_HEADERS := $(wildcard $(NATIVE)/src/*.h $(NATIVE)/include/dqa/*.h)
-NATIVE_TESTS := $(wildcard $(NATIVE)/tests/*.cc)
+NATIVE_SOURCES := $(wildcard $(NATIVE)/codec/*.cc)
+NATIVE_HEADERS := $(wildcard $(NATIVE)/codec/*.h $(NATIVE)/include/dqa/*.h)
+NATIVE_TESTS := $(wildcard $(NATIVE)/tests/codec/*.cc)
 NATIVE_FLAGS := -std=c++17 -O3 -g -ffp-contract=off -I$(NATIVE)/include \
-	-I$(NATIVE)/src -Wall -Wextra -Wconversion -Werror -pthread
+	-I$(NATIVE) -Wall -Wextra -Wconversion -Werror -pthread
 GOLDEN := tests/golden
 FUZZ_RUNS ?= 1000000
 FUZZ_SECONDS ?= 1200
@@ -79,7 +79,8 @@ native-coverage:
 # clang-format and clang-tidy come with the test extra (setup.cfg), so no root is needed.
 lint-native: install
 	$(dir $(PYTHON))clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
-		$(wildcard $(NATIVE)/tests/*.* $(NATIVE)/python/*.cc $(NATIVE)/fuzz/*.cc \
-		$(NATIVE)/runtime/* $(NATIVE)/delegate/*)
+		$(NATIVE_TESTS) $(NATIVE)/tests/checks.h $(RUNTIME_SOURCES) \
+		$(wildcard $(NATIVE)/runtime/*/*.h $(NATIVE)/litert/*.h \
+		$(NATIVE)/bindings/python/*.cc $(NATIVE)/fuzz/*.cc)
 	printf '%s\n' $(NATIVE_SOURCES) $(RUNTIME_SOURCES) | xargs -P 2 -I{} \
 		$(dir $(PYTHON))clang-tidy --quiet {} -- $(filter-out -Werror,$(NATIVE_FLAGS))

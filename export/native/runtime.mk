@@ -1,8 +1,8 @@
 # Targets for the runtime of packed models; native.mk includes this file.
 
-RUNTIME_SOURCES := $(wildcard $(NATIVE)/runtime/*.cc $(NATIVE)/delegate/*.cc)
-PLAN_TEST := $(NATIVE_SOURCES) $(wildcard $(NATIVE)/runtime/*.cc) \
-	$(NATIVE)/tests/runtime/plan_test.cc
+CORE_SOURCES := $(wildcard $(NATIVE)/runtime/*.cc $(NATIVE)/runtime/*/*.cc)
+RUNTIME_SOURCES := $(CORE_SOURCES) $(wildcard $(NATIVE)/litert/*.cc)
+PLAN_TEST := $(NATIVE_SOURCES) $(CORE_SOURCES) $(NATIVE)/tests/runtime/plan_test.cc
 CASES := $(NATIVE_BUILD)/cases
 
 .PHONY: runtime-strict abi versions fuzz-plan runtime-test aarch64-runtime cases
@@ -30,7 +30,7 @@ abi:
 	unzip -q $(ABI_BUILD)/tensorflow-lite-$(ABI_TFLITE).aar 'headers/*' -d $(ABI_BUILD)
 	for compiler in g++ aarch64-linux-gnu-g++; do \
 		$$compiler -std=c++17 -fsyntax-only -Wall -Werror -I$(ABI_BUILD)/headers \
-			$(NATIVE)/abi/tflite_abi_check.cc || exit 1; \
+			-I$(NATIVE) $(NATIVE)/tests/litert/tflite_abi_check.cc || exit 1; \
 	done
 
 # One packed file and one library on each interpreter: the same bytes must come out.
@@ -55,8 +55,7 @@ versions: native
 # UndefinedBehaviorSanitizer: as many runs, from the same seeds, each time.
 FUZZ_PLAN_RUNS ?= 10000
 FUZZ_MODEL_RUNS ?= 1000
-FUZZ_PLAN_SOURCES := $(NATIVE_SOURCES) $(wildcard $(NATIVE)/runtime/*.cc) \
-	$(NATIVE)/fuzz/plan_fuzz.cc
+FUZZ_PLAN_SOURCES := $(NATIVE_SOURCES) $(CORE_SOURCES) $(NATIVE)/fuzz/plan_fuzz.cc
 
 FUZZ_MODELS := $(NATIVE_BUILD)/models
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from dqa_keras.cli import main
-from dqa_keras.export import packed, read_metadata
+from dqa_keras.export import read_metadata
+from dqa_keras.export.packed import pack
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_packed_file_is_written_and_measured(arguments, tmp_path, capsys):
     assert "packed region: 3 operations, 1 quantizers" in printed
     assert "(SOFTMAX): SOFTMAX is not among the ops" in printed
     assert "accuracy, .tflite:" in printed
-    assert len(packed.read_plans(path.read_bytes())) == 2
+    assert len(pack.read_plans(path.read_bytes())) == 2
 
 
 def test_strict_names_what_a_region_cannot_hold(arguments, tmp_path, capsys):

@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from dqa_keras.export import winograd
-from dqa_keras.export.native_runtime import NativeRuntime, machine_isas
-from dqa_keras.export.plan import NONE, Code, Kind, Type, Window
-from dqa_keras.export.program import (
+from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.program import (
     Operation,
     Packing,
     Program,
@@ -13,8 +11,10 @@ from dqa_keras.export.program import (
     conv_layout,
     depthwise_layout,
 )
-from dqa_keras.export.reference import Reference
-from dqa_keras.export.scheduling import schedule
+from dqa_keras.export.plan.records import NONE, Code, Kind, Type, Window
+from dqa_keras.export.plan.reference import Reference
+from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
+from dqa_keras.export.plan.scheduling import schedule
 
 
 def padded(values, fill=0.0):

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 from programs import Builder, slid
 
-from dqa_keras import huffman
-from dqa_keras.export import residual_table
-from dqa_keras.export.plan import NONE, Code, Storage, Window
-from dqa_keras.export.reference import Reference
-from dqa_keras.export.scheduling import planned, schedule
-from dqa_keras.export.stages import Stages
-from dqa_keras.tables import LayerTable
+from dqa_keras.codec import huffman
+from dqa_keras.codec.layer_table import LayerTable
+from dqa_keras.export.litert import residual_table
+from dqa_keras.export.plan.records import NONE, Code, Storage, Window
+from dqa_keras.export.plan.reference import Reference
+from dqa_keras.export.plan.row_fusion import Stages
+from dqa_keras.export.plan.scheduling import planned, schedule
 
 SKIP = 1  # the tensor that waits
 

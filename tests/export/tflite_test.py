@@ -6,14 +6,9 @@ import pytest
 import tensorflow as tf
 
 import dqa_keras as dqa
-from dqa_keras.export import (
-    VerificationError,
-    export_tflite,
-    flatbuffer,
-    read_metadata,
-    verification,
-)
-from dqa_keras.export.runner import Runner
+from dqa_keras.export import VerificationError, export_tflite, read_metadata
+from dqa_keras.export.litert import flatbuffer, verification
+from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.tflite import convert
 from dqa_keras.layers import quantizer_layers
 

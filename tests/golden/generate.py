@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras import geometry, huffman, packing, symbols
-from dqa_keras.export import residual_table
-from dqa_keras.tables import LayerTable
+from dqa_keras.codec import huffman, reference, sizes, symbols
+from dqa_keras.codec.layer_table import LayerTable
+from dqa_keras.export.litert import residual_table
 
 HERE = Path(__file__).parent
 
@@ -103,8 +103,8 @@ def write(
     (folder / "values.bin").write_bytes(values.astype("<f4").tobytes())
     codes = symbols.quantize(values, table)
     (folder / "codes.bin").write_bytes(codes.tobytes())
-    for storage in geometry.STORAGES:
-        blob = packing.pack(values, table, storage, strip_rows)
+    for storage in sizes.STORAGES:
+        blob = reference.pack(values, table, storage, strip_rows)
         (folder / f"{storage}.bin").write_bytes(blob)
 
 

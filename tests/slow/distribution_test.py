@@ -19,7 +19,7 @@ import pytest
 import worker
 
 import dqa_keras as dqa
-from dqa_keras.checkpoint import Checkpoint
+from dqa_keras.calibration.checkpoint import Checkpoint
 
 RANKINGS = ["mse", "fisher", "greedy"]
 

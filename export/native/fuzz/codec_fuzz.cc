@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "crc32.h"
+#include "codec/crc32.h"
 #include "dqa/codec.h"
 #include "dqa/residual_table.h"
 

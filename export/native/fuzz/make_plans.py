@@ -13,8 +13,8 @@ import numpy as np
 from programs import Builder, Tensor, slid
 from skips import SKIP, calibrated, forced, skipping
 
-from dqa_keras.export.plan import Code, Plan, Type, Window
-from dqa_keras.export.scheduling import schedule
+from dqa_keras.export.plan.records import Code, Plan, Type, Window
+from dqa_keras.export.plan.scheduling import schedule
 
 
 def programs() -> Iterator[Any]:

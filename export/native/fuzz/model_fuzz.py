@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dqa_keras.export import flatbuffer
+from dqa_keras.export.litert import flatbuffer
 
 # A file that takes longer asks for much work, which is no crash.
 _SECONDS = 20

@@ -13,8 +13,8 @@
 #include <random>
 #include <vector>
 
-#include "../runtime/read_plan.h"
-#include "../src/crc32.h"
+#include "runtime/plan/read_plan.h"
+#include "codec/crc32.h"
 #include "dqa/runtime.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);

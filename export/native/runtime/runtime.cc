@@ -4,9 +4,9 @@
 #include <memory>
 #include <new>
 
-#include "../src/errors.h"
-#include "execute.h"
-#include "read_plan.h"
+#include "codec/errors.h"
+#include "runtime/schedule/execute.h"
+#include "runtime/plan/read_plan.h"
 
 struct DqaRuntime {
   explicit DqaRuntime(unsigned threads) : crew(threads) {}

@@ -13,10 +13,10 @@ import numpy as np
 from programs import Builder, slid
 from skips import SKIP, calibrated, forced, skipping
 
-from dqa_keras.export.plan import Code, Plan, Window
-from dqa_keras.export.program import Program
-from dqa_keras.export.reference import Reference
-from dqa_keras.export.scheduling import schedule
+from dqa_keras.export.plan.program import Program
+from dqa_keras.export.plan.records import Code, Plan, Window
+from dqa_keras.export.plan.reference import Reference
+from dqa_keras.export.plan.scheduling import schedule
 
 SAME = Window(3, 3, top=1, left=1)
 

@@ -1,0 +1,1 @@
+"""What a quantized model takes and loses: bits, memory, accuracy."""

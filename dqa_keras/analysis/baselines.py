@@ -1,0 +1,88 @@
+"""Direct quantization at other numbers of bits, to see a model beside."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from dqa_keras import quantizers
+from dqa_keras.calibration import ranges
+from dqa_keras.calibration.observers import Observer
+from dqa_keras.graph import hooks
+from dqa_keras.layers import Quantizer, quantizer_layers
+
+Measured = TypeVar("Measured")
+
+
+class _Grid:
+    """Scale and range of one activation's codes, as variables of a graph."""
+
+    def __init__(self, channels: int) -> None:
+        def variable() -> Any:
+            return keras.Variable(np.ones(channels, np.float32), trainable=False)
+
+        self.scale, self.inverse_scale = variable(), variable()
+        self.q_min, self.q_max = variable(), variable()
+
+    def assign(self, layer: Quantizer, observer: Observer, bits: int) -> None:
+        config = layer.config
+        signed = bool(ops.convert_to_numpy(layer.signed))
+        found = ranges.thresholds(
+            observer,
+            bits,
+            signed,
+            config.clipping,
+            config.granularity,
+            config.percentile,
+        )
+        scale = (found / ranges.largest_code(bits, signed)).astype(np.float32)
+        self.scale.assign(scale)
+        self.inverse_scale.assign(np.float32(1) / scale)
+        low, high = quantizers.code_range(bits, 0, np.zeros(scale.size, bool), signed)
+        self.q_min.assign(low)
+        self.q_max.assign(high)
+
+    def stored(self, x: Any) -> Any:
+        q = quantizers.encode(
+            ops.cast(x, "float32"), self.inverse_scale, self.q_min, self.q_max
+        )
+        return quantizers.decode(q, self.scale)
+
+
+def direct(
+    model: keras.Model,
+    observers: Mapping[str, Observer],
+    bits: Iterable[int],
+    measure: Callable[[Callable[[Any], Any]], Measured],
+) -> dict[int, Measured]:
+    """Measures a model with `direct` in place of every quantizer.
+
+    One pass of statistics serves every number of bits; what is computed is what
+    `quantize_model` with method `"direct"` computes after calibration on that data.
+
+    Args:
+        model: Keras model with calibrated quantizers; it is left as it was.
+        observers: Statistics of what reaches each of them, by name
+            (`gathering.collect`).
+        bits: Integers in 1..8. Numbers of bits to measure at.
+        measure: Function of the model, as a function of one batch.
+
+    Returns:
+        Dictionary from bits to what `measure` gave.
+    """
+    layers = quantizer_layers(model)
+    grids = {layer.name: _Grid(observers[layer.name].maximum.size) for layer in layers}
+
+    def hook(layer: Quantizer, inputs: Any) -> Any:
+        return ops.cast(grids[layer.name].stored(inputs), layer.compute_dtype)
+
+    found = {}
+    with hooks.hooked(layers, hook):
+        run = hooks.compiled(lambda x: model(x, training=False))
+        for count in bits:
+            for layer in layers:
+                grids[layer.name].assign(layer, observers[layer.name], count)
+            found[count] = measure(run)
+    return found

@@ -1,0 +1,1 @@
+"""From data to quantization parameters: statistics, ranges, ranking, bit allocation."""

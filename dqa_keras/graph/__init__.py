@@ -1,0 +1,1 @@
+"""Reads a Keras model and puts quantizers into it."""

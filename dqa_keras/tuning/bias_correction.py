@@ -1,0 +1,172 @@
+"""Takes the mean error of rounding and clipping out of a quantized model's biases.
+
+What quantization does to an activation is not zero on average: clipping only takes.
+Layers behind it add that up over their taps. Their results' mean error, channel by
+channel against the unquantized model, is subtracted from their biases, front to back,
+so that each layer sees what the ones before it have left.
+
+Example:
+>>> import keras, numpy as np
+>>> import dqa_keras as dqa
+>>> model = keras.Sequential([
+...     keras.Input((4,)), keras.layers.Dense(8, activation="relu"),
+...     keras.layers.Dense(2, name="head"),
+... ])
+>>> quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=2))
+>>> x = np.random.default_rng(0).random((64, 4), "float32")
+>>> dqa.calibrate(quantized, x, verbose=0)
+>>> dqa.correct_bias(quantized, model, x)
+['head']
+
+Reference:
+    - [Data-free quantization](https://arxiv.org/abs/1906.04721), section 4.2
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as keras_layers
+from keras import ops
+
+from dqa_keras.analysis import storage
+from dqa_keras.backend import data_adapter
+from dqa_keras.graph import calls
+from dqa_keras.layers import Quantizer, quantizer_layers
+
+# Enough for the mean of a channel; what is alive of them is held, twice.
+_IMAGES = 128
+
+
+def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[str]:
+    """Subtracts the mean error of every layer's result from its bias, in place.
+
+    Args:
+        quantized: What `quantize_model` made of `model`, calibrated.
+        model: Functional or Sequential Keras model.
+        data: Inputs, as for `calibrate`. The first 128 images give the means, and the
+            counts of codes that Huffman lengths come from.
+
+    Returns:
+        Names of the layers whose bias (or batch normalization's `beta`) has changed.
+        Layers without one, and those that are called more than once, keep their error.
+
+    Raises:
+        ValueError: If a quantizer is not calibrated, or the models do not belong
+            together.
+    """
+    for layer in quantizer_layers(quantized):
+        layer.table()  # raises if the layer is not calibrated
+    if not (calls.is_known(model) and calls.is_known(quantized)):
+        raise ValueError(
+            "bias correction needs Functional or Sequential models: the layers of a "
+            f"subclassed one are out of sight. Received: {type(model).__name__}"
+        )
+    originals = _originals(quantized, model)
+    images = next(iter(data_adapter.Rounds(model, data, _IMAGES)))
+    changed = _corrected(calls.flattened(quantized), originals, images)
+    found = storage.counted(quantized, images)  # other activations, other codes
+    for layer in quantizer_layers(quantized):
+        layer.assign(found[layer.name])
+    return changed
+
+
+_BIASED = (
+    keras_layers.Conv1D,
+    keras_layers.Conv1DTranspose,
+    keras_layers.Conv2D,
+    keras_layers.Conv2DTranspose,
+    keras_layers.Conv3D,
+    keras_layers.Conv3DTranspose,
+    keras_layers.Dense,
+    keras_layers.DepthwiseConv1D,
+    keras_layers.DepthwiseConv2D,
+    keras_layers.SeparableConv1D,
+    keras_layers.SeparableConv2D,
+)
+
+
+def _bias(layer: Any) -> Any:
+    """What a layer adds to each channel of its result, or None."""
+    if isinstance(layer, keras_layers.BatchNormalization):
+        return layer.beta if layer.center else None
+    return layer.bias if isinstance(layer, _BIASED) else None
+
+
+def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
+    """The layers of the model that have weights, by name."""
+    found = {
+        call.operation.name: call.operation
+        for call in calls.flattened(model).calls
+        if _shapes(call.operation)
+    }
+    for call in calls.flattened(quantized).calls:
+        layer = call.operation
+        if isinstance(layer, Quantizer):
+            continue
+        if _shapes(layer) != _shapes(found.get(layer.name)):
+            raise ValueError(
+                "bias correction compares a quantized model with the one that "
+                f"quantize_model made it of. Received: {model.name!r}, which has no "
+                f"layer like {layer.name!r}"
+            )
+    return found
+
+
+def _shapes(operation: Any) -> list[Any]:
+    return [weight.shape for weight in getattr(operation, "weights", ())]
+
+
+def _corrected(seen: calls.Graph, originals: dict[str, Any], images: Any) -> list[str]:
+    """Runs both models side by side, layer by layer; names of corrected layers."""
+    names = [call.operation.name for call in seen.calls]
+    last = {
+        id(x): number for number, call in enumerate(seen.calls) for x in call.inputs
+    }
+    leaves = map(ops.convert_to_tensor, keras.tree.flatten(images))
+    exact = dict(zip(map(id, seen.inputs), leaves, strict=True))
+    coded = dict(exact)
+    changed = []
+    for number, call in enumerate(seen.calls):
+        layer = call.operation
+        original = originals.get(layer.name, layer)
+        bias = _bias(layer) if names.count(layer.name) == 1 else None
+        if bias is not None:
+            with _linear(layer), _linear(original):
+                error = _mean_error(call.run(coded)[0], call.run(exact, original)[0])
+            if np.any(ops.convert_to_numpy(error)):
+                bias.assign(bias - ops.cast(error, bias.dtype))
+                changed.append(layer.name)
+        passes = isinstance(layer, Quantizer)
+        made = [exact[id(x)] for x in call.inputs] if passes else None
+        exact.update(
+            zip(map(id, call.outputs), made or call.run(exact, original), strict=True)
+        )
+        coded.update(zip(map(id, call.outputs), call.run(coded), strict=True))
+        for x in call.inputs:
+            if last[id(x)] == number:
+                exact.pop(id(x), None)
+                coded.pop(id(x), None)
+    return changed
+
+
+def _mean_error(coded: Any, exact: Any) -> Any:
+    """Of each channel: float32 (C,)."""
+    error = ops.cast(coded, "float32") - ops.cast(exact, "float32")
+    return ops.mean(error, tuple(range(len(error.shape) - 1)))
+
+
+@contextmanager
+def _linear(layer: Any) -> Iterator[None]:
+    """Within the context a layer gives what its activation takes."""
+    before = getattr(layer, "activation", None)
+    if before is None:
+        yield
+        return
+    layer.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = before

@@ -1,0 +1,1 @@
+"""LiteRT's files: the FlatBuffer, metadata, verification, folding of scales."""

@@ -1,0 +1,176 @@
+"""Runs an exported file in LiteRT and compares it with Keras."""
+
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dqa_keras.export.litert import flatbuffer
+from dqa_keras.export.litert.interpreter import Runner, images
+from dqa_keras.layers import Quantizer, quantizer_layers
+
+
+class VerificationError(RuntimeError):
+    """An exported file is not what the Keras model computes."""
+
+
+def check_ops(model: Any) -> None:
+    """Raises VerificationError if an unpacked model holds ops that are not built in."""
+    foreign = sorted(set(flatbuffer.op_names(model)) - flatbuffer.BUILTIN)
+    if foreign:
+        raise VerificationError(
+            "the export must hold built-in ops alone. "
+            f"Received: {', '.join(foreign)}. Replace the layer that needs "
+            "it, or leave it out of the exported model."
+        )
+
+
+def scope(index: int) -> str:
+    """Name scope of the ops of quantizer number `index`, to find them again by."""
+    return f"quantizer.{index}."
+
+
+_SCOPE = re.compile(r"(?:^|[/;])quantizer\.(\d+)\.")
+
+
+def quantizer_number(name: str) -> int | None:
+    """The number of the quantizer that a tensor's name belongs to, if any."""
+    match = _SCOPE.search(name)
+    return int(match.group(1)) if match else None
+
+
+class Rounding(NamedTuple):
+    """Where a quantizer rounds in a `.tflite`.
+
+    Args:
+        number: Integer. The quantizer's number.
+        inputs: Integer. The tensor in front of it.
+        codes: Integer. The tensor of its codes.
+        folded: Boolean. Whether the multiplication by 1 / scale went into the layer in
+            front, so that `inputs` are scaled already.
+        most: Float32 array (C,) or `None`. Above that an activation in front clips
+            `inputs`, which left it to the quantizer.
+    """
+
+    number: int
+    inputs: int
+    codes: int
+    folded: bool
+    most: NDArray[np.float32] | None
+
+
+def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
+    """Finds quantizers by the names of their roundings, in order."""
+    found = []
+    for op in graph.ops:
+        number = quantizer_number(graph.name(op.outputs[0]))
+        if graph.kind(op) != "ROUND" or number is None:
+            continue
+        tensor = int(op.inputs[0])
+        producer = graph.producer(tensor)
+        while graph.kind(producer) in ("MINIMUM", "MAXIMUM"):
+            tensor = graph.variable_input(producer)
+            producer = graph.producer(tensor)
+        scaled = graph.kind(producer) == "MUL"
+        if scaled:
+            tensor = graph.variable_input(producer)
+        found.append(
+            Rounding(number, tensor, int(op.outputs[0]), not scaled, graph.most(tensor))
+        )
+    return found
+
+
+class _Site(NamedTuple):
+    """A quantizer's layer and where it rounds."""
+
+    layer: Quantizer
+    where: Rounding
+
+
+def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
+    """Finds every quantizer of a model."""
+    sites = [_Site(layers[where.number], where) for where in roundings(graph)]
+    found = {site.layer.name: site.layer for site in sites}
+    for layer in layers:
+        # Two activations of one tensor calibrate alike, and the converter computes
+        # what is alike once.
+        if layer.name not in found and not any(
+            _alike(layer, other) for other in found.values()
+        ):
+            raise VerificationError(
+                f"quantizer {layer.name!r} is not to be found in the export: "
+                "the converter changed its ops"
+            )
+    return sites
+
+
+def _alike(layer: Quantizer, other: Quantizer) -> bool:
+    """Whether two quantizers do the same to the same input."""
+    table, noise = layer.table(), layer.offset(layer.table().scale)
+    return dataclasses.replace(other.table(), name=layer.name) == table and (
+        np.array_equal(other.offset(table.scale), noise)
+    )
+
+
+def _expected(site: _Site, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keras' codes for what LiteRT had in front of a quantizer."""
+    if site.where.folded:
+        q_min, q_max = (np.asarray(bound) for bound in site.layer.code_range())
+        if site.where.most is not None:
+            q_max = np.minimum(q_max, site.where.most)
+        return np.rint(np.clip(values, q_min, q_max))
+    # NoisyQuant adds its noise in front of the tensor found here.
+    return np.asarray(Quantizer.codes(site.layer, values), np.float32)
+
+
+def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
+    """Compares the codes of every quantizer in LiteRT with Keras', on the same inputs.
+
+    A copy of the file whose inner tensors are outputs runs with LiteRT's default
+    kernels, XNNPACK included: these are the kernels that users run.
+
+    Returns:
+        The number of quantizers compared; those that the converter computes once
+        because they are alike count each.
+
+    Raises:
+        VerificationError: If a quantizer is missing or one code differs.
+    """
+    unpacked = flatbuffer.unpack(data)
+    graph = flatbuffer.Graph(unpacked)
+    layers = quantizer_layers(model)
+    sites = _sites(graph, layers)
+    graph.add_outputs(
+        [tensor for site in sites for tensor in (site.where.inputs, site.where.codes)]
+    )
+    run = Runner(flatbuffer.pack(unpacked))
+    for image in images(samples):
+        probes = run(image)[-2 * len(sites) :]
+        for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
+            expected = _expected(site, values)
+            different = int(np.sum(codes != expected))
+            if different:
+                raise VerificationError(
+                    f"quantizer {site.layer.name!r}: {different} of {codes.size} codes "
+                    "differ between LiteRT and Keras on the same input. Please report "
+                    "this with the versions of tensorflow and ai-edge-litert."
+                )
+    merged = len(layers) - len({site.layer.name for site in sites})
+    return len(sites) + merged
+
+
+def compare_outputs(
+    run: Runner, model: keras.Model, samples: Any
+) -> tuple[float, float]:
+    """Largest absolute difference of the outputs, and Keras' largest output."""
+    difference = output_range = 0.0
+    for image in images(samples):
+        expected = keras.tree.flatten(model(image, training=False))
+        for ours, theirs in zip(expected, run(image), strict=True):
+            wanted = keras.ops.convert_to_numpy(keras.ops.cast(ours, "float32"))
+            difference = max(difference, float(np.max(np.abs(wanted - theirs))))
+            output_range = max(output_range, float(np.max(np.abs(wanted))))
+    return difference, output_range

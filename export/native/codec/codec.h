@@ -1,0 +1,79 @@
+// A codec: one layer's table, prepared for groups of eight values.
+#ifndef DQA_SRC_CODEC_H_
+#define DQA_SRC_CODEC_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "codec/bits.h"
+#include "dqa/codec.h"
+#include "codec/huffman.h"
+
+namespace dqa {
+
+// What a group of eight consecutive values needs to know, by the channel of its first
+// one. Groups follow each other through the channels with a period, so nothing depends
+// on C being a multiple of eight.
+struct Phase {
+  uint64_t base_mask;      // where the base code sits in each byte of a code
+  uint64_t residual_mask;  // where the residual sits; 0 in unimportant channels
+  uint64_t important;      // 0xff in important channels
+  uint64_t sign;           // the sign bit of each code; 0 if codes are unsigned
+  uint64_t move[3];        // bytes that move down 1, 2, 4 places when the residuals of
+                           // important channels are brought together
+  uint8_t residual_bits[8];  // of this group; of it and the next; ... of four. Then 0
+};
+
+// Most values of a tensor: far below where sizes could overflow.
+constexpr size_t kMaxValues = size_t{1} << (sizeof(size_t) > 4 ? 40 : 28);
+
+// Groups reach this many channels past C, so that four of them can be taken in a row.
+constexpr size_t kWrap = 32;
+
+struct Kernels {
+  using Pack = void (*)(const DqaCodec&, const void* values, size_t count,
+                        uint8_t* base, uint8_t* residual);
+  using Unpack = void (*)(const DqaCodec&, const uint8_t* base, const uint8_t* residual,
+                          size_t count, void* values);
+  // Writes a section of blocks; returns its bytes, at most blocks_bound. The plane has
+  // kPlaneSlack readable bytes behind it, the scratch kEncodeScratch bytes.
+  using Encode = size_t (*)(const HuffmanCode&, const uint8_t* plane, size_t count,
+                            uint8_t* out, uint8_t* scratch);
+  // Reads a section; `size` is what is left of its strip. The plane has kPlaneSlack
+  // writable bytes behind it.
+  using Decode = DqaStatus (*)(const HuffmanCode&, const uint8_t* section, size_t size,
+                               size_t count, uint8_t* plane, size_t* used,
+                               DqaError* error);
+  DqaIsa isa;
+  Pack pack[2];      // by DqaType
+  Unpack unpack[2];  // by DqaType
+  Encode encode;
+  Decode decode;
+};
+
+const Kernels& scalar_kernels();
+// NULL where the instruction set is not compiled in or this machine lacks it.
+const Kernels* avx2_kernels();
+const Kernels* neon_kernels();
+
+}  // namespace dqa
+
+struct DqaCodec {
+  unsigned bits = 0, extra_bits = 0;
+  bool is_signed = false;
+  size_t channels = 0, important = 0;
+  bool narrow = false;  // any four groups in a row have at most 56 residual bits
+  const dqa::Kernels* kernels = nullptr;
+  // Each of channels + kWrap entries, repeated with a period of C.
+  std::unique_ptr<dqa::Phase[]> phases;
+  std::unique_ptr<float[]> scale, inverse_scale, low, high;
+  dqa::Joiner join_base{8}, join_residual{8};
+  dqa::HuffmanCode base_code, residual_code;
+
+  size_t residual_count(size_t count) const {
+    return extra_bits == 0 ? 0 : count / channels * important;
+  }
+};
+
+#endif  // DQA_SRC_CODEC_H_

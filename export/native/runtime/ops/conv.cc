@@ -1,0 +1,150 @@
+// Convolutions, and sums of scaled codes.
+#include <algorithm>
+#include <chrono>
+
+#include "runtime/ops/ops.h"
+#include "runtime/kernels/tiles.h"
+
+namespace dqa {
+namespace {
+
+// Where the taps of the first pixel of output row y begin, one row after the other.
+void window_rows(const Run& run, const Op& op, const Buffer& in, uint32_t y,
+                 const uint8_t** rows) {
+  const size_t before = static_cast<size_t>(op.left) * in.pixel_bytes();
+  for (int t = 0; t < op.taps_y; ++t) {
+    const int64_t from = int64_t{y} * op.stride_y - op.top + t * op.dilation_y;
+    rows[t] = run.row_or_zeros(in, from) - before;
+  }
+}
+
+// How many rows are one long row to a 1x1 convolution, because they lie one behind the
+// other wherever it reads and writes: tiles need not end with each of them.
+uint32_t rows_behind(const Run& run, const Op& op, Rows rows) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  if (op.taps_y != 1 || op.taps_x != 1 || op.stride_y != 1 || op.stride_x != 1 ||
+      op.top != 0 || op.left != 0 || in.height != out.height || in.width != out.width) {
+    return 1;
+  }
+  uint32_t count = rows.end - rows.first;
+  const auto take = [&](const Buffer& b) {
+    if (b.kind != Kind::kRing) return;
+    const bool framed = b.left != 0 || b.right != 0;
+    count = std::min(count, framed ? 1 : b.rows - rows.first % b.rows);
+  };
+  take(out);
+  for (size_t k = 0; k < op.link_count; ++k) take(run.buffer(run.link(op, k).buffer));
+  return count;
+}
+
+// Adds the time in which sums become codes: a convolution without taps takes it.
+void time_requantizing(const Run& run, ConvRow row, Epilogue e) {
+  row.taps_y = 0;
+  const auto start = std::chrono::steady_clock::now();
+  run.kernels.conv(row, &e);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  run.times->requantize += spent.count();
+}
+
+}  // namespace
+
+void conv(const Run& run, size_t index, Piece piece) {
+  const Op& op = run.plan.ops[index];
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Prepared& prepared = run.prepared[index];
+  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const uint8_t* rows[kMaxTaps];
+  ConvRow row = {};
+  row.taps_y = op.taps_y;
+  const bool joined = op.dilation_x == 1;
+  row.runs = joined ? 1 : op.taps_x;
+  row.run_groups = joined ? op.taps_x * groups : groups;
+  row.run_bytes = op.dilation_x * in.pixel_bytes();
+  row.pixel_bytes = op.stride_x * in.pixel_bytes();
+  row.wide = in.type == Type::kWide;
+  row.peak = in.peak;
+  row.rows = rows;
+  row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
+  for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
+    row.blocks = static_cast<unsigned>(
+        std::min<size_t>(run.kernels.conv_blocks, piece.end_block - b));
+    row.weights = reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) +
+                  b * row.block_bytes;
+    row.start = prepared.start.data() + b * kBlock;
+    const std::vector<uint32_t>& stretches = prepared.stretches[b];
+    row.stretches = stretches.empty() ? nullptr : stretches.data();
+    row.stretch_count = stretches.size();
+    uint32_t behind = 0;
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; y += behind) {
+      behind = rows_behind(run, op, {y, piece.rows.end});
+      row.pixels = size_t{out.width} * behind;
+      Epilogue e = epilogue(run, op, y, b, row.blocks);
+      window_rows(run, op, in, y, rows);
+      if (run.times != nullptr) time_requantizing(run, row, e);
+      run.kernels.conv(row, &e);
+    }
+  }
+}
+
+void depthwise(const Run& run, size_t index, Rows todo) {
+  const Op& op = run.plan.ops[index];
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Prepared& prepared = run.prepared[index];
+  const uint8_t* rows[kMaxTaps];
+  DepthwiseRow row = {};
+  row.taps_y = op.taps_y;
+  row.taps_x = op.taps_x;
+  row.tap_bytes = op.dilation_x * in.pixel_bytes();
+  row.pixel_bytes = op.stride_x * in.pixel_bytes();
+  row.wide = in.type == Type::kWide;
+  row.rows = rows;
+  row.pixels = out.width;
+  row.weight_step = blocks_of(in) * kBlock;
+  row.interval = prepared.interval;
+  const bool woven = !prepared.woven.empty();
+  const size_t step = woven ? 2 : 1;
+  const Piece piece = run.piece(todo, blocks_of(out), step);
+  const auto pixels = [&](DepthwiseKernel kernel, size_t b, size_t blocks) {
+    const size_t first = b * kBlock;
+    row.weights =
+        reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + first;
+    row.start = prepared.start.data() + first;
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
+      Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(blocks));
+      window_rows(run, op, in, y, rows);
+      for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first * in.element_bytes();
+      kernel(row, &e);
+    }
+  };
+  if (woven) {
+    if (piece.first_block == piece.end_block) return;
+    const size_t number = piece.first_block / step;
+    row.arrays = prepared.arrays.data() + number;
+    row.woven = prepared.woven.data() +
+                number * (prepared.woven.size() / prepared.arrays.size());
+    pixels(run.kernels.depthwise_woven, piece.first_block,
+           piece.end_block - piece.first_block);
+    return;
+  }
+  for (size_t b = piece.first_block; b < piece.end_block; ++b) {
+    pixels(run.kernels.depthwise, b, 1);
+  }
+}
+
+void combine(const Run& run, const Op& op, Piece piece) {
+  const Buffer& out = run.buffer(op.output);
+  const int32_t nothing[kTile][kBlock] = {};
+  for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
+    for (size_t b = piece.first_block; b < piece.end_block; ++b) {
+      Epilogue e = epilogue(run, op, y, b, 1);
+      for (size_t left = out.width; left > 0;) {
+        const unsigned pixels = next_tile(left, kTile);
+        run.kernels.finish(e, nothing, pixels);
+        e.advance(pixels);
+        left -= pixels;
+      }
+    }
+  }
+}
+
+}  // namespace dqa

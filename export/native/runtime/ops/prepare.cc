@@ -1,0 +1,222 @@
+// What convolutions need to know of their weights.
+#include "runtime/ops/prepare.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/ops/winograd.h"
+
+namespace dqa {
+namespace {
+
+// The most steps of a sequence whose sums stay within int16, wherever they begin.
+// `step(i, up, down)` adds the largest sum and the smallest that step i can give.
+template <class Step>
+uint32_t longest_run(size_t count, Step step) {
+  int64_t up = 0, down = 0;
+  size_t begin = 0;
+  size_t longest = count;
+  for (size_t end = 0; end < count; ++end) {
+    const auto grown = step(end);
+    up += grown.first;
+    down += grown.second;
+    while (up > 32767 || down < -32768) {
+      if (end - begin < longest) longest = end - begin;
+      if (begin > end || longest == 0) return 0;
+      const auto gone = step(begin++);
+      up -= gone.first;
+      down -= gone.second;
+    }
+  }
+  return static_cast<uint32_t>(longest);
+}
+
+using Reach = std::pair<int64_t, int64_t>;
+
+Reach reach(int weight, int64_t peak) {
+  return weight > 0 ? Reach{weight * peak, 0} : Reach{0, weight * peak};
+}
+
+// How the groups of a block's weights can be cut so that neither sum of two products
+// leaves int16 on the way.
+std::vector<uint32_t> stretches(const int8_t* weights, size_t count, int64_t peak) {
+  constexpr size_t kPairs = kBlock * kGroup / 2;
+  std::vector<uint32_t> found;
+  Reach sums[kPairs] = {};
+  uint32_t length = 0;
+  for (size_t g = 0; g < count; ++g, weights += kBlock * kGroup) {
+    Reach grown[kPairs], own[kPairs];
+    bool fits = true;
+    for (size_t i = 0; i < kPairs; ++i) {
+      const Reach first = reach(weights[2 * i], peak),
+                  second = reach(weights[2 * i + 1], peak);
+      own[i] = {first.first + second.first, first.second + second.second};
+      if (own[i].first > 32767 || own[i].second < -32768) return {};
+      grown[i] = {sums[i].first + own[i].first, sums[i].second + own[i].second};
+      fits = fits && grown[i].first <= 32767 && grown[i].second >= -32768;
+    }
+    if (!fits) {
+      found.push_back(length);
+      length = 0;
+    }
+    std::copy(fits ? grown : own, (fits ? grown : own) + kPairs, sums);
+    ++length;
+  }
+  found.push_back(length);
+  found.push_back(1);  // kernels look one ahead
+  return found;
+}
+
+Prepared prepare_conv(const Plan& plan, const Op& op) {
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const size_t count = size_t{op.taps_y} * op.taps_x * groups;
+  const size_t blocks = blocks_of(plan.buffers[op.output]);
+  const bool codes = in.type == Type::kCodes;
+  Prepared made;
+  made.start.resize(blocks * kBlock);
+  for (size_t b = 0; b < blocks; ++b) {
+    const int8_t* const weights =
+        reinterpret_cast<const int8_t*>(plan.constants + op.weights) +
+        b * count * kBlock * kGroup;
+    for (size_t o = 0; o < kBlock; ++o) {
+      int32_t sum = 0;
+      for (size_t g = 0; g < count; ++g) {
+        for (size_t i = 0; i < kGroup; ++i) {
+          sum += weights[(g * kBlock + o) * kGroup + i];
+        }
+      }
+      made.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
+    }
+    made.stretches.push_back(codes ? stretches(weights, count, in.peak)
+                                   : std::vector<uint32_t>());
+  }
+  return made;
+}
+
+// Of each position of a tile: what its inputs are shifted by, taken off.
+Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const size_t blocks = blocks_of(plan.buffers[op.output]);
+  const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
+  constexpr size_t kMiddle = 5;  // where four codes are added
+  Prepared made;
+  made.start.resize(kPositions * blocks * kBlock);
+  for (size_t b = 0; b < blocks; ++b) {
+    for (size_t p = 0; p < kPositions; ++p) {
+      int32_t by = shift;
+      if (p == kMiddle) by += 4 * int32_t{in.zero} - 2 * int32_t{kTilePeak};
+      int32_t* const start = made.start.data() + (p * blocks + b) * kBlock;
+      for (size_t i = 0; i < groups * kBlock * kGroup; ++i) {
+        start[i / kGroup % kBlock] -= by * *weights++;
+      }
+    }
+  }
+  return made;
+}
+
+constexpr size_t kTogether = 32;
+
+// The channel at a place of woven arrays.
+size_t woven_channel(size_t place) {
+  return 8 * (place / 4 % 4) + 4 * (place / 16) + place % 4;
+}
+
+// Weights for 32 channels at a time; see `DepthwiseRow`.
+std::vector<int8_t> weave(const Op& op, const int8_t* weights, size_t padded) {
+  constexpr size_t kTaps = 4;
+  const size_t fours = (op.taps_y + kTaps - 1) / kTaps;
+  std::vector<int8_t> woven;
+  woven.reserve((padded + kTogether - 1) / kTogether * kTogether * kTaps * fours *
+                op.taps_x);
+  for (size_t first = 0; first < padded; first += kTogether) {
+    for (size_t x = 0; x < op.taps_x; ++x) {
+      for (size_t y = 0; y < kTaps * fours; y += kTaps) {
+        for (size_t i = 0; i < kTogether * kTaps; ++i) {
+          const size_t tap = y + i % kTaps;
+          const size_t channel = first + woven_channel(i / kTaps);
+          const bool is_there = channel < padded && tap < op.taps_y;
+          woven.push_back(is_there ? weights[(tap * op.taps_x + x) * padded + channel]
+                                   : int8_t{0});
+        }
+      }
+    }
+  }
+  return woven;
+}
+
+std::vector<WovenArrays> weave_arrays(const Plan& plan, const Op& op,
+                                      const std::vector<int32_t>& start) {
+  std::vector<WovenArrays> woven((start.size() + kTogether - 1) / kTogether);
+  for (size_t i = 0; i < woven.size() * kTogether; ++i) {
+    const size_t at = i % kTogether, first = i - at,
+                 channel = first + woven_channel(at);
+    if (channel >= start.size()) continue;
+    WovenArrays& to = woven[i / kTogether];
+    to.start[at] = start[channel];
+    to.multiplier[at] = plan.floats(op.multiplier)[channel];
+    to.bias[at] = plan.floats(op.bias)[channel];
+    to.low[at] = plan.floats(op.low)[channel];
+    to.high[at] = plan.floats(op.high)[channel];
+    to.power[at] = plan.floats(op.power)[channel];
+  }
+  return woven;
+}
+
+Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t woven_peak) {
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t taps = size_t{op.taps_y} * op.taps_x;
+  const size_t padded = blocks_of(in) * kBlock;
+  const int8_t* const weights =
+      reinterpret_cast<const int8_t*>(plan.constants + op.weights);
+  Prepared made;
+  made.start.resize(padded);
+  made.interval = static_cast<uint32_t>(taps);
+  for (size_t c = 0; c < padded; ++c) {
+    int32_t sum = 0;
+    for (size_t t = 0; t < taps; ++t) sum += weights[t * padded + c];
+    made.start[c] = in.type == Type::kCodes ? -sum * in.zero : 0;
+    const uint32_t fits = longest_run(
+        taps, [&](size_t t) { return reach(weights[t * padded + c], in.peak); });
+    if (fits < made.interval) made.interval = fits;
+  }
+  const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
+                     op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
+  if (plain && in.peak <= woven_peak) {
+    made.woven = weave(op, weights, padded);
+    made.arrays = weave_arrays(plan, op, made.start);
+  }
+  return made;
+}
+
+Prepared prepare_read(const Plan& plan, const Op& op) {
+  Prepared made;
+  if (op.weights == kNone && op.multiplier == kNone) return made;
+  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const size_t values = size_t{in.width} * in.channels;
+  const auto whole = [&](uint32_t offset, float missing) {
+    std::vector<float> row(values, missing);
+    for (size_t i = 0; offset != kNone && i < values; ++i) {
+      row[i] = plan.floats(offset)[i % in.channels];
+    }
+    return row;
+  };
+  made.factors = whole(op.weights, 1.0f);
+  made.summands = whole(op.multiplier, 0.0f);
+  return made;
+}
+
+}  // namespace
+
+Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
+  switch (op.code) {
+    case Code::kRead: return prepare_read(plan, op);
+    case Code::kConv: return prepare_conv(plan, op);
+    case Code::kDepthwise: return prepare_depthwise(plan, op, kernels.woven_peak);
+    case Code::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
+    default: return {};
+  }
+}
+
+}  // namespace dqa

@@ -1,0 +1,101 @@
+#include "runtime/plan/check.h"
+
+#include "codec/errors.h"
+#include "runtime/schedule/row_schedule.h"
+
+namespace dqa {
+namespace {
+
+constexpr uint32_t kMaxSteps = 1u << 16;
+
+DqaStatus corrupt(DqaError* error, const char* rule, size_t op) {
+  return fail(error, DQA_CORRUPT, "the plan is invalid: op %zu: %s", op, rule);
+}
+
+bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
+
+const Link& link(const Plan& plan, const Op& op, size_t k) {
+  return plan.links[op.first_link + k];
+}
+
+bool links(const Plan& plan, const Op& op) {
+  if (op.code > Code::kWinograd || op.link_count < 1 ||
+      op.output >= plan.buffers.size() ||
+      size_t{op.first_link} + op.link_count > plan.links.size()) {
+    return false;
+  }
+  for (size_t k = 0; k < op.link_count; ++k) {
+    if (link(plan, op, k).buffer >= plan.buffers.size()) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+DqaStatus check_ops(const Plan& plan, DqaError* error) {
+  std::vector<uint32_t> written(plan.buffers.size(), kNone);
+  size_t next = 0;
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const Stage& stage = plan.stages[s];
+    if (stage.first != next || stage.count == 0 || stage.steps < 1 ||
+        stage.steps > kMaxSteps || next + stage.count > plan.ops.size()) {
+      return fail(error, DQA_CORRUPT, "the plan is invalid: stage %zu", s);
+    }
+    for (size_t i = 0; i < stage.count; ++i, ++next) {
+      const Op& op = plan.ops[next];
+      if (!links(plan, op)) return corrupt(error, "its buffers do not exist", next);
+      const Buffer& output = plan.buffers[op.output];
+      if (output.kind == Kind::kInput || written[op.output] != kNone) {
+        return corrupt(error, "its output is written twice", next);
+      }
+      for (size_t k = 0; k < op.link_count; ++k) {
+        const uint16_t read = link(plan, op, k).buffer;
+        const Buffer& b = plan.buffers[read];
+        const bool there = b.kind == Kind::kInput ||
+                           (b.kind == Kind::kStored && written[read] < s) ||
+                           (is_ring(b) && written[read] == s);
+        if (!there) return corrupt(error, "it reads what was not written", next);
+      }
+      written[op.output] = static_cast<uint32_t>(s);
+      if (const char* rule = broken_rule(plan, op)) return corrupt(error, rule, next);
+    }
+  }
+  if (next != plan.ops.size()) {
+    return fail(error, DQA_CORRUPT, "the plan is invalid: stages miss ops");
+  }
+  for (const uint16_t output : plan.outputs) {
+    if (written[output] == kNone) {
+      return fail(error, DQA_CORRUPT, "the plan is invalid: no op writes output %u",
+                  unsigned{output});
+    }
+  }
+  return DQA_OK;
+}
+
+DqaStatus check_rings(const Plan& plan, DqaError* error) {
+  Progress at(plan);
+  for (const Stage& stage : plan.stages) {
+    const DqaStatus status =
+        walk(plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo, Rows) {
+          const Op& op = plan.ops[index];
+          const Buffer& output = plan.buffers[op.output];
+          if (is_ring(output) && todo.end - todo.first > output.rows) {
+            return corrupt(error, "its ring is too small", index);
+          }
+          for (size_t k = 0; k < op.link_count; ++k) {
+            const Buffer& b = plan.buffers[link(plan, op, k).buffer];
+            if (!is_ring(b)) continue;
+            const Rows read = rows_read(plan, op, link(plan, op, k), todo);
+            const uint32_t done = at.done[link(plan, op, k).buffer];
+            if (read.end > done || done - read.first > b.rows) {
+              return corrupt(error, "it reads rows that its ring does not hold", index);
+            }
+          }
+          return DQA_OK;
+        });
+    if (status != DQA_OK) return status;
+  }
+  return DQA_OK;
+}
+
+}  // namespace dqa

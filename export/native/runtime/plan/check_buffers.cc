@@ -1,0 +1,68 @@
+#include "codec/errors.h"
+#include "runtime/plan/check.h"
+#include "runtime/ops/coded.h"
+
+namespace dqa {
+namespace {
+
+constexpr uint32_t kMaxSide = 1u << 16;
+constexpr uint64_t kMaxBytes = uint64_t{1} << (sizeof(size_t) > 4 ? 31 : 28);
+
+bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
+
+// Bytes of a packed row, at most if it is coded; 0 if the table does not fit the
+// buffer.
+uint64_t packed_row(const Plan& plan, const Buffer& b) {
+  if (b.table >= plan.tables.size() || b.type != Type::kCodes) return 0;
+  const Table& table = plan.tables[b.table];
+  const unsigned zero = table.is_signed ? 1u << (table.bits + table.extra_bits - 1) : 0;
+  if (table.channels != b.channels || b.zero != zero) return 0;
+  return dqa_strip_bound(table.codec.get(), table.storage, b.width);
+}
+
+bool is_valid(const Plan& plan, const Buffer& b) {
+  if (b.kind > Kind::kOutput || b.type > Type::kFloat || b.height < 1 || b.width < 1 ||
+      b.channels < 1 || b.height > kMaxSide || b.width > kMaxSide ||
+      b.channels > kMaxSide || uint64_t{b.height} * b.width * b.channels > kMaxBytes ||
+      (b.slot != kNone && b.slot >= plan.inputs.size())) {
+    return false;
+  }
+  if (b.kind == Kind::kInput || b.kind == Kind::kOutput) return b.type != Type::kWide;
+  if (b.type == Type::kFloat) return false;
+  if (is_ring(b)) {
+    const uint64_t rows = uint64_t{b.rows} + b.zero_row;
+    return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
+           (uint64_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
+           rows * b.row_bytes() == b.size;
+  }
+  const uint64_t row = b.table == kNone
+                           ? uint64_t{b.width} * b.channels * b.element_bytes()
+                           : packed_row(plan, b);
+  if (row != 0 && plan.is_coded(b)) {
+    return b.size > directory_bytes(b) && b.size <= directory_bytes(b) + row * b.height;
+  }
+  return row != 0 && row * b.height == b.size;
+}
+
+}  // namespace
+
+DqaStatus check_buffers(const Plan& plan, DqaError* error) {
+  for (size_t i = 0; i < plan.buffers.size(); ++i) {
+    if (!is_valid(plan, plan.buffers[i])) {
+      return fail(error, DQA_CORRUPT, "the plan is invalid: buffer %zu", i);
+    }
+  }
+  // Codes are packed from here, and wide loads may reach past the last buffer.
+  const uint64_t end = plan.row_scratch + kSlack;
+  for (size_t i = 0; i < plan.buffers.size(); ++i) {
+    const Buffer& b = plan.buffers[i];
+    if ((is_ring(b) || b.kind == Kind::kStored) &&
+        (b.offset % 16 != 0 || uint64_t{b.offset} + b.size + end > plan.arena)) {
+      return fail(error, DQA_CORRUPT,
+                  "the plan is invalid: buffer %zu lies outside its arena", i);
+    }
+  }
+  return DQA_OK;
+}
+
+}  // namespace dqa

@@ -1,0 +1,68 @@
+#include "runtime/schedule/row_schedule.h"
+
+namespace dqa {
+
+Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
+  const Buffer& in = plan.buffers[link.buffer];
+  const bool windowed = op.code == Code::kConv || op.code == Code::kWinograd ||
+                        op.code == Code::kDepthwise || op.code == Code::kAverage ||
+                        op.code == Code::kMaximum;
+  const int64_t height = in.height;
+  int64_t first = output.first, end = output.end;
+  if (link.addend == 0 && windowed) {
+    first = first * op.stride_y - op.top;
+    end = (end - 1) * op.stride_y - op.top + (op.taps_y - 1) * op.dilation_y + 1;
+  } else if (op.code == Code::kNearest || op.code == Code::kDepthToSpace) {
+    first = first / op.stride_y;
+    end = (end - 1) / op.stride_y + 1;
+  } else if (op.code == Code::kBilinear) {
+    // Pixel centres: a row lies between row floor((y + 1/2) / s - 1/2) and the next.
+    const int64_t s = op.stride_y;
+    first = (2 * first + 1 + s) / (2 * s) - 1;
+    end = (2 * (end - 1) + 1 + s) / (2 * s) + 1;
+  }
+  first = first < 0 ? 0 : first > height - 1 ? height - 1 : first;
+  end = end > height ? height : end < first + 1 ? first + 1 : end;
+  return {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
+}
+
+namespace {
+
+// The first row of every output that some strip of a stage and those behind it need;
+// where they need none, its height. `ends` is room.
+void first_rows(const Plan& plan, const Stage& stage, uint32_t strip, uint32_t strips,
+                std::vector<uint32_t>* first, std::vector<uint32_t>* ends) {
+  for (size_t i = 0; i < stage.count; ++i) {
+    const uint16_t output = plan.ops[stage.first + i].output;
+    const Buffer& b = plan.buffers[output];
+    const bool ring = b.kind == Kind::kRing;
+    (*first)[output] = strip == 0 ? 0
+                       : ring     ? b.height
+                                  : rows_after(b.height, strip, strips);
+    (*ends)[output] = ring ? 0 : b.height;
+  }
+  if (strip == 0) return;
+  for (size_t i = stage.count; i-- > 0;) {
+    const Op& op = plan.ops[stage.first + i];
+    const Rows needed{(*first)[op.output], (*ends)[op.output]};
+    if (needed.end <= needed.first) continue;
+    const Rows output = rows_computed(plan, op, needed);
+    (*first)[op.output] = output.first;
+    for (size_t k = 0; k < op.link_count; ++k) {
+      const Link& link = plan.links[op.first_link + k];
+      const Rows read = rows_read(plan, op, link, output);
+      (*first)[link.buffer] = std::min((*first)[link.buffer], read.first);
+      (*ends)[link.buffer] = std::max((*ends)[link.buffer], read.end);
+    }
+  }
+}
+
+}  // namespace
+
+void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at) {
+  const uint32_t all = strips.all(stage);
+  first_rows(plan, stage, strips.first, all, &at->done, &at->needed);
+  first_rows(plan, stage, strips.end, all, &at->end, &at->needed);
+}
+
+}  // namespace dqa

@@ -1,0 +1,1 @@
+"""From the ops of a `.tflite` to programs on packed activations."""

@@ -1,0 +1,141 @@
+"""Several ops that make one operation: a quantizer, an enlarged image."""
+
+from typing import Any
+
+import numpy as np
+
+from dqa_keras.export.litert import verification
+from dqa_keras.export.litert.model_reader import ModelReader, Node, Unsupported
+from dqa_keras.export.plan.records import Window
+
+
+def nearest(reader: ModelReader, index: int) -> Node | None:
+    """Keras' UpSampling2D: each pixel is repeated by reshaping and tiling."""
+    chain = reader.chain(index, ["RESHAPE", "TILE", "RESHAPE", "TILE", "RESHAPE"])
+    if chain is None:
+        return None
+    source, target = reader.between(chain)
+    if not source or source[2] != target[2]:
+        return None
+    tiles = [reader.constant(reader.graph.ops[chain[i]].inputs[1]) for i in (1, 3)]
+    factors = (int(tiles[0].prod()), int(tiles[1].prod()))
+    if (source[0] * factors[0], source[1] * factors[1]) != target[:2]:
+        return None
+    return reader.make(
+        "nearest",
+        index,
+        reader.graph.ops[index].inputs[:1],
+        ops=chain,
+        output=int(reader.graph.ops[chain[-1]].outputs[0]),
+        window=Window(1, 1, factors),
+    )
+
+
+def widen(reader: ModelReader, index: int) -> Node | None:
+    """Channels of zeros on both sides, made by padding where they are columns."""
+    chain = reader.chain(index, ["RESHAPE", "PAD", "RESHAPE"])
+    if chain is None:
+        return None
+    source, target = reader.between(chain)
+    pads = reader.constant(reader.graph.ops[chain[1]].inputs[1]).astype(int)
+    if not source or source[:2] != target[:2] or pads.shape != (4, 2):
+        return None
+    if pads[[0, 1, 3]].any() or source[2] + pads[2].sum() != target[2]:
+        return None
+    return reader.make(
+        "widen",
+        index,
+        reader.graph.ops[index].inputs[:1],
+        ops=chain,
+        output=int(reader.graph.ops[chain[-1]].outputs[0]),
+        widths=(int(pads[2][0]),),
+    )
+
+
+def flat(reader: ModelReader, index: int) -> Node | None:
+    """A dense layer over all pixels: a convolution whose window is the image."""
+    chain = reader.chain(index, ["RESHAPE", "FULLY_CONNECTED"])
+    if chain is None:
+        return None
+    first, last = (reader.graph.ops[at] for at in chain)
+    try:
+        height, width, channels = reader.shape(first.inputs[0])
+    except Unsupported:
+        return None
+    kernel = reader.constant(last.inputs[1]).astype(np.float64)
+    if kernel.shape[1] != height * width * channels or height > 255:
+        return None
+    return reader.make(
+        "conv",
+        index,
+        first.inputs[:1],
+        ops=chain,
+        output=int(last.outputs[0]),
+        window=Window(height, width),
+        clamp=reader.clamp(last),
+        arrays={
+            "kernel": kernel.reshape(-1, height, width, channels),
+            "bias": reader.bias(last, kernel.shape[0]),
+        },
+    )
+
+
+def quantize(reader: ModelReader, index: int) -> Node | None:
+    """A quantizer: scaling, bounds, rounding and scaling back."""
+    chain = [index]
+    while True:
+        op = reader.graph.ops[chain[-1]]
+        kind = reader.graph.kind(op)
+        if kind == "ROUND":
+            break
+        constant = [reader.graph.is_constant(tensor) for tensor in op.inputs]
+        following = reader.consumers.get(int(op.outputs[0]), [])
+        if (
+            kind not in ("MUL", "MAXIMUM", "MINIMUM", "RELU")
+            or (kind == "MUL" and len(chain) > 1)
+            or (kind != "RELU" and sum(constant) != 1)
+            or len(following) != 1
+            or int(op.outputs[0]) in reader.outputs
+        ):
+            return None
+        chain.append(following[0])
+    number = verification.quantizer_number(reader.graph.name(op.outputs[0]))
+    if number is None:
+        return None
+    layer = reader.layers[number]
+    channels = reader.shape(op.outputs[0])[2]
+    first = reader.graph.ops[index]
+    scaled = reader.graph.kind(first) == "MUL"
+    source = reader.graph.variable_input(first)
+    before = (
+        reader.channels(_other(first, source), channels)
+        if scaled
+        else np.ones(channels)
+    )
+    behind = reader.only_consumer(int(op.outputs[0]), "MUL")
+    after = np.ones(channels)
+    if behind is not None:
+        last = reader.graph.ops[behind]
+        other = _other(last, int(op.outputs[0]))
+        if reader.graph.is_constant(other):
+            after = reader.channels(other, channels)
+            if reader.clamp(last) != (-np.inf, np.inf):
+                raise Unsupported("an activation fused into a quantizer")
+            chain.append(behind)
+    return reader.make(
+        "quantize",
+        index,
+        [source],
+        ops=chain,
+        output=int(reader.graph.ops[chain[-1]].outputs[0]),
+        arrays={"scale": before, "step": after},
+        quantizer=layer,
+    )
+
+
+def _other(op: Any, tensor: int) -> int:
+    first, second = (int(index) for index in op.inputs)
+    return second if first == tensor else first
+
+
+ALL = (quantize, nearest, widen, flat)

@@ -1,0 +1,412 @@
+"""Values that are not rounded yet, and how they become codes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqa_keras.export.litert.model_reader import Node, Unsupported
+from dqa_keras.export.packed.op_reader import Reader
+from dqa_keras.export.packed.partition import Region
+from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.program import (
+    Floats,
+    Operation,
+    Packing,
+    Program,
+    Tensor,
+    conv_layout,
+    depthwise_layout,
+    padded,
+)
+from dqa_keras.export.plan.records import NONE, Code, Type, Window
+
+_WEIGHT = 127
+_WIDE = 32767
+
+# How far beyond what random samples show a range is trusted to reach.
+_MARGIN = 8.0
+
+# Bits of values that no quantizer rounds, where their range is known. Seven, so that a
+# product of codes and weights and the next one's fit 16 bits together; the error is far
+# below that of the quantizers around.
+_LINEAR_BITS = 7
+
+_PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
+
+
+@dataclasses.dataclass
+class Sum:
+    """A value that is not rounded yet: `clip(sum * gain + bias + addends)`."""
+
+    shape: tuple[int, int, int]
+    node: Node | None
+    operand: int | None
+    window: Window
+    gain: Floats
+    bias: Floats
+    addends: list[tuple[int, Floats]]
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether its sums come out as channels that become pixels afterwards."""
+        return self.node is not None and self.node.kind == "transpose"
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether it has a bound, so that nothing can be added any more."""
+        return self.low > -np.inf or self.high < np.inf
+
+
+@dataclasses.dataclass
+class Input:
+    """An input that is not read yet: `x * scale + offset`."""
+
+    number: int
+    scale: Floats
+    offset: Floats
+
+
+@dataclasses.dataclass
+class Codes:
+    """A tensor, seen with zeros around it."""
+
+    tensor: int
+    pads: tuple[int, ...] = (0, 0, 0, 0)
+
+
+class Emitter:
+    """Emits the operations of one region.
+
+    Args:
+        reader: `Reader` of the model.
+        region: `Region`.
+        ranges: From tensors of the model to their smallest and largest value a channel.
+        trusted: Boolean. Whether the ranges come from real data.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        region: Region,
+        ranges: Mapping[int, tuple[Floats, Floats]],
+        trusted: bool,
+    ) -> None:
+        self._reader = reader
+        self._region = region
+        self._ranges = ranges
+        self._trusted = trusted
+        self._values: dict[int, Sum | Input | Codes] = {}
+        self._uses: dict[int, int] = {}
+        for node in region.nodes:
+            for tensor in node.inputs:
+                self._uses[tensor] = self._uses.get(tensor, 0) + 1
+        self._largest = max(
+            int(np.prod(reader.shape(node.output))) for node in region.nodes
+        )
+        self.program = Program(
+            [],
+            [],
+            [reader.shape(tensor) for tensor in region.inputs],
+            [reader.shape(tensor) for tensor in region.outputs],
+            {},
+        )
+
+    def _name(self, tensor: int) -> str:
+        return self._reader.graph.name(tensor).split(";")[0][-80:]
+
+    def _alone(self, tensor: int) -> bool:
+        """Whether only one node wants a value, so that it need not be kept."""
+        return self._uses.get(tensor, 0) == 1 and tensor not in self._region.outputs
+
+    # Values as codes.
+
+    def _add_tensor(self, tensor: Tensor) -> int:
+        self.program.tensors.append(tensor)
+        return len(self.program.tensors) - 1
+
+    def _codes(self, tensor: int) -> int:
+        """The tensor of codes of a value, made if need be."""
+        value = self._values[tensor]
+        if isinstance(value, Codes) and not any(value.pads):
+            return value.tensor
+        if isinstance(value, Codes):
+            made = self._surround(value, tensor)
+        elif isinstance(value, Input):
+            made = self._read(value, tensor)
+        else:
+            made = self._keep(value, tensor)
+        self._values[tensor] = Codes(made)
+        return made
+
+    def _read(self, value: Input, tensor: int) -> int:
+        shape = self.program.inputs[value.number]
+        limit = self._wide_limit(tensor)
+        out = self._add_tensor(
+            Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, limit, slot=value.number)
+        )
+        arrays = {}
+        if np.any(value.scale != 1) or np.any(value.offset != 0):
+            arrays["weights"] = padded(value.scale)
+        if np.any(value.offset != 0):
+            arrays["multiplier"] = padded(value.offset)
+        self.program.operations.append(
+            Operation(
+                Code.READ, [value.number], out, arrays=arrays, shift=limit,
+                name=self._name(tensor),
+            )
+        )  # fmt: skip
+        return out
+
+    def _surround(self, value: Codes, tensor: int) -> int:
+        """A copy of a tensor with zeros around it, for what is no window."""
+        inner = self.program.tensors[value.tensor]
+        if inner.slot != NONE:
+            raise Unsupported("padding of an input in front of what is no window")
+        top, bottom, left, right = value.pads
+        height, width, channels = inner.shape
+        shape = (height + top + bottom, width + left + right, channels)
+        out = self._add_tensor(dataclasses.replace(inner, shape=shape))
+        ones = np.ones(channels)
+        low = -inner.zero if inner.type == Type.CODES else -inner.peak
+        arrays: dict[str, NDArray] = {
+            "weights": depthwise_layout(np.ones((1, 1, channels), np.int8)),
+            "multiplier": padded(ones),
+            "bias": padded(0 * ones),
+            "low": padded(low * ones),
+            "high": padded((inner.peak - inner.zero) * ones),
+        }
+        if inner.type == Type.CODES:
+            arrays["power"] = padded(ones, 1)
+        self.program.operations.append(
+            Operation(
+                Code.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
+                arrays=arrays, name=self._name(tensor),
+            )
+        )  # fmt: skip
+        return out
+
+    def _wide_limit(self, tensor: int) -> int:
+        """The largest magnitude of wide codes whose sums of products fit 32 bits."""
+        most, waiting, seen = 1, [tensor], {tensor}
+        while waiting:
+            at = waiting.pop()
+            for node in self._region.nodes:
+                if at not in node.inputs:
+                    continue
+                taps = node.window.height * node.window.width
+                if node.kind in ("conv", "transpose"):
+                    most = max(most, node.arrays["kernel"][0].size)
+                elif node.kind in ("depthwise", "average"):
+                    most = max(most, taps)
+                elif node.kind in _PASSING and node.output not in seen:
+                    seen.add(node.output)
+                    waiting.append(node.output)
+        limit = min(_WIDE, (2**31 - 1) // (_WEIGHT * most))
+        if limit < 255:
+            raise Unsupported("sums of this many products do not fit 32 bits")
+        return limit
+
+    def _bounds(self, value: Sum) -> tuple[Floats, Floats] | None:
+        """What a value cannot exceed, whatever the input; `None` if unknown."""
+        low, high = value.bias.copy(), value.bias.copy()
+        for tensor, gain in value.addends:
+            t = self.program.tensors[tensor]
+            if t.low is None or t.high is None:
+                return None
+            low += np.minimum(t.low * gain, t.high * gain)
+            high += np.maximum(t.low * gain, t.high * gain)
+        if value.operand is not None and value.node is not None:
+            t = self.program.tensors[value.operand]
+            if t.low is None or t.high is None:
+                return None
+            # Zeros around the tensor count as well.
+            least, most = np.minimum(t.low, 0), np.maximum(t.high, 0)
+            kernel = value.node.arrays.get("kernel", np.ones((1, 1, t.shape[2])))
+            axes = (0, 1) if kernel.ndim == 3 else (1, 2, 3)
+            downs = np.minimum(kernel * least, kernel * most).sum(axis=axes)
+            ups = np.maximum(kernel * least, kernel * most).sum(axis=axes)
+            # A transposed convolution has several sets of outputs.
+            downs = downs.reshape(-1, value.shape[2]).min(axis=0)
+            ups = ups.reshape(-1, value.shape[2]).max(axis=0)
+            low += np.minimum(downs * value.gain, ups * value.gain)
+            high += np.maximum(downs * value.gain, ups * value.gain)
+        return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
+
+    def _keep(self, value: Sum, tensor: int, wide: bool = False) -> int:
+        """Rounds a value that no quantizer rounds."""
+        bounds = self._bounds(value)
+        seen = self._ranges.get(tensor)
+        height, width, _ = value.shape
+        if self._trusted and seen is not None and height * width > 1 and not wide:
+            magnitude = np.maximum(np.abs(seen[0]), np.abs(seen[1]))
+            top = 2.0 ** (_LINEAR_BITS - 1)
+            step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / (top - 1)
+            mask = np.zeros(value.shape[2], np.bool_)
+            out = Tensor(
+                value.shape, Type.CODES, step, int(top), int(2 * top - 1),
+                packing=Packing(_LINEAR_BITS, 0, True, mask),
+            )  # fmt: skip
+            limits = (-top, top - 1)
+        else:
+            limit = self._wide_limit(tensor)
+            if bounds is None:
+                if seen is None:
+                    raise Unsupported("a value whose range is not known")
+                margin = 1.0 if self._trusted else _MARGIN
+                bounds = (margin * seen[0], margin * seen[1])
+            # One step for all channels: int8 weights behind it suffer otherwise.
+            reach = max(float(np.max(np.abs(bounds))), 1e-30)
+            step = np.full(value.shape[2], reach / limit)
+            out = Tensor(value.shape, Type.WIDE, step, 0, limit)
+            limits = (-float(limit), float(limit))
+        out.low, out.high = limits[0] * step, limits[1] * step
+        index = self._add_tensor(out)
+        self._emit(value, 1 / step, limits, index, self._name(tensor))
+        return index
+
+    def _scaled(self, tensor: int) -> Sum:
+        """A tensor's value, to compute with."""
+        shape = self.program.tensors[tensor].shape
+        zeros = np.zeros(shape[2])
+        return Sum(
+            shape, None, None, Window(), zeros, zeros, [(tensor, np.ones(shape[2]))]
+        )
+
+    # Operations.
+
+    def _emit(
+        self,
+        value: Sum,
+        inverse_step: Floats,
+        limits: tuple[Any, Any],
+        output: int,
+        name: str,
+        power: Floats | None = None,
+        is_output: bool = False,
+    ) -> None:
+        if value.is_transposed:
+            self._emit_transposed(value, inverse_step, limits, output, name, power)
+            return
+        low = np.maximum(value.low * inverse_step, limits[0])
+        high = np.minimum(value.high * inverse_step, limits[1])
+        arrays: dict[str, NDArray] = {
+            "bias": padded(value.bias * inverse_step),
+            "low": padded(low),
+            "high": padded(high),
+        }
+        kept = (
+            output in self.program.byte_outputs
+            if is_output
+            else self.program.tensors[output].type == Type.CODES
+        )
+        if kept:
+            arrays["power"] = padded(np.ones_like(low) if power is None else power, 1)
+        code, products, operands = Code.COMBINE, 0, []
+        if value.operand is not None and value.node is not None:
+            operands = [value.operand]
+            step = self.program.tensors[value.operand].step
+            if value.node.kind == "average":
+                code, gain = Code.AVERAGE, step
+            else:
+                kernel = value.node.arrays["kernel"] * step
+                depthwise = value.node.kind == "depthwise"
+                code = Code.DEPTHWISE if depthwise else Code.CONV
+                products = kernel.size * value.shape[0] * value.shape[1]
+                if not depthwise and not is_output and self._in_tiles(value, operands):
+                    code, kernel = Code.WINOGRAD, winograd.weights_of(kernel)
+                axes = (0, 1) if depthwise else (1, 2, 3)
+                largest = np.abs(kernel).max(axis=axes)
+                gain = np.where(largest > 0, largest, 1.0) / _WEIGHT
+                shape = (1, 1, -1) if depthwise else (-1, 1, 1, 1)
+                weights = np.rint(kernel / gain.reshape(shape)).astype(np.int8)
+                layout = depthwise_layout if depthwise else conv_layout
+                arrays["weights"] = layout(weights)
+            arrays["multiplier"] = padded(gain * value.gain * inverse_step)
+        addends = [
+            (t, padded(self.program.tensors[t].step * gain * inverse_step))
+            for t, gain in value.addends
+        ]
+        self.program.operations.append(
+            Operation(
+                code, operands, output, value.window, [], addends, arrays, 0, name,
+                is_output, products,
+            )
+        )  # fmt: skip
+
+    def _in_tiles(self, value: Sum, operands: list[int]) -> bool:
+        """Whether a convolution is better computed in tiles."""
+        tensors = self.program.tensors
+        read = [*operands, *(tensor for tensor, _ in value.addends)]
+        source = tensors[operands[0]]
+        return (
+            source.type == Type.CODES
+            and all(tensors[tensor].slot == NONE for tensor in read)
+            and winograd.fits(value.window, source.peak, source.shape[2])
+            and winograd.pays(source.shape[2], value.shape, self._largest)
+        )
+
+    def _emit_transposed(
+        self,
+        value: Sum,
+        inverse_step: Floats,
+        limits: tuple[Any, Any],
+        output: int,
+        name: str,
+        power: Floats | None,
+    ) -> None:
+        """Convolves at the input's size, then turns sets of channels into pixels."""
+        if value.node is None:
+            raise Unsupported("a transposed convolution without a kernel")
+        factors = value.node.widths
+        height, width, channels = value.shape
+
+        def tiled(values: Any) -> Any:
+            if values is None:
+                return None
+            return np.tile(np.broadcast_to(values, channels), int(np.prod(factors)))
+
+        out = self.program.tensors[output]
+        packing = out.packing
+        if packing is not None:
+            packing = dataclasses.replace(packing, mask=tiled(packing.mask), layer="")
+        inner = dataclasses.replace(
+            out,
+            shape=(
+                -(-height // factors[0]),
+                -(-width // factors[1]),
+                channels * int(np.prod(factors)),
+            ),
+            step=tiled(out.step),
+            low=tiled(out.low),
+            high=tiled(out.high),
+            packing=packing,
+        )
+        index = self._add_tensor(inner)
+        convolution = dataclasses.replace(
+            value,
+            shape=inner.shape,
+            node=dataclasses.replace(value.node, kind="conv"),
+            gain=tiled(value.gain),
+            bias=tiled(value.bias),
+        )
+        bounds = (tiled(limits[0]), tiled(limits[1]))
+        self._emit(convolution, tiled(inverse_step), bounds, index, name, tiled(power))
+        self.program.operations.append(
+            Operation(
+                Code.DEPTH_TO_SPACE, [index], output,
+                Window(stride=(factors[0], factors[1])), name=name,
+            )
+        )  # fmt: skip
+
+    def _emit_output(self, value: Sum, number: int, name: str) -> None:
+        inverse_step, limits = np.ones(value.shape[2]), (-np.inf, np.inf)
+        codes = self.program.byte_outputs.get(number)
+        if codes is not None:
+            inverse_step = inverse_step / codes.step
+            limits = (-codes.zero, 255 - codes.zero)
+        self._emit(value, inverse_step, limits, number, name, is_output=True)

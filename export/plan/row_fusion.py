@@ -1,0 +1,324 @@
+"""Cuts a program into stages and finds what each needs.
+
+Operations run in stages. Inside a stage rows flow from operation to operation through
+rings that hold only the last rows needed; between stages tensors are stored whole, in
+packed form. Of all ways to cut that take hardly more memory than the best one, the one
+that moves fewest bytes is chosen.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from dqa_keras.export.plan.arena import align
+from dqa_keras.export.plan.program import Operation, Program, Tensor
+from dqa_keras.export.plan.records import Buffer, Code, Kind, Type, Window
+from dqa_keras.export.plan.winograd import TILE
+
+_SLACK = 64
+# Operations of one stage at most: more would only cost planning time.
+_LONGEST = 14
+# Pixels of a strip at least, so that weights are used more than once when loaded.
+_STRIP_PIXELS = 24
+# Weights of a stage beyond this many bytes do not stay in a core's cache.
+_CACHE = 256 * 1024
+
+# Memory that may be spent, over the least possible, on moving fewer bytes.
+_TOLERANCE = 1.02
+
+_WINDOWED = {
+    Code.CONV, Code.WINOGRAD, Code.DEPTHWISE, Code.AVERAGE, Code.MAXIMUM,
+}  # fmt: skip
+
+
+def rows_read(
+    code: Code, window: Window, addend: bool, height: int, first: int, end: int
+) -> tuple[int, int]:
+    """Which rows of an input (of `height`) rows `first` to `end` of an output need."""
+    s = window.stride[0]
+    if code in _WINDOWED and not addend:
+        first = first * s - window.top
+        end = (end - 1) * s - window.top + (window.height - 1) * window.dilation[0] + 1
+    elif code in (Code.NEAREST, Code.DEPTH_TO_SPACE):
+        first, end = first // s, (end - 1) // s + 1
+    elif code == Code.BILINEAR:
+        first = (2 * first + 1 + s) // (2 * s) - 1
+        end = (2 * (end - 1) + 1 + s) // (2 * s) + 1
+    first = min(max(first, 0), height - 1)
+    return first, max(min(end, height), first + 1)
+
+
+def packed_row(tensor: Tensor) -> int:
+    """Bytes of a stored row: a plane of base codes, a plane of residuals."""
+    _, width, channels = tensor.shape
+    packing = tensor.packing
+    if packing is None:
+        return width * channels * (2 if tensor.type == Type.WIDE else 1)
+    important = int(packing.mask.sum()) * width
+    return -(-width * channels * packing.bits // 8) + -(
+        -important * packing.extra_bits // 8
+    )
+
+
+@dataclasses.dataclass
+class Move:
+    """One op of a stage: an operation, or a tensor's way in or out of memory."""
+
+    code: Code
+    reads: list[tuple[int, bool]]  # tensor, whether an addend
+    writes: int  # tensor; -1 - number for an output
+    window: Window
+    operation: Operation | None = None
+
+    @property
+    def is_sink(self) -> bool:
+        """Whether it takes rows out of the stage."""
+        return self.code == Code.STORE or self.writes < 0
+
+
+@dataclasses.dataclass
+class Ring:
+    """What a stage keeps of a tensor."""
+
+    rows: int = 0
+    left: int = 0
+    right: int = 0
+    zero_row: bool = False
+
+
+@dataclasses.dataclass
+class Cut:
+    """Operations first to end as one stage, and what that takes."""
+
+    first: int
+    end: int
+    moves: list[Move]
+    steps: int
+    rings: dict[int, Ring]
+    ring_bytes: int
+    memory: int
+    traffic: int
+    # For each pair of a tensor that dies and one that is born: how far the new one
+    # must begin in front of the old one.
+    leads: dict[tuple[int, int], int]
+
+
+class Stages:
+    """Finds the stages of a program.
+
+    Args:
+        program: `Program`.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._tensors = program.tensors
+        self._operations = self._wanted(program.operations)
+        self._made: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        for index, operation in enumerate(self._operations):
+            if not operation.is_output:
+                self._made[operation.output] = index
+            for tensor in self._read_by(operation):
+                self._last[tensor] = index
+
+    def _wanted(self, operations: list[Operation]) -> list[Operation]:
+        """The operations that an output depends on."""
+        needed: set[int] = set()
+        wanted = []
+        for operation in reversed(operations):
+            if operation.is_output or operation.output in needed:
+                needed.update(self._read_by(operation))
+                wanted.append(operation)
+        return wanted[::-1]
+
+    def _read_by(self, operation: Operation) -> list[int]:
+        if operation.code == Code.READ:
+            return []
+        return [*operation.operands, *(tensor for tensor, _ in operation.addends)]
+
+    def _height(self, writes: int) -> int:
+        shapes = self._program.outputs
+        return shapes[-1 - writes][0] if writes < 0 else self._tensors[writes].shape[0]
+
+    def _width(self, writes: int) -> int:
+        shapes = self._program.outputs
+        return shapes[-1 - writes][1] if writes < 0 else self._tensors[writes].shape[1]
+
+    def _bytes(self, tensor: int) -> int:
+        return packed_row(self._tensors[tensor]) * self._tensors[tensor].shape[0]
+
+    def _moves(self, first: int, end: int) -> list[Move]:
+        """Operations first to end with what they load and store."""
+        moves: list[Move] = []
+        there: set[int] = set()
+        for operation in self._operations[first:end]:
+            reads = [(tensor, False) for tensor in operation.operands]
+            if operation.code == Code.READ:
+                reads = []
+            reads += [(tensor, True) for tensor, _ in operation.addends]
+            for tensor, _ in reads:
+                if tensor not in there:
+                    there.add(tensor)
+                    moves.append(Move(Code.LOAD, [], tensor, Window()))
+            writes = -1 - operation.output if operation.is_output else operation.output
+            moves.append(
+                Move(operation.code, reads, writes, operation.window, operation)
+            )
+            if operation.is_output:
+                continue
+            there.add(writes)
+            if self._last.get(writes, -1) >= end:
+                moves.append(Move(Code.STORE, [(writes, False)], writes, Window()))
+        return moves
+
+    def _walk(
+        self, moves: list[Move], steps: int, done: dict[int, int]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Move and rows of every run, as the runtime does it."""
+        # Rings are known by their tensor; a store counts its rows by itself.
+        keys = [-1000 - i if m.code == Code.STORE else m.writes
+                for i, m in enumerate(moves)]  # fmt: skip
+        heights = [self._height(move.writes) for move in moves]
+        for key in keys:
+            done[key] = 0
+        for step in range(steps):
+            needed = dict.fromkeys(keys, 0)
+            for move, key, height in zip(moves, keys, heights, strict=True):
+                if move.is_sink:
+                    needed[key] = -(-height * (step + 1) // steps)
+            for i in reversed(range(len(moves))):
+                key = keys[i]
+                if needed[key] <= done[key]:
+                    continue
+                if moves[i].code == Code.WINOGRAD:
+                    whole = -(-needed[key] // TILE) * TILE
+                    needed[key] = min(whole, heights[i])
+                for tensor, addend in moves[i].reads:
+                    _, end = rows_read(
+                        moves[i].code, moves[i].window, addend,
+                        self._tensors[tensor].shape[0], done[key], needed[key],
+                    )  # fmt: skip
+                    needed[tensor] = max(needed[tensor], end)
+            for i, key in enumerate(keys):
+                if needed[key] > done[key]:
+                    yield i, done[key], needed[key]
+                    done[key] = needed[key]
+
+    def cut(self, first: int, end: int) -> Cut | None:
+        """Plans operations first to end as one stage; `None` if nothing leaves it."""
+        moves = self._moves(first, end)
+        sinks = [move for move in moves if move.is_sink]
+        if not sinks:
+            return None
+        height, width = min(
+            (self._height(m.writes), self._width(m.writes)) for m in sinks
+        )
+        steps = -(-height // -(-_STRIP_PIXELS // width))
+        rings = {m.writes: Ring() for m in moves if not m.is_sink}
+        self._frame(moves, rings)
+        dying = {
+            m.writes: 0
+            for m in moves
+            if m.code == Code.LOAD and self._last[m.writes] < end
+        }
+        born = {m.writes: 0 for m in moves if m.code == Code.STORE}
+        rows = {tensor: packed_row(self._tensors[tensor]) for tensor in {*dying, *born}}
+        whole = sum(self._bytes(tensor) for tensor in dying)
+        leads = {(old, new): 0 for old in dying for new in born}
+        most, done = whole, dict[int, int]()
+        for i, begin, until in self._walk(moves, steps, done):
+            move = moves[i]
+            if not move.is_sink:
+                rings[move.writes].rows = max(rings[move.writes].rows, until - begin)
+            for tensor, addend in move.reads:
+                low, _ = rows_read(
+                    move.code, move.window, addend, self._tensors[tensor].shape[0],
+                    begin, until,
+                )  # fmt: skip
+                ring = rings[tensor]
+                ring.rows = max(ring.rows, done[tensor] - low)
+            if move.code == Code.LOAD and move.writes in dying:
+                dying[move.writes] = until * rows[move.writes]
+            elif move.code == Code.STORE:
+                born[move.writes] = until * rows[move.writes]
+                most = max(most, whole - sum(dying.values()) + sum(born.values()))
+                for old, new in leads:
+                    if new == move.writes:
+                        lead = born[new] - dying[old]
+                        leads[old, new] = max(leads[old, new], lead)
+        ring_bytes = sum(
+            align(self.ring(tensor, ring).size) for tensor, ring in rings.items()
+        )
+        lasting = sum(
+            self._bytes(tensor)
+            for tensor, made in self._made.items()
+            if made < first and self._last.get(tensor, -1) >= end
+        )
+        moved = sum(
+            self._bytes(m.writes) for m in moves if m.code in (Code.LOAD, Code.STORE)
+        )
+        weights = sum(
+            operation.arrays["weights"].nbytes
+            for operation in self._operations[first:end]
+            if "weights" in operation.arrays and operation.code != Code.READ
+        )
+        moved += weights * (steps if weights > _CACHE else 1)
+        return Cut(
+            first, end, moves, steps, rings, ring_bytes, lasting + most + ring_bytes,
+            moved, leads,
+        )  # fmt: skip
+
+    def _frame(self, moves: list[Move], rings: dict[int, Ring]) -> None:
+        """Gives rings the zeros around them that windows reach."""
+        for move in moves:
+            if move.code not in (Code.CONV, Code.WINOGRAD, Code.DEPTHWISE):
+                continue
+            w, tensor = move.window, move.reads[0][0]
+            height, width, _ = self._tensors[tensor].shape
+            ring = rings[tensor]
+            reach = (w.width - 1) * w.dilation[1]
+            across = self._width(move.writes)
+            if move.code == Code.WINOGRAD:
+                across = -(-across // TILE) * TILE
+            last = (across - 1) * w.stride[1] - w.left + reach
+            ring.left = max(ring.left, w.left)
+            ring.right = max(ring.right, last - width + 1)
+            down = (w.height - 1) * w.dilation[0]
+            bottom = (self._height(move.writes) - 1) * w.stride[0] - w.top + down
+            ring.zero_row |= w.top > 0 or bottom >= height
+
+    def ring(self, tensor: int, ring: Ring) -> Buffer:
+        """A ring as a buffer."""
+        t = self._tensors[tensor]
+        buffer = Buffer(
+            Kind.RING, t.type, *t.shape, t.zero, t.peak, ring.rows, ring.left,
+            ring.right, ring.zero_row, slot=t.slot,
+        )  # fmt: skip
+        buffer.size = (ring.rows + ring.zero_row) * buffer.row_bytes
+        return buffer
+
+    def cuts(self) -> list[Cut]:
+        """The stages to run, for little memory and few bytes moved."""
+        count = len(self._operations)
+        possible: dict[int, list[Cut]] = {
+            end: [
+                cut
+                for first in range(max(0, end - _LONGEST), end)
+                if (cut := self.cut(first, end)) is not None
+            ]
+            for end in range(1, count + 1)
+        }
+        # The least memory that any way needs, at any time.
+        least = [0.0] + [float("inf")] * count
+        for end, cuts in possible.items():
+            for cut in cuts:
+                least[end] = min(least[end], max(least[cut.first], cut.memory))
+        best: list[tuple[float, list[Cut]]] = [(0.0, [])]
+        for end in range(1, count + 1):
+            best.append((float("inf"), []))
+            for cut in possible[end]:
+                traffic, before = best[cut.first]
+                allowed = cut.memory <= _TOLERANCE * least[count]
+                if allowed and traffic + cut.traffic < best[end][0]:
+                    best[end] = (traffic + cut.traffic, [*before, cut])
+        return best[count][1]

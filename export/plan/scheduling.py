@@ -1,0 +1,253 @@
+"""Writes the plan of a program: where everything lives, and what runs in which order.
+
+A tensor may be written over one that is read for the last time: its rows follow those
+that were unpacked already. That cannot be said of coded rows, whose sizes depend on the
+data: a coded tensor has its memory for itself.
+"""
+
+import numpy as np
+
+from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.arena import Item, align, best_place
+from dqa_keras.export.plan.coded_size import coded_bytes, row_scratch, storage_class
+from dqa_keras.export.plan.program import Packing, Program, Tensor
+from dqa_keras.export.plan.records import (
+    NONE,
+    Buffer,
+    Code,
+    Kind,
+    Link,
+    Op,
+    Plan,
+    Stage,
+    Storage,
+    Table,
+    Type,
+)
+from dqa_keras.export.plan.row_fusion import Cut, Move, Stages, packed_row
+
+# Readable bytes behind the last buffer, which wide loads may touch.
+_SLACK = 64
+
+
+class _Constants:
+    """Weights and arrays behind each other, equal ones once."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._known: dict[bytes, int] = {}
+
+    def add(self, array: np.ndarray | None) -> int:
+        if array is None:
+            return NONE
+        content = array.tobytes()
+        if content not in self._known:
+            self.data += bytes(-len(self.data) % 16)
+            self._known[content] = len(self.data)
+            self.data += content
+        return self._known[content]
+
+
+def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
+    """Plans a program.
+
+    Args:
+        program: `Program`.
+        coded_skips: Boolean. Whether to store tensors Huffman-coded that wait for
+            later stages, where that makes the arena smaller. Defaults to `False`.
+
+    Returns:
+        The `Plan`, and the constants that it refers to.
+    """
+    scheduler = Stages(program)
+    cuts = scheduler.cuts()
+    best = planned(program, scheduler, cuts, {})
+    coded: dict[int, Storage] = {}
+    for tensor, storage in _skips(program, cuts) if coded_skips else ():
+        tried = planned(program, scheduler, cuts, {**coded, tensor: storage})
+        if tried[0].arena < best[0].arena:
+            best, coded[tensor] = tried, storage
+    return best
+
+
+def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, Storage]]:
+    """Stored tensors that a whole stage passes by, the largest first."""
+    made: dict[int, int] = {}
+    found = []
+    for number, cut in enumerate(cuts):
+        for move in cut.moves:
+            if move.code == Code.STORE:
+                made[move.writes] = number
+    for tensor, first in made.items():
+        storage = storage_class(program.tensors[tensor])
+        if storage != Storage.RAW and _last_stage(cuts, tensor) > first + 1:
+            found.append((tensor, storage))
+    size = {n: coded_bytes(program.tensors[n], Storage.RAW) for n, _ in found}
+    return sorted(found, key=lambda skip: -size[skip[0]])
+
+
+def _last_stage(cuts: list[Cut], tensor: int) -> int:
+    return max(
+        number
+        for number, cut in enumerate(cuts)
+        for move in cut.moves
+        if move.code == Code.LOAD and move.writes == tensor
+    )
+
+
+def planned(
+    program: Program,
+    scheduler: Stages,
+    cuts: list[Cut],
+    coded: dict[int, Storage],
+) -> tuple[Plan, bytes]:
+    """Plans a program whose stages are known.
+
+    Args:
+        program: `Program`.
+        scheduler: `Stages` of the program.
+        cuts: List of `Cut`. The stages, in order.
+        coded: Dictionary from tensors to the class that they are stored in; others are
+            stored raw.
+
+    Returns:
+        The `Plan`, and the constants that it refers to.
+    """
+    constants = _Constants()
+    tensors = program.tensors
+    buffers = [
+        Buffer(
+            Kind.INPUT, Type.CODES if number in program.bytes else Type.FLOAT, *shape
+        )
+        for number, shape in enumerate(program.inputs)
+    ]
+    for number, shape in enumerate(program.outputs):
+        codes = program.byte_outputs.get(number)
+        buffers.append(
+            Buffer(Kind.OUTPUT, Type.FLOAT, *shape)
+            if codes is None
+            else Buffer(Kind.OUTPUT, Type.CODES, *shape, codes.zero)
+        )
+    first_output = len(program.inputs)
+    tables: list[Table] = []
+    items: list[Item] = []
+    leads: dict[tuple[int, int], int] = {}
+    owner: list[int] = []  # buffer of each item
+    stored: dict[int, tuple[int, int]] = {}  # tensor: buffer, item
+    ops: list[Op] = []
+    stages: list[Stage] = []
+    scratches: list[tuple[Op, Item]] = []
+    row = 0  # bytes that a row takes on its way to or from memory, or some tiles
+
+    def add_buffer(buffer: Buffer, first: int, last: int) -> tuple[int, int]:
+        buffers.append(buffer)
+        items.append(Item(buffer.size, first, last))
+        owner.append(len(buffers) - 1)
+        return len(buffers) - 1, len(items) - 1
+
+    for number, cut in enumerate(cuts):
+        rings = {
+            tensor: add_buffer(scheduler.ring(tensor, ring), number, number)[0]
+            for tensor, ring in cut.rings.items()
+        }
+        for move in cut.moves:
+            if move.code == Code.STORE:
+                t = tensors[move.writes]
+                storage = coded.get(move.writes, Storage.RAW)
+                table, size = NONE, packed_row(t) * t.shape[0]
+                if t.packing is not None:
+                    table = len(tables)
+                    tables.append(_table(t, t.packing, storage, constants))
+                    row = max(row, row_scratch(t, storage))
+                if storage != Storage.RAW:
+                    size = coded_bytes(t, storage)
+                buffer = Buffer(
+                    Kind.STORED, t.type, *t.shape, t.zero, t.peak, size=size,
+                    table=table, slot=t.slot,
+                )  # fmt: skip
+                stored[move.writes] = add_buffer(
+                    buffer, number, _last_stage(cuts, move.writes)
+                )
+        for (old, new), lead in cut.leads.items():
+            if old in coded or new in coded:
+                continue
+            leads[stored[old][1], stored[new][1]] = lead
+        for move in cut.moves:
+            ops.append(_op(move, rings, stored, constants, first_output))
+            reads = [tensors[tensor] for tensor, _ in move.reads]
+            if move.code == Code.WINOGRAD:
+                room = winograd.room(reads[0].shape[2], tensors[move.writes].shape)
+                row = max(row, room)
+            if move.operation is not None and any(t.slot != NONE for t in reads):
+                op = ops[-1]
+                addends = sum(link.addend for link in op.links)
+                size = 4 * len(move.operation.arrays["bias"]) * (1 + addends) if (
+                    "bias" in move.operation.arrays
+                ) else 0  # fmt: skip
+                if size:
+                    scratches.append((op, Item(size, 0, len(cuts) - 1)))
+        stages.append(Stage(len(ops) - len(cut.moves), len(cut.moves), cut.steps))
+    items += [item for _, item in scratches]
+    end = best_place(items, leads)
+    for item, index in zip(items, owner, strict=False):
+        buffers[index].offset = item.offset
+    for op, item in scratches:
+        op.scratch = item.offset
+    data = bytes(constants.data)
+    arena = align(end + row + _SLACK)
+    return Plan(buffers, tables, ops, stages, arena, len(data)), data
+
+
+def _table(
+    tensor: Tensor, packing: Packing, storage: Storage, constants: _Constants
+) -> Table:
+    """How a tensor is stored; whose codewords it needs stands in the constants."""
+    mask = packing.mask.astype(np.uint8)
+    if storage != Storage.RAW:
+        layer = packing.layer.encode()
+        named = np.frombuffer(bytes([len(layer)]) + layer, np.uint8)
+        mask = np.concatenate([mask, named])
+    return Table(
+        packing.bits, packing.extra_bits, packing.signed, tensor.shape[2],
+        constants.add(mask), storage,
+    )  # fmt: skip
+
+
+def _op(
+    move: Move,
+    rings: dict[int, int],
+    stored: dict[int, tuple[int, int]],
+    constants: _Constants,
+    first_output: int,
+) -> Op:
+    """A move as an instruction."""
+    if move.code == Code.LOAD:
+        return Op(move.code, rings[move.writes], [Link(stored[move.writes][0])])
+    if move.code == Code.STORE:
+        return Op(move.code, stored[move.writes][0], [Link(rings[move.writes])])
+    operation = move.operation
+    if operation is None:
+        raise ValueError("only loads and stores have no operation")
+    if operation.code == Code.READ:
+        links = [Link(operation.operands[0])]
+    else:
+        places = operation.places or [0] * len(operation.operands)
+        links = [
+            Link(rings[tensor], place)
+            for tensor, place in zip(operation.operands, places, strict=True)
+        ]
+    links += [
+        Link(rings[tensor], constants.add(scale), True)
+        for tensor, scale in operation.addends
+    ]
+    output = first_output - 1 - move.writes if move.writes < 0 else rings[move.writes]
+    names = ("weights", "multiplier", "bias", "low", "high", "power")
+    return Op(
+        operation.code,
+        output,
+        links,
+        operation.window,
+        **{name: constants.add(operation.arrays.get(name)) for name in names},
+        shift=operation.shift,
+        name=operation.name,
+    )

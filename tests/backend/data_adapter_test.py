@@ -1,0 +1,223 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dqa_keras.backend import data_adapter
+
+X = np.arange(10, dtype=np.float32).reshape(5, 2)
+Y = np.arange(5)
+
+
+class Pairs(keras.utils.PyDataset):
+    """Batches of two of X, with labels."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(2 * index, 2 * index + 2)
+        return X[rows], Y[rows]
+
+
+def read(data, batch_size=2):
+    return [np.asarray(x).tolist() for x in data_adapter.batches(data, batch_size)]
+
+
+IN_TWOS = [X[:2].tolist(), X[2:4].tolist(), X[4:].tolist()]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        X,
+        tf.constant(X),
+        (X,),
+        (X, Y),
+        (X, Y, Y),
+        tf.data.Dataset.from_tensor_slices(X).batch(2),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(2),
+        Pairs(),
+    ],
+    ids=["array", "tensor", "x", "x y", "x y w", "tf.data", "tf.data x y", "PyDataset"],
+)
+def test_x_of_each_batch_and_their_number(data):
+    assert read(data) == IN_TWOS
+    assert data_adapter.batch_count(data, 2) == 3
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_generators_are_read_to_their_end(labels):
+    batches = [X[:2], X[2:4], X[4:]]
+    data = ((x, Y[:2]) if labels else x for x in batches)
+    assert data_adapter.batch_count(data, 2) is None
+    assert read(data) == IN_TWOS
+
+
+def test_a_dictionary_of_arrays_is_cut_key_by_key():
+    batches = list(data_adapter.batches({"a": X, "b": Y}, 4))
+    assert [set(batch) for batch in batches] == [{"a", "b"}] * 2
+    assert batches[1]["a"].tolist() == X[4:].tolist()
+    assert batches[1]["b"].tolist() == [4]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_list_of_arrays_is_several_inputs_and_no_labels(count):
+    batches = list(data_adapter.batches([X] * count, 5))
+    assert len(batches) == 1
+    assert [part.tolist() for part in batches[0]] == [X.tolist()] * count
+
+
+def test_inputs_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"same length.*\[5, 3\]"):
+        list(data_adapter.batches({"a": X, "b": X[:3]}, 2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        X[:0],
+        iter([]),
+        tf.data.Dataset.from_tensor_slices(X[:0]).batch(2),
+    ],
+    ids=["array", "iterator", "tf.data"],
+)
+def test_nothing_is_refused(data):
+    with pytest.raises(ValueError, match="dataset is empty"):
+        list(data_adapter.batches(data, 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [("images", "str"), (b"x", "bytes"), (7, "int"), (None, "None")]
+)
+def test_what_is_no_data_is_refused_by_its_type(data, kind):
+    with pytest.raises(ValueError, match=f"data must be arrays.*Received: {kind}"):
+        list(data_adapter.batches(data, 2))
+
+
+def test_a_pydataset_without_end_is_refused():
+    class Endless(Pairs):
+        num_batches = None
+
+    with pytest.raises(ValueError, match="without an end"):
+        list(data_adapter.batches(Endless(), 2))
+
+
+@pytest.mark.parametrize("data", [X, Pairs()], ids=["array", "PyDataset"])
+def test_the_first_batch_is_not_lost(data):
+    first, rest = data_adapter.first_batch(data, 2)
+    assert np.asarray(first).tolist() == IN_TWOS[0]
+    assert read(rest) == IN_TWOS
+
+
+def test_the_first_batch_of_a_generator_is_not_lost():
+    first, rest = data_adapter.first_batch((x for x in (X[:2], X[2:4], X[4:])), 2)
+    assert first.tolist() == IN_TWOS[0]
+    assert read(rest) == IN_TWOS
+
+
+@pytest.fixture(scope="module")
+def two_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((None, 3), name="b")
+    return keras.Model([a, b], [a, b])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [np.zeros((2, 4)), np.zeros((2, 7, 3))],
+        (np.zeros((2, 4)), np.zeros((2, 7, 3))),
+        {"a": np.zeros((2, 4)), "b": np.zeros((2, 7, 3))},
+        {"b": np.zeros((2, 7, 3)), "a": np.zeros((2, 4)), "unused": np.zeros(2)},
+    ],
+    ids=["list", "tuple", "dict", "dict with more"],
+)
+def test_batches_that_fit_the_model(two_inputs, x):
+    data_adapter.check_fit(two_inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 4)), "has 2 inputs. Received: 1 arrays"),
+        (
+            [np.zeros((2, 5)), np.zeros((2, 7, 3))],
+            r"'a' must have shape \(None, 4\). Received: \(2, 5\)$",
+        ),
+        (
+            [np.zeros((2, 4)), np.zeros((7, 3))],
+            r"'b' must .* Received: \(7, 3\). Is a batch axis missing",
+        ),
+        (
+            {"a": np.zeros((2, 4)), "b": np.zeros((2, 7, 2))},
+            r"'b' must have shape \(None, None, 3\). Received: \(2, 7, 2\)",
+        ),
+    ],
+    ids=["count", "size", "unbatched", "dict"],
+)
+def test_batches_that_do_not_fit_are_named(two_inputs, x, message):
+    with pytest.raises(ValueError, match=message):
+        data_adapter.check_fit(two_inputs, x)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return keras.Sequential([keras.Input((2,))])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: X,
+        lambda: (X, Y),
+        lambda: tf.constant(X),
+        lambda: (X[i : i + 1] for i in range(5)),
+        lambda: iter([X[:4], X[4:]]),
+        lambda: iter([X[:0], X[:1], X[1:1], X[1:]]),
+        lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3),
+        Pairs,
+    ],
+    ids=["array", "x y", "tensor", "ones", "four", "nothing", "tf.data", "PyDataset"],
+)
+def test_rounds_do_not_depend_on_batches(form, size, pairs):
+    found = list(data_adapter.Rounds(pairs, form(), size))
+    assert all(isinstance(x, np.ndarray) for x in found)
+    expected = [X[start : start + size].tolist() for start in range(0, 5, size)]
+    assert [x.tolist() for x in found] == expected
+
+
+def test_a_round_ends_where_images_change_their_shape():
+    model = keras.Sequential([keras.Input((None, 1))])
+    batches = [np.zeros((n, size, 1)) for n, size in ((3, 5), (2, 5), (3, 4), (1, 5))]
+    found = [x.shape for x in data_adapter.Rounds(model, iter(batches), 4)]
+    assert found == [(4, 5, 1), (1, 5, 1), (3, 4, 1), (1, 5, 1)]
+
+
+def test_rounds_of_several_inputs_keep_them_together(two_inputs):
+    a = np.arange(20.0).reshape(5, 4)
+    batches = ({"a": a[i : i + 3], "b": a[i : i + 3, None, :3]} for i in (0, 3))
+    found = list(data_adapter.Rounds(two_inputs, batches, 2))
+    assert [len(x["a"]) for x in found] == [2, 2, 1]
+    for x in found:
+        np.testing.assert_array_equal(x["b"][:, 0], x["a"][:, :3])
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [(X, 5), ((X, Y), 5), (Pairs(), 6), (iter([X]), None)],
+    ids=["array", "x y", "batches of two", "iterator"],
+)
+def test_how_many_images_there_will_be(data, images, pairs):
+    source = data_adapter.Rounds(pairs, data, 2)
+    for _ in source:
+        pass
+    assert source.images == images
+
+
+def test_a_distributed_dataset_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    data = tf.data.Dataset.from_tensor_slices(X).batch(2)
+    given = strategy.experimental_distribute_dataset(data)
+    with pytest.raises(ValueError, match=r"Give the tf\.data\.Dataset"):
+        list(data_adapter.batches(given, 2))

@@ -1,0 +1,175 @@
+"""Bad days of the delegate: each names the node and the reason, and nothing crashes."""
+
+import dataclasses
+import resource
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from programs import Builder
+
+from dqa_keras.export import load_packed
+from dqa_keras.export.litert import flatbuffer
+from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.reference import Reference
+from dqa_keras.export.plan.scheduling import schedule
+
+_INPUT, _OUTPUT = (5, 4, 3), (5, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def small():
+    build = Builder(_INPUT)
+    window = Window(3, 3, top=1, left=1)
+    build.output(build.conv(build.input, build.codes(_OUTPUT), window))
+    return schedule(build.program)
+
+
+def write(path, plan, constants, constant_inputs=True, change=None):
+    """A model of one op, made by hand; `change` gets its graph."""
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs = 3, [graph]
+    model.buffers, graph.tensors = [schema.BufferT()], []
+
+    def tensor(shape, kind, data=None):
+        made = schema.TensorT()
+        made.name = f"tensor_{len(graph.tensors)}".encode()
+        made.shape, made.type, made.buffer = list(shape), kind, 0
+        if data is not None:
+            made.buffer = len(model.buffers)
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = np.frombuffer(data, np.uint8)
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    op, code = schema.OperatorT(), schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"DQA"
+    model.operatorCodes = [code]
+    image = tensor((1, *_INPUT), schema.TensorType.FLOAT32)
+    behind = [
+        tensor((len(data),), schema.TensorType.UINT8, data if constant_inputs else None)
+        for data in (plan, constants)
+    ]
+    out = tensor((1, *_OUTPUT), schema.TensorType.FLOAT32)
+    op.opcodeIndex, op.inputs, op.outputs = 0, [image, *behind], [out]
+    graph.operators = [op]
+    graph.inputs = [image] if constant_inputs else op.inputs
+    graph.outputs = [out]
+    if change is not None:
+        change(graph)
+    Path(path).write_bytes(flatbuffer.pack(model))
+    return path
+
+
+def resealed(data):
+    return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
+
+
+def test_a_good_day(small, tmp_path):
+    plan, constants = small
+    interpreter = load_packed(write(tmp_path / "m", plan.encode(), constants))
+    interpreter.allocate_tensors()
+    x = np.random.default_rng(0).normal(size=_INPUT).astype(np.float32)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[None])
+    interpreter.invoke()
+    ours = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+    (theirs,), _ = Reference(plan, constants)([x])
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def prepare(path, resize=None):
+    interpreter = load_packed(path)
+    if resize:
+        index = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(index, resize)
+    interpreter.allocate_tensors()
+
+
+def refused(path, match, resize=None):
+    with pytest.raises((RuntimeError, ValueError), match=match):
+        prepare(path, resize)
+
+
+def test_a_damaged_plan(small, tmp_path):
+    plan, constants = small
+    data = bytearray(plan.encode())
+    data[70] ^= 1
+    path = write(tmp_path / "m", bytes(data), constants)
+    refused(path, r"node 0: the plan is damaged: its checksum does not match")
+
+
+def test_weights_of_the_wrong_size(small, tmp_path):
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants[:-16])
+    refused(path, rf"node 0: the weights must have {len(constants)} bytes. Received")
+
+
+def test_a_plan_from_a_newer_version(small, tmp_path):
+    plan, constants = small
+    data = plan.encode()
+    newer = resealed(data[:4] + struct.pack("<H", 999) + data[6:])
+    path = write(tmp_path / "m", newer, constants)
+    refused(path, r"node 0: .*Received: version 999. Upgrade dqa_keras")
+
+
+def test_an_input_resized_to_another_shape(small, tmp_path):
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants)
+    refused(path, r"node 0: its plan is for one size.* must hold 60", (1, 9, 9, 3))
+
+
+def test_a_plan_that_is_no_constant(small, tmp_path):
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, constant_inputs=False)
+    refused(path, r"node 0: its plan and weights must be constants")
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_an_op_without_a_tensor(name, small, tmp_path):
+    def left_out(graph):
+        getattr(graph.operators[0], name)[0] = -1
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=left_out)
+    refused(path, r"node 0: it needs every tensor. Received: number -1")
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_more_tensors_than_its_plan_has(name, small, tmp_path):
+    def doubled(graph):
+        numbers = getattr(graph.operators[0], name)
+        numbers.insert(0, numbers[0])
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=doubled)
+    refused(path, rf"node 0: its plan has fewer {name}")
+
+
+def test_an_output_that_is_a_constant(small, tmp_path):
+    def constant(graph):
+        op = graph.operators[0]
+        tensor = graph.tensors[op.outputs[0]]
+        tensor.buffer = graph.tensors[op.inputs[-1]].buffer
+
+    plan, constants = small
+    path = write(tmp_path / "m", plan.encode(), constants, change=constant)
+    with pytest.raises((RuntimeError, ValueError)):
+        prepare(path)
+
+
+def test_no_memory_for_the_arena(small, tmp_path):
+    plan, constants = small
+    large = dataclasses.replace(plan, arena=2**31)
+    path = write(tmp_path / "m", large.encode(), constants)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    room = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (room, limits[1]))
+    try:
+        refused(path, r"node 0: no memory for its arena")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
