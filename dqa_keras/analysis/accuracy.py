@@ -1,7 +1,7 @@
 """How good predictions are: top-1 accuracy of classes, mean IoU of segmentations.
 
 >>> import numpy as np
->>> from dqa_keras import accuracy
+>>> from dqa_keras.analysis import accuracy
 >>> tally = accuracy.Tally(classes=2)
 >>> tally.add(np.float32([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1]))
 >>> tally.percent()

@@ -8,7 +8,7 @@ buffers are not counted: this is a bound that schedules of whole tensors cannot 
 below.
 
 >>> import keras
->>> from dqa_keras import memory
+>>> from dqa_keras.analysis import memory
 >>> model = keras.Sequential([
 ...     keras.Input((8, 8, 1)),
 ...     keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="wide"),

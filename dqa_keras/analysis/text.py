@@ -1,6 +1,6 @@
 """Plain-text tables.
 
->>> from dqa_keras import text
+>>> from dqa_keras.analysis import text
 >>> print(text.table([("name", "bits"), ("relu", "4")]))
 name  bits
 ----------

@@ -1,7 +1,7 @@
 """Who gets the extra bits.
 
 >>> import numpy as np
->>> from dqa_keras import allocation
+>>> from dqa_keras.calibration import allocation
 >>> allocation.top_share(np.array([0.1, 3.0, 2.0, 0.2]), 0.5).tolist()
 [False, True, True, False]
 """

@@ -5,8 +5,9 @@ together with arithmetic that is exact under regrouping, so the result is the sa
 for bit, whatever their number.
 
 >>> import keras
->>> from dqa_keras import workers
->>> team = workers.team(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+>>> from dqa_keras.calibration import distribution
+>>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+>>> team = distribution.team(model)
 >>> team.size, team.rank, team.replicas
 (1, 0, 1)
 """

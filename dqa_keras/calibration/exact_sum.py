@@ -1,11 +1,11 @@
 """Sums of float32 numbers without rounding, so that their order does not matter.
 
 >>> import numpy as np
->>> from dqa_keras import exact
->>> limbs = exact.zeros(1)
+>>> from dqa_keras.calibration import exact_sum
+>>> limbs = exact_sum.zeros(1)
 >>> for value in (1e30, 1.0, -1e30):
-...     limbs += exact.limbs(np.float32([value]))
->>> exact.value(limbs).tolist()
+...     limbs += exact_sum.limbs(np.float32([value]))
+>>> exact_sum.value(limbs).tolist()
 [1.0]
 """
 

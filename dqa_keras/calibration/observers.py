@@ -6,7 +6,7 @@ which is exact: the result does not depend on the order of the data, and observe
 disjoint parts of the data can be merged.
 
 >>> import numpy as np
->>> from dqa_keras import observers
+>>> from dqa_keras.calibration import observers
 >>> observer = observers.Observer(channels=2)
 >>> samples = np.float32([[0.0, 1.0], [3.0, 2.0]])
 >>> observer.update(samples, samples.min(0), samples.max(0))

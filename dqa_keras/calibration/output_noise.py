@@ -64,7 +64,7 @@ def output_sqnr(
     Example:
     >>> import keras, numpy as np
     >>> import dqa_keras as dqa
-    >>> from dqa_keras import output_noise
+    >>> from dqa_keras.calibration import output_noise
     >>> model = keras.Sequential([
     ...     keras.Input((4,)), keras.layers.Dense(8, activation="relu", name="hidden"),
     ...     keras.layers.Dense(2),

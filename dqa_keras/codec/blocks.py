@@ -6,7 +6,7 @@ reads side by side; a block that would not shrink stays a plane. `export/FORMAT.
 it byte for byte.
 
 >>> import numpy as np
->>> from dqa_keras import blocks, huffman
+>>> from dqa_keras.codec import blocks, huffman
 >>> symbols = np.array([0, 3, 1, 0] * 100, np.uint8)
 >>> lengths = huffman.code_lengths(np.bincount(symbols))
 >>> section = blocks.write_blocks(symbols, 2, lengths)

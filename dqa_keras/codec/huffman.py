@@ -6,7 +6,7 @@ significant bit of the stream first, as in DEFLATE (RFC 1951, section 3.2.2): a 
 looks its next `MAX_CODE_LENGTH` bits up in one table.
 
 >>> import numpy as np
->>> from dqa_keras import huffman
+>>> from dqa_keras.codec import huffman
 >>> lengths = huffman.code_lengths(np.array([10, 3, 2, 1]))
 >>> lengths.tolist()
 [1, 2, 3, 3]

@@ -10,7 +10,7 @@ classes:
 - `"all"`: the base codes in Huffman code too.
 
 >>> import numpy as np
->>> from dqa_keras import huffman, packing
+>>> from dqa_keras.codec import huffman, reference
 >>> from dqa_keras.codec.layer_table import LayerTable
 >>> table = LayerTable(
 ...     name="relu", bits=4, extra_bits=2, signed=False, shape=(2, 3, 2),
@@ -18,10 +18,10 @@ classes:
 ...     residual_lengths=np.uint8([1, 2, 3, 3]), base_lengths=np.full(16, 4, np.uint8),
 ... )
 >>> x = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
->>> blob = packing.pack(x, table, "raw")
+>>> blob = reference.pack(x, table, "raw")
 >>> len(blob)  # 20 bytes of header and directory, 6 of base codes, 2 of residuals
 28
->>> np.array_equal(packing.unpack(blob, table, x.shape), x)
+>>> np.array_equal(reference.unpack(blob, table, x.shape), x)
 True
 
 Everything here is NumPy; `dqa_keras.codec` has the same functions in C++.

@@ -4,7 +4,7 @@ The rules are those of `dqa_keras.quantizers`, here for one layer's `LayerTable`
 of important channels split into a base symbol of n bits and a residual symbol of m.
 
 >>> import numpy as np
->>> from dqa_keras import symbols
+>>> from dqa_keras.codec import symbols
 >>> from dqa_keras.codec.layer_table import LayerTable
 >>> table = LayerTable(
 ...     name="relu", bits=4, extra_bits=2, signed=False, shape=(2,),

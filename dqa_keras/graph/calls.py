@@ -1,11 +1,11 @@
 """The calls that a model makes, one after the other.
 
 >>> import keras
->>> from dqa_keras import graph
+>>> from dqa_keras.graph import calls
 >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.ReLU(name="relu")])
 >>> head = keras.layers.Dense(2, name="head")
 >>> model = keras.Sequential([keras.Input((4,)), inner, head])
->>> [call.operation.name for call in graph.flattened(model).calls]
+>>> [call.operation.name for call in calls.flattened(model).calls]
 ['relu', 'head']
 """
 

@@ -3,8 +3,8 @@
 Whole tensors instead of strips, integers that cannot overflow, and the float32
 operations of `dqa_keras.export.plan.Op` in their order.
 
->>> from dqa_keras.export import plan, reference
->>> sorted(code.name for code in plan.Code)[:3]
+>>> from dqa_keras.export.plan import records, reference
+>>> sorted(code.name for code in records.Code)[:3]
 ['AVERAGE', 'BILINEAR', 'COMBINE']
 """
 

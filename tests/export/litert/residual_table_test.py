@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqa_keras import LayerTable, codec
+from dqa_keras import LayerTable
 from dqa_keras.codec import huffman
+from dqa_keras.codec import native as codec
 from dqa_keras.export import MetadataError
 from dqa_keras.export.litert.residual_table import decode, encode
 
