@@ -73,7 +73,7 @@ def config(method: str, at: float):
 def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
     """One cell: accuracy in percent, stored bits per activation, seconds."""
     import dqa_keras as dqa
-    from dqa_keras.cli.common import accuracy
+    from dqa_keras.cli.measure import accuracy
 
     chosen = config(method, at)
     quantized = dqa.quantize_model(model, chosen)
@@ -344,7 +344,7 @@ def read(path: Path, limit: int) -> dict:
 def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
     """Measures the cells that are missing."""
     from dqa_keras import datasets
-    from dqa_keras.cli.common import accuracy
+    from dqa_keras.cli.measure import accuracy
 
     result = read(options.json, options.limit)
     for name in options.models:

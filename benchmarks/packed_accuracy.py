@@ -27,7 +27,7 @@ _ALLOWED = 0.3
 def measure(options: argparse.Namespace) -> dict:
     import dqa_keras as dqa
     from dqa_keras import datasets, models
-    from dqa_keras.cli import common
+    from dqa_keras.cli import measure
     from dqa_keras.export import export_tflite
     from dqa_keras.export.packed import pack
 
@@ -43,15 +43,15 @@ def measure(options: argparse.Namespace) -> dict:
     images = next(train.batch(_RANGES).as_numpy_iterator())[0]
     row = {
         "images": int(test.cardinality()),
-        "float": common.accuracy(model, test),
-        "keras": common.accuracy(quantized, test),
+        "float": measure.accuracy(model, test),
+        "keras": measure.accuracy(quantized, test),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         export_tflite(quantized, path, samples=images[:2])
-        row["builtin"] = common.tflite_accuracy(path, test)
+        row["builtin"] = measure.tflite_accuracy(path, test)
         report = export_tflite(quantized, path, mode="packed", samples=images)
-        row["packed"] = common.tflite_accuracy(path, test, [pack.delegate()])
+        row["packed"] = measure.tflite_accuracy(path, test, [pack.delegate()])
     row["regions"] = len(report.packed.regions)
     row["outside"] = report.packed.outside
     return row

@@ -44,7 +44,7 @@ def use_share(quantized, share: float) -> None:
 def measure(model, train) -> dict:
     """Accuracy in percent, by bits, of the baselines and of DQA by share."""
     import dqa_keras as dqa
-    from dqa_keras.cli.common import accuracy
+    from dqa_keras.cli.measure import accuracy
 
     calibration = train.take(CALIBRATION).batch(BATCH)
     held_out = train.skip(SKIPPED).take(HELD_OUT).cache()

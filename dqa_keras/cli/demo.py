@@ -24,7 +24,7 @@ from tqdm import tqdm
 import dqa_keras as dqa
 from dqa_keras import files, plots
 from dqa_keras.analysis.text import table
-from dqa_keras.cli import common
+from dqa_keras.cli import measure, shared_flags
 from dqa_keras.export import export_tflite
 from dqa_keras.report import page
 from dqa_keras.report.findings import Findings, Scores, examine
@@ -49,20 +49,20 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    common.no_arguments(arguments)
+    shared_flags.no_arguments(arguments)
     folder = Path(values.output)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     (x_train, y_train), (x_test, y_test) = _digits()
     model = _trained(x_train, y_train)
     test = tf.data.Dataset.from_tensor_slices((x_test, y_test))
-    float_accuracy = common.accuracy(model, test)
+    float_accuracy = measure.accuracy(model, test)
     rows = []
     quantized = {}
     configs = [
         dqa.DQAConfig(bits=bits, method=method)
         for bits in _BITS
-        for method in common.METHODS
+        for method in shared_flags.METHODS
     ]
     for config in tqdm(configs, desc="quantize and export", unit="model"):
         candidate = dqa.quantize_model(model, config)
@@ -78,8 +78,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             {
                 "method": config.method,
                 "bits": config.bits,
-                "keras_accuracy": common.accuracy(candidate, test),
-                "tflite_accuracy": common.tflite_accuracy(path, test),
+                "keras_accuracy": measure.accuracy(candidate, test),
+                "tflite_accuracy": measure.tflite_accuracy(path, test),
                 "stored_bits": storage.total,
                 "activation_kib": storage.kib,
                 "file_kib": exported.size / 1024,
@@ -99,7 +99,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     print(table(cells))
     print(f"\nwrote {folder}/summary.json, report.html and {len(rows)} .tflite files")
     if float_accuracy < _LEAST_ACCURACY:
-        raise common.ShortfallError(
+        raise measure.ShortfallError(
             f"the float model reached {float_accuracy:.2f} %, "
             f"expected {_LEAST_ACCURACY} %"
         )

@@ -18,18 +18,18 @@ from absl import flags
 import dqa_keras as dqa
 from dqa_keras import files
 from dqa_keras.analysis.text import table
-from dqa_keras.cli import common
+from dqa_keras.cli import inputs, measure, outputs, shared_flags
 from dqa_keras.export import export_tflite
 
 
 def define(values: flags.FlagValues) -> None:
     """Flags of the command."""
-    common.define_model_flags(values)
+    shared_flags.define_model_flags(values)
     flags.DEFINE_list(
-        "presets", list(common.PRESETS), "Presets to measure.", flag_values=values
+        "presets", list(shared_flags.PRESETS), "Presets to measure.", flag_values=values
     )
     flags.DEFINE_list(
-        "methods", list(common.METHODS), "Methods to measure.", flag_values=values
+        "methods", list(shared_flags.METHODS), "Methods to measure.", flag_values=values
     )
     flags.DEFINE_list("bits", ["3", "4", "5"], "Bits n to measure.", flag_values=values)
     flags.DEFINE_string("json", None, "File for the figures.", flag_values=values)
@@ -43,13 +43,13 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    common.no_arguments(arguments)
+    shared_flags.no_arguments(arguments)
     configs = _configs(values)
     output = Path(values.json) if values.json else None
     if output:
-        common.check_writable(output)
-    model = common.load_model(values)
-    data = common.load_data(values, model)
+        outputs.check_writable(output)
+    model = inputs.load_model(values)
+    data = inputs.load_data(values, model)
     result: dict[str, Any] = {
         "model": values.model,
         "data": values.data,
@@ -58,7 +58,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     }
     rows: dict[str, Any] = _finished(output, result)
     if "float" not in rows:
-        rows["float"] = {"accuracy": common.accuracy(model, data.test)}
+        rows["float"] = {"accuracy": measure.accuracy(model, data.test)}
     print(f"float: {rows['float']['accuracy']:.2f} %", flush=True)
     for name, config in configs.items():
         if name not in rows or (values.tflite and "tflite_accuracy" not in rows[name]):
@@ -78,15 +78,16 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
 def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
     configs = {}
     for preset in values.presets:
-        if preset not in common.PRESETS:
+        if preset not in shared_flags.PRESETS:
             raise ValueError(
-                f"--presets must be of {', '.join(common.PRESETS)}. Received: {preset}"
+                f"--presets must be of {', '.join(shared_flags.PRESETS)}. "
+                f"Received: {preset}"
             )
         for method in values.methods:
             for bits in values.bits:
                 if not bits.isdigit():
                     raise ValueError(f"--bits must be whole numbers. Received: {bits}")
-                config = common.preset(preset, bits=int(bits), method=method)
+                config = shared_flags.preset(preset, bits=int(bits), method=method)
                 configs[f"{preset} {method} {bits}"] = config
     return configs
 
@@ -112,23 +113,23 @@ def _measured(
 ) -> dict[str, Any]:
     quantized = dqa.quantize_model(model, config)
     start = time.perf_counter()
-    train = data.train.batch(common.BATCH)
-    dqa.calibrate(quantized, train, batch_size=common.BATCH)
+    train = data.train.batch(inputs.BATCH)
+    dqa.calibrate(quantized, train, batch_size=inputs.BATCH)
     seconds = time.perf_counter() - start
     row = {
-        "accuracy": common.accuracy(quantized, data.test),
+        "accuracy": measure.accuracy(quantized, data.test),
         "stored_bits": float(config.bits),
         "calibration_seconds": seconds,
         "config": config.to_dict(),
     }
     if config.method == "dqa":  # the baselines store exactly n bits
-        test = data.test.batch(common.BATCH)
+        test = data.test.batch(inputs.BATCH)
         row["stored_bits"] = dqa.storage_bits(quantized, test).total
     if values.tflite:
-        with common.scratch_file(".tflite") as path:
+        with outputs.scratch_file(".tflite") as path:
             samples = next(iter(data.test.batch(4)))[0].numpy()
             report = export_tflite(quantized, path, samples=samples)
-            row["tflite_accuracy"] = common.tflite_accuracy(path, data.test)
+            row["tflite_accuracy"] = measure.tflite_accuracy(path, data.test)
             row["tflite_bytes"] = report.size
     return row
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from dqa_keras.cli import common
+from dqa_keras.cli import outputs, shared_flags
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.export import export_android, export_tflite
 
@@ -35,7 +35,7 @@ def define(values: flags.FlagValues) -> None:
         "Package of the Kotlin class in the --android folder.",
         flag_values=values,
     )
-    common.define_tflite_flags(values)
+    shared_flags.define_tflite_flags(values)
     flags.DEFINE_string(
         "samples",
         None,
@@ -56,7 +56,7 @@ def _samples(path: str | None) -> Any:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    common.no_arguments(arguments)
+    shared_flags.no_arguments(arguments)
     if (values.output is None) == (values.android is None):
         raise ValueError("give either --output FILE.tflite or --android FOLDER")
     model = load_keras(values.model)
@@ -74,4 +74,4 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         report = export_android(
             model, values.android, package=values.package, **options
         )
-    print(common.describe_export(report))
+    print(outputs.describe_export(report))

@@ -15,7 +15,7 @@ from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras.analysis.text import table
-from dqa_keras.cli import common
+from dqa_keras.cli import shared_flags
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.codec import native
 from dqa_keras.export import Metadata, read_metadata
@@ -45,7 +45,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if values.runtime:
-        common.no_arguments(arguments)
+        shared_flags.no_arguments(arguments)
         print(native.runtime())
         return
     if len(arguments) != 1:

@@ -10,7 +10,7 @@ from absl import flags
 from dqa_launcher import answer
 
 from dqa_keras.calibration.distribution import LostWorkerError
-from dqa_keras.cli.common import ShortfallError
+from dqa_keras.cli.measure import ShortfallError
 from dqa_keras.export import VerificationError
 
 

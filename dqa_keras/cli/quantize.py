@@ -18,7 +18,7 @@ from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras.calibration import distribution
-from dqa_keras.cli import common
+from dqa_keras.cli import inputs, measure, outputs, shared_flags
 from dqa_keras.export import export_tflite
 from dqa_keras.export.packed import pack
 from dqa_keras.layers import quantizer_layers
@@ -29,8 +29,8 @@ _RANGES = 32
 
 def define(values: flags.FlagValues) -> None:
     """Flags of the command."""
-    common.define_model_flags(values)
-    common.define_config_flags(values)
+    shared_flags.define_model_flags(values)
+    shared_flags.define_config_flags(values)
     flags.DEFINE_string(
         "output",
         None,
@@ -38,7 +38,7 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
         required=True,
     )
-    common.define_tflite_flags(values)
+    shared_flags.define_tflite_flags(values)
     flags.DEFINE_string(
         "checkpoint",
         None,
@@ -55,17 +55,17 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    common.no_arguments(arguments)
+    shared_flags.no_arguments(arguments)
     output = Path(values.output)
     if output.suffix not in (".tflite", ".keras"):
         raise ValueError(f"--output must end in .tflite or .keras. Received: {output}")
-    common.check_writable(output)
+    outputs.check_writable(output)
     if values.checkpoint:
-        common.check_writable(Path(values.checkpoint))
-    scope = common.workers_scope() if values.workers else nullcontext()
-    config = common.config_from(values)
-    model = common.load_model(values)
-    data = common.load_data(values, model)
+        outputs.check_writable(Path(values.checkpoint))
+    scope = inputs.workers_scope() if values.workers else nullcontext()
+    config = shared_flags.config_from(values)
+    model = inputs.load_model(values)
+    data = inputs.load_data(values, model)
     quantized = dqa.quantize_model(model, config)
     if not quantizer_layers(quantized):
         reasons = [f"{s.name}: {s.reason}" for s in dqa.skipped(quantized)]
@@ -76,21 +76,21 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     with scope:
         dqa.calibrate(
             quantized,
-            data.train.batch(common.BATCH),
-            batch_size=common.BATCH,
+            data.train.batch(inputs.BATCH),
+            batch_size=inputs.BATCH,
             checkpoint=values.checkpoint,
         )
         rank = distribution.team(quantized).rank
     if rank:
         print(f"worker {rank} is done; worker 0 writes {output}")
         return
-    test = data.test.batch(common.BATCH)
+    test = data.test.batch(inputs.BATCH)
     storage = dqa.storage_bits(quantized, test, verbose=1)
     dqa.summary(quantized, storage)
-    print(f"\naccuracy, float model:     {common.accuracy(model, data.test):6.2f} %")
-    print(f"accuracy, quantized model: {common.accuracy(quantized, data.test):6.2f} %")
+    print(f"\naccuracy, float model:     {measure.accuracy(model, data.test):6.2f} %")
+    print(f"accuracy, quantized model: {measure.accuracy(quantized, data.test):6.2f} %")
     if output.suffix == ".keras":
-        common.save_keras(quantized, output)
+        outputs.save_keras(quantized, output)
         print(f"wrote {output}")
         return
     # Samples of a packed export set ranges: images that calibration saw.
@@ -107,6 +107,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         labels=data.labels,
     )
     delegates = [pack.delegate()] if is_packed else []
-    in_litert = common.tflite_accuracy(output, data.test, delegates)
+    in_litert = measure.tflite_accuracy(output, data.test, delegates)
     print(f"accuracy, .tflite:         {in_litert:6.2f} %")
-    print(common.describe_export(report))
+    print(outputs.describe_export(report))

@@ -21,7 +21,7 @@ from absl import flags
 
 import dqa_keras as dqa
 from dqa_keras import files
-from dqa_keras.cli import common
+from dqa_keras.cli import inputs, outputs, shared_flags
 from dqa_keras.export import model_explorer
 from dqa_keras.export.file_report import examine_tflite, input_shape
 from dqa_keras.layers import quantizer_layers
@@ -33,8 +33,8 @@ _BATCH = 32
 
 def define(values: flags.FlagValues) -> None:
     """Flags of the command."""
-    common.define_data_flags(values)
-    common.define_config_flags(values)
+    shared_flags.define_data_flags(values)
+    shared_flags.define_config_flags(values)
     values.set_default("limit", 1000)
     flags.DEFINE_string(
         "output",
@@ -57,9 +57,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise ValueError(f"report takes one model. Received: {len(arguments)}")
     name, output = arguments[0], Path(values.output)
-    common.check_writable(output)
+    outputs.check_writable(output)
     if values.overlay:
-        common.check_writable(Path(f"{values.overlay}.json"))
+        outputs.check_writable(Path(f"{values.overlay}.json"))
     is_tflite = name.endswith(".tflite")
     if values.overlay and not is_tflite:
         raise ValueError(f"--overlay is for the nodes of a .tflite. Received: {name}")
@@ -76,7 +76,7 @@ def _data(values: flags.FlagValues, shape: tuple[int | None, ...]) -> tuple[Any,
     """Batches to calibrate with and to measure on."""
     if values.data.endswith(".npy"):
         return _unlabelled(values)
-    splits = common.open_data(values, shape)
+    splits = inputs.open_data(values, shape)
     return splits.train.batch(_BATCH), splits.test.batch(_BATCH)
 
 
@@ -98,11 +98,11 @@ def _of_tflite(values: flags.FlagValues, path: str) -> Findings:
 
 
 def _of_keras(values: flags.FlagValues, name: str) -> Findings:
-    model: keras.Model = common.open_model(name, values.weights)
+    model: keras.Model = inputs.open_model(name, values.weights)
     if not isinstance(model.input_shape, tuple):
         raise ValueError("the dqa command handles models with one input; use Python")
     calibration, test = _data(values, model.input_shape)
     if not quantizer_layers(model):
-        model = dqa.quantize_model(model, common.config_from(values))
+        model = dqa.quantize_model(model, shared_flags.config_from(values))
         dqa.calibrate(model, calibration)
     return examine(model, calibration, test)

@@ -278,7 +278,7 @@ def test_a_run_that_falls_short_exits_with_one(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(demo, "_EPOCHS", 0)
     monkeypatch.setattr(demo, "_BITS", (4,))
-    monkeypatch.setattr(demo.common, "METHODS", ("dqa",))
+    monkeypatch.setattr(demo.shared_flags, "METHODS", ("dqa",))
     code, text = fails(capsys, "demo", "--output", tmp_path)
     assert code == 1
     assert "the float model reached" in text

@@ -32,7 +32,7 @@ CALIBRATION = [
     "layers.assign",
     "checkpoint.remove",
     "storage.storage_bits",
-    "cli.common.save_keras",
+    "cli.outputs.save_keras",
     "files.replacing",
 ]
 EXPORT = [

@@ -1,7 +1,7 @@
 """Starts the `dqa` command; installed as the top-level package `dqa_launcher`.
 
 Importing anything of `dqa_keras` imports TensorFlow, whose C++ side writes start-up
-messages straight to file descriptor 2. So the way in must lie outside that package: it
+messages straight to file descriptor 2. So the start must lie outside that package: it
 silences native code first and leaves Python's own messages visible.
 """
 
@@ -9,29 +9,40 @@ import difflib
 import os
 import sys
 
-USAGE = """Quantizes Keras models with DQA and exports them to .tflite.
+# What each command does. Its module is `dqa_keras.cli.NAME`.
+COMMANDS = {
+    "quantize": "a Keras model and data in, a checked .tflite out",
+    "evaluate": "accuracy and stored bits of methods, bits and presets on a data set",
+    "export": "a calibrated .keras file to .tflite",
+    "report": "one page on a model: accuracy, layers, errors, memory, channels",
+    "inspect": "what a .tflite or .keras file says about its quantizers",
+    "bench": "one of the benchmarks behind the README's figures",
+    "demo": "train, quantize, export and compare on real digits, offline",
+}
 
-Usage: dqa COMMAND [--flags]
 
-  dqa quantize   a Keras model and data in, a checked .tflite out
-  dqa evaluate   accuracy and stored bits of methods, bits and presets on a data set
-  dqa export     a calibrated .keras file to .tflite
-  dqa report     one page on a model: accuracy, layers, errors, memory, channels
-  dqa inspect    what a .tflite or .keras file says about its quantizers
-  dqa bench      one of the benchmarks behind the README's figures
-  dqa demo       train, quantize, export and compare on real digits, offline
-
-`dqa COMMAND --help` explains a command with an example.
-Exit codes: 0 done, 1 a figure or check fell short, 2 bad input.
-"""
-
-COMMANDS = tuple(line.split()[1] for line in USAGE.splitlines() if line[:6] == "  dqa ")
+def usage() -> str:
+    """Help on the command as a whole."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  dqa {name:{width}}   {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Quantizes Keras models with DQA and exports them to .tflite.",
+            "",
+            "Usage: dqa COMMAND [--flags]",
+            "",
+            *lines,
+            "",
+            "`dqa COMMAND --help` explains a command with an example.",
+            "Exit codes: 0 done, 1 a figure or check fell short, 2 bad input.",
+        ]
+    )
 
 
 def answer(arguments: list[str]) -> None:
-    """Exits with help, or an error, where that is all there is to say."""
+    """Exits with help, or an error, if no command has to run."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
         sys.exit(0 if arguments else 2)
     if arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
