@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz-plan   hostile plans under sanitizers"
 	@echo "make fuzz     the codec under sanitizers, a million mutated inputs"
 	@echo "make release  dist/: source archive, wheels, list of parts, all checked"
+	@echo "make same-files BASE=revision   exports as that revision does, to the byte"
 	@echo "make android  the Android library: built, tested on the JVM, packed as .aar"
 	@echo "make clean    remove everything that was built"
 
@@ -34,7 +35,7 @@ include release/release.mk
 
 NOTEBOOKS_RUN := build/notebooks/run
 
-.PHONY: help install demo test test-backends lint notebooks docs commands clean
+.PHONY: help install demo test test-backends lint notebooks docs commands same-files clean
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
@@ -51,9 +52,10 @@ demo: install
 lint: install lint-native
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	@# mypy sees the package as it is installed: export/ inside dqa_keras/.
+	@# These see the package as it is installed: export/ inside dqa_keras/.
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r dqa_keras build/typed && cp -r export build/typed/dqa_keras/export
+	cd build/typed && $(abspath $(VENV))/bin/lint-imports --no-logo --no-cache $(CURDIR)/setup.cfg
 	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file $(CURDIR)/setup.cfg -p dqa_keras
 
 # What the tests of the report open it in.
@@ -113,6 +115,11 @@ docs: $(NOTEBOOKS_RUN) $(VENV)/docs-installed
 	cp -r build/notebooks build/site/docs
 	$(PYTHON) -m sphinx -q -W --keep-going -b html build/site/docs build/docs
 	@echo "open build/docs/index.html"
+
+# What a refactoring must keep: the files of this revision beside those of another.
+same-files: install
+	@$(call need,g++,g++)
+	$(PYTHON) release/same_files.py $(BASE)
 
 clean:
 	rm -rf build dist .venv *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache
