@@ -1,7 +1,7 @@
 // Eight small fields in one 64-bit word: the group that every path of the codec works
 // on.
-#ifndef DQA_BITS_H_
-#define DQA_BITS_H_
+#ifndef DQA_CODEC_BITS_H_
+#define DQA_CODEC_BITS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -84,4 +84,4 @@ inline uint64_t subtract_bytes(uint64_t x, uint64_t y) {
 
 }  // namespace dqa
 
-#endif  // DQA_BITS_H_
+#endif  // DQA_CODEC_BITS_H_

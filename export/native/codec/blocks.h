@@ -1,7 +1,7 @@
 // Writing and reading sections of blocks. Everything is inlined into one function for
 // each instruction set, compiled for it.
-#ifndef DQA_BLOCKS_H_
-#define DQA_BLOCKS_H_
+#ifndef DQA_CODEC_BLOCKS_H_
+#define DQA_CODEC_BLOCKS_H_
 
 #include <algorithm>
 #include <cstring>
@@ -422,4 +422,4 @@ DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* sect
 
 }  // namespace dqa
 
-#endif  // DQA_BLOCKS_H_
+#endif  // DQA_CODEC_BLOCKS_H_

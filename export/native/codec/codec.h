@@ -1,14 +1,14 @@
 // A codec: one layer's table, prepared for groups of eight values.
-#ifndef DQA_SRC_CODEC_H_
-#define DQA_SRC_CODEC_H_
+#ifndef DQA_CODEC_CODEC_H_
+#define DQA_CODEC_CODEC_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
 #include "codec/bits.h"
-#include "dqa/codec.h"
 #include "codec/huffman.h"
+#include "dqa/codec.h"
 
 namespace dqa {
 
@@ -76,4 +76,4 @@ struct DqaCodec {
   }
 };
 
-#endif  // DQA_SRC_CODEC_H_
+#endif  // DQA_CODEC_CODEC_H_

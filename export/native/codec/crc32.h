@@ -1,6 +1,6 @@
 // The checksum of zlib and PNG, which ends every metadata buffer and every plan.
-#ifndef DQA_CRC32_H_
-#define DQA_CRC32_H_
+#ifndef DQA_CODEC_CRC32_H_
+#define DQA_CODEC_CRC32_H_
 
 #include <array>
 #include <cstddef>
@@ -29,4 +29,4 @@ inline uint32_t crc32(const uint8_t* data, size_t size) {
 
 }  // namespace dqa
 
-#endif  // DQA_CRC32_H_
+#endif  // DQA_CODEC_CRC32_H_

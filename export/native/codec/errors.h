@@ -1,6 +1,6 @@
 // How a function of the codec says what went wrong.
-#ifndef DQA_ERRORS_H_
-#define DQA_ERRORS_H_
+#ifndef DQA_CODEC_ERRORS_H_
+#define DQA_CODEC_ERRORS_H_
 
 #include <cstdarg>
 #include <cstdio>
@@ -23,4 +23,4 @@ namespace dqa {
 
 }  // namespace dqa
 
-#endif  // DQA_ERRORS_H_
+#endif  // DQA_CODEC_ERRORS_H_

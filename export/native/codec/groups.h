@@ -1,7 +1,7 @@
 // The loops over groups of eight values that every instruction set shares. A path gives
 // `quantize8` and `dequantize8`; the rest is 64-bit integer work.
-#ifndef DQA_GROUPS_H_
-#define DQA_GROUPS_H_
+#ifndef DQA_CODEC_GROUPS_H_
+#define DQA_CODEC_GROUPS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -208,4 +208,4 @@ void unpack_all(const DqaCodec& codec, const uint8_t* base, const uint8_t* resid
 
 }  // namespace dqa
 
-#endif  // DQA_GROUPS_H_
+#endif  // DQA_CODEC_GROUPS_H_

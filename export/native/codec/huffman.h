@@ -1,6 +1,6 @@
 // Canonical Huffman code, prepared for several symbols a look-up.
-#ifndef DQA_HUFFMAN_H_
-#define DQA_HUFFMAN_H_
+#ifndef DQA_CODEC_HUFFMAN_H_
+#define DQA_CODEC_HUFFMAN_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -47,4 +47,4 @@ constexpr size_t blocks_bound(size_t count, unsigned width) {
 
 }  // namespace dqa
 
-#endif  // DQA_HUFFMAN_H_
+#endif  // DQA_CODEC_HUFFMAN_H_

@@ -1,6 +1,6 @@
 // Sharing the strips of a tensor among threads.
-#ifndef DQA_PARALLEL_H_
-#define DQA_PARALLEL_H_
+#ifndef DQA_CODEC_PARALLEL_H_
+#define DQA_CODEC_PARALLEL_H_
 
 #include <algorithm>
 #include <atomic>
@@ -95,4 +95,4 @@ class Queue {
 
 }  // namespace dqa
 
-#endif  // DQA_PARALLEL_H_
+#endif  // DQA_CODEC_PARALLEL_H_

@@ -1,6 +1,6 @@
 // What a layer's table must hold to, wherever it comes from.
-#ifndef DQA_SRC_TABLE_H_
-#define DQA_SRC_TABLE_H_
+#ifndef DQA_CODEC_TABLE_H_
+#define DQA_CODEC_TABLE_H_
 
 #include <cstdint>
 
@@ -16,4 +16,4 @@ DqaStatus check_table(const DqaTable& table, DqaError* error);
 
 }  // namespace dqa
 
-#endif  // DQA_SRC_TABLE_H_
+#endif  // DQA_CODEC_TABLE_H_

@@ -13,9 +13,9 @@
 #include <random>
 #include <vector>
 
-#include "runtime/plan/read_plan.h"
 #include "codec/crc32.h"
 #include "dqa/runtime.h"
+#include "runtime/plan/read_plan.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
@@ -53,7 +53,7 @@ uint64_t work(const dqa::Plan& plan) {
     const dqa::Buffer& out = plan.buffers[op.output];
     const dqa::Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
     const uint64_t taps = uint64_t{op.taps_y} * op.taps_x + 1;
-    const uint64_t inputs = op.code == dqa::Code::kConv ? in.channels : 1;
+    const uint64_t inputs = op.code == dqa::OpCode::kConv ? in.channels : 1;
     total += uint64_t{out.height} * out.width * (out.channels + 16) * taps * inputs;
     if (total > kMaxWork) break;
   }

@@ -15,10 +15,10 @@
 namespace {
 
 constexpr char kName[] = "DQA";
-// Inputs of an op behind its activations: the plan, and the constants.
+// Inputs of an op after its activations: the plan and the constants.
 constexpr int kConstantInputs = 2;
 
-// Kernels hold it too: whoever closes a delegate too early shall not be punished here.
+// Kernels hold them too, so that they survive a delegate that is closed too early.
 struct Counters {
   std::atomic<uint64_t> ops{0}, arena_bytes{0}, runs{0};
 };
@@ -145,9 +145,9 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     return refuse(context, kernel->node, "it needs every tensor. Received: number -1");
   }
   if (kernel->runtime == nullptr) {
-    const int* const behind = kernel->inputs.data() + activations;
-    const TfLiteTensor* const plan = context->tensors + behind[0];
-    const TfLiteTensor* const constants = context->tensors + behind[1];
+    const int* const last = kernel->inputs.data() + activations;
+    const TfLiteTensor* const plan = context->tensors + last[0];
+    const TfLiteTensor* const constants = context->tensors + last[1];
     if (!is_constant(*plan) || !is_constant(*constants)) {
       return refuse(context, kernel->node, "its plan and weights must be constants");
     }

@@ -1,7 +1,7 @@
 // The part of LiteRT 2's C API that a custom op kernel needs, declared anew: no package
 // ships the headers. As in litert/c/litert_custom_op_kernel.h and litert_layout.h.
-#ifndef DQA_LITERT_ABI_H_
-#define DQA_LITERT_ABI_H_
+#ifndef DQA_LITERT_LITERT_ABI_H_
+#define DQA_LITERT_LITERT_ABI_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -42,4 +42,4 @@ struct LiteRtCustomOpKernel {
 
 }  // extern "C"
 
-#endif  // DQA_LITERT_ABI_H_
+#endif  // DQA_LITERT_LITERT_ABI_H_

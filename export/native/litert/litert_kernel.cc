@@ -16,7 +16,7 @@
 
 namespace {
 
-// Inputs of an op behind its activations: the plan, and the constants.
+// Inputs of an op after its activations: the plan and the constants.
 constexpr size_t kConstantInputs = 2;
 
 struct Free {

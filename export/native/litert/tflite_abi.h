@@ -2,8 +2,8 @@
 // for Python ships the headers, and the libraries export none of the functions. Field
 // for field as in tensorflow/lite/core/c/common.h; a test compares the layout with the
 // headers of the Android package.
-#ifndef DQA_TFLITE_ABI_H_
-#define DQA_TFLITE_ABI_H_
+#ifndef DQA_LITERT_TFLITE_ABI_H_
+#define DQA_LITERT_TFLITE_ABI_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -119,4 +119,4 @@ struct TfLiteDelegate {
 
 }  // extern "C"
 
-#endif  // DQA_TFLITE_ABI_H_
+#endif  // DQA_LITERT_TFLITE_ABI_H_

@@ -5,14 +5,14 @@
 #include <new>
 
 #include "codec/errors.h"
-#include "runtime/schedule/execute.h"
 #include "runtime/plan/read_plan.h"
+#include "runtime/schedule/execute.h"
 
 struct DqaRuntime {
-  explicit DqaRuntime(unsigned threads) : crew(threads) {}
+  explicit DqaRuntime(unsigned threads) : pool(threads) {}
 
   dqa::Program program;
-  dqa::Crew crew;
+  dqa::ThreadPool pool;
   size_t spilled = 0;
 };
 
@@ -70,11 +70,11 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
     for (const dqa::Op& op : program.plan.ops) {
       program.prepared.push_back(dqa::prepare(program.plan, op, *program.kernels));
     }
-    program.division = dqa::divide(program.plan, made->crew.threads());
-    if (program.division.arena > kMaxArena && made->crew.threads() > 1) {
+    program.partition = dqa::partition_stages(program.plan, made->pool.threads());
+    if (program.partition.arena > kMaxArena && made->pool.threads() > 1) {
       return dqa::fail(error, DQA_NO_MEMORY,
                        "%u threads need an arena of %zu bytes; use fewer", threads,
-                       program.division.arena);
+                       program.partition.arena);
     }
     *runtime = made.release();
     return DQA_OK;
@@ -86,7 +86,7 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
 void dqa_runtime_destroy(DqaRuntime* runtime) { delete runtime; }
 
 size_t dqa_runtime_arena(const DqaRuntime* runtime) {
-  return runtime->program.division.arena;
+  return runtime->program.partition.arena;
 }
 
 size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index) {
@@ -108,7 +108,7 @@ DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t index) {
 DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
                           void* const* outputs, uint8_t* arena, DqaError* error) {
   try {
-    return dqa::execute(runtime->program, &runtime->crew, inputs, outputs, arena,
+    return dqa::execute(runtime->program, &runtime->pool, inputs, outputs, arena,
                         &runtime->spilled, error);
   } catch (const std::bad_alloc&) {
     return no_memory(error);

@@ -1,6 +1,6 @@
 /* `DQA` ops in LiteRT 2: a custom op kernel for its CompiledModel.
  *
- * This library does not link to LiteRT; whoever does hands its functions over.
+ * This library does not link to LiteRT: the caller passes LiteRT's functions.
  */
 #ifndef DQA_LITERT_H_
 #define DQA_LITERT_H_

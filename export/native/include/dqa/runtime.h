@@ -57,7 +57,7 @@ DQA_EXPORT DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inp
  * allocated, and freed when the run ended. 0 for plans without coded stores. */
 DQA_EXPORT size_t dqa_runtime_spilled(const DqaRuntime* runtime);
 
-/* Called with every row of codes that an op leaves in a ring, by the thread that
+/* Called with every row of codes that an op leaves in a line buffer, by the thread that
  * computed it: for tests. Pixels are
  * `pixel_bytes` apart. */
 typedef void (*DqaObserver)(void* user, uint32_t op, uint32_t row, const void* codes,

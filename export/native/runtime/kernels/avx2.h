@@ -1,6 +1,6 @@
 // What the files of the AVX2 path share.
-#ifndef DQA_RUNTIME_AVX2_H_
-#define DQA_RUNTIME_AVX2_H_
+#ifndef DQA_RUNTIME_KERNELS_AVX2_H_
+#define DQA_RUNTIME_KERNELS_AVX2_H_
 
 #include "runtime/kernels/kernels.h"
 
@@ -42,4 +42,4 @@ void avx2_depthwise(const DepthwiseRow& row, Epilogue* epilogue);
 
 #endif
 
-#endif  // DQA_RUNTIME_AVX2_H_
+#endif  // DQA_RUNTIME_KERNELS_AVX2_H_

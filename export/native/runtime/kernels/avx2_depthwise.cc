@@ -9,12 +9,13 @@ namespace {
 constexpr size_t kTogether = 32, kEight = 8;
 
 // 32 channels of four taps below each other, next to each other, in the order of
-// `WovenArrays`.
+// `InterleavedArrays`.
 struct Column {
   __m256i part[4];
 };
 
-INLINE_AVX2 Column weave(const uint8_t* const* rows, size_t offset, unsigned taps) {
+INLINE_AVX2 Column interleave(const uint8_t* const* rows, size_t offset,
+                              unsigned taps) {
   __m256i r[4];
   for (unsigned t = 0; t < 4; ++t) {
     // Channels 8 to 15 change places with 16 to 23.
@@ -41,11 +42,11 @@ INLINE_AVX2 __m256i add_products(__m256i sum, __m256i codes, const int8_t* weigh
 
 // How sums of 32 channels become codes.
 struct ColumnEnd {
-  const WovenArrays& arrays;
+  const InterleavedArrays& arrays;
   __m256i low[2], power[2], zero;
 };
 
-INLINE_AVX2 ColumnEnd column_end(const WovenArrays& arrays, int32_t zero) {
+INLINE_AVX2 ColumnEnd column_end(const InterleavedArrays& arrays, int32_t zero) {
   ColumnEnd end = {arrays, {}, {}, _mm256_set1_epi16(static_cast<int16_t>(zero))};
   for (unsigned j = 0; j < 2; ++j) {
     const size_t at = kEight * j, other = at + 2 * kEight;
@@ -58,8 +59,8 @@ INLINE_AVX2 ColumnEnd column_end(const WovenArrays& arrays, int32_t zero) {
   return end;
 }
 
-INLINE_AVX2 void finish_column(const ColumnEnd& end, const __m256i (&sums)[4],
-                               uint8_t* out) {
+INLINE_AVX2 void requantize_column(const ColumnEnd& end, const __m256i (&sums)[4],
+                                   uint8_t* out) {
   __m256i codes[4], words[2];
   for (unsigned n = 0; n < 4; ++n) {
     const size_t at = kEight * n;
@@ -75,73 +76,75 @@ INLINE_AVX2 void finish_column(const ColumnEnd& end, const __m256i (&sums)[4],
   store(out, _mm256_permute4x64_epi64(_mm256_packus_epi16(words[0], words[1]), 0xd8));
 }
 
-// Three by three taps: neighbouring windows share columns, and each is woven once.
+// Three by three taps: neighbouring windows share columns, and each is interleaved
+// once.
 template <unsigned kStride>
 TARGET_AVX2 void depthwise_3x3(const DepthwiseRow& row, const uint8_t* const* rows,
-                               const int8_t* woven, const ColumnEnd& end, uint8_t* out,
-                               size_t out_bytes) {
+                               const int8_t* interleaved, const ColumnEnd& end,
+                               uint8_t* out, size_t out_bytes) {
   constexpr size_t kTap = 4 * kTogether;
   const size_t step = row.tap_bytes;
   size_t at = 0;
-  Column one = weave(rows, at, 3), two = one;
-  if (kStride == 1) two = weave(rows, at += step, 3);
+  Column one = interleave(rows, at, 3), two = one;
+  if (kStride == 1) two = interleave(rows, at += step, 3);
   for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
-    if (kStride == 2) two = weave(rows, at += step, 3);
-    const Column three = weave(rows, at += step, 3);
+    if (kStride == 2) two = interleave(rows, at += step, 3);
+    const Column three = interleave(rows, at += step, 3);
     __m256i sums[4];
     for (size_t n = 0; n < 4; ++n) {
-      const int8_t* const weights = woven + kTogether * n;
+      const int8_t* const weights = interleaved + kTogether * n;
       sums[n] = load(end.arrays.start + kEight * n);
       sums[n] = add_products(sums[n], one.part[n], weights);
       sums[n] = add_products(sums[n], two.part[n], weights + kTap);
       sums[n] = add_products(sums[n], three.part[n], weights + 2 * kTap);
     }
-    finish_column(end, sums, out);
+    requantize_column(end, sums, out);
     one = kStride == 1 ? two : three;
     two = three;
   }
 }
 
 TARGET_AVX2 void depthwise_any(const DepthwiseRow& row, const uint8_t* const* rows,
-                               const int8_t* woven, const ColumnEnd& end, uint8_t* out,
-                               size_t out_bytes) {
+                               const int8_t* interleaved, const ColumnEnd& end,
+                               uint8_t* out, size_t out_bytes) {
   for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
     __m256i sums[4];
     for (size_t n = 0; n < 4; ++n) sums[n] = load(end.arrays.start + kEight * n);
-    const int8_t* weights = woven;
+    const int8_t* weights = interleaved;
     for (unsigned x = 0; x < row.taps_x; ++x) {
       for (unsigned y = 0; y < row.taps_y; y += 4) {
-        const Column column =
-            weave(rows + y, p * row.pixel_bytes + x * row.tap_bytes, row.taps_y - y);
+        const Column column = interleave(
+            rows + y, p * row.pixel_bytes + x * row.tap_bytes, row.taps_y - y);
         for (size_t n = 0; n < 4; ++n, weights += kTogether) {
           sums[n] = add_products(sums[n], column.part[n], weights);
         }
       }
     }
-    finish_column(end, sums, out);
+    requantize_column(end, sums, out);
   }
 }
 
 }  // namespace
 
 TARGET_AVX2 void avx2_depthwise(const DepthwiseRow& row, Epilogue* e) {
-  const size_t woven_bytes =
+  const size_t interleaved_bytes =
       size_t{row.taps_x} * ((row.taps_y + 3) / 4) * 4 * kTogether;
   const bool three = row.taps_y == 3 && row.taps_x == 3;
   const uint8_t* rows[kMaxTaps];
-  const WovenArrays* arrays = row.arrays;
-  const int8_t* woven = row.woven;
+  const InterleavedArrays* arrays = row.arrays;
+  const int8_t* interleaved = row.interleaved;
   size_t c = 0;
-  for (; c + kTogether <= e->channels; c += kTogether, ++arrays, woven += woven_bytes) {
+  for (; c + kTogether <= e->channels;
+       c += kTogether, ++arrays, interleaved += interleaved_bytes) {
     const ColumnEnd end = column_end(*arrays, e->zero);
     for (unsigned y = 0; y < row.taps_y; ++y) rows[y] = row.rows[y] + c;
     uint8_t* const out = e->out + c;
     if (three && row.pixel_bytes == row.tap_bytes) {
-      depthwise_3x3<1>(row, rows, woven, end, out, e->out_bytes);
+      depthwise_3x3<1>(row, rows, interleaved, end, out, e->out_bytes);
     } else if (three && row.pixel_bytes == 2 * row.tap_bytes) {
-      depthwise_3x3<2>(row, rows, woven, end, out, e->out_bytes);
+      depthwise_3x3<2>(row, rows, interleaved, end, out, e->out_bytes);
     } else {
-      depthwise_any(row, rows, woven, end, out, e->out_bytes);
+      depthwise_any(row, rows, interleaved, end, out, e->out_bytes);
     }
   }
   for (; c < e->channels; c += kBlock) {

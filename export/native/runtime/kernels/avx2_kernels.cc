@@ -26,7 +26,7 @@ INLINE_AVX2 __m256i four_bytes(const uint8_t* at) {
 template <unsigned kPixels>
 TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
   const int8_t* weights = row.weights;
-  const uint32_t* stretch = row.stretches;
+  const uint32_t* span = row.spans;
   __m256i total[kPixels][2], part[kPixels][2];
   for (unsigned p = 0; p < kPixels; ++p) {
     total[p][0] = load(row.start);
@@ -35,7 +35,7 @@ TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
   }
   const __m256i ones = _mm256_set1_epi16(1);
   const size_t step = row.pixel_bytes;
-  size_t left = *stretch;
+  size_t left = *span;
   for (unsigned y = 0; y < row.taps_y; ++y) {
     for (unsigned run = 0; run < row.runs; ++run) {
       const uint8_t* at = row.rows[y] + run * row.run_bytes;
@@ -54,7 +54,7 @@ TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
         todo -= count;
         left -= count;
         if (left != 0) continue;
-        left = *++stretch;
+        left = *++span;
         for (unsigned p = 0; p < kPixels; ++p) {
           for (unsigned h = 0; h < 2; ++h) {
             total[p][h] =
@@ -74,9 +74,9 @@ TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
 }
 
 // Groups from which on a stretch is worth that its sums go to memory and back.
-constexpr size_t kLongStretch = 3;
+constexpr size_t kLongSpan = 3;
 
-// The same where stretches are shorter: each group moves to 32 bits at once, and the
+// The same where spans are shorter: each group moves to 32 bits at once, and the
 // sums stay in registers.
 template <unsigned kPixels>
 TARGET_AVX2 void conv_singly(const ConvRow& row, int32_t (*sums)[kBlock]) {
@@ -229,7 +229,7 @@ INLINE_AVX2 __m256 value8(const Epilogue& e, const int32_t* sums, unsigned pixel
   return _mm256_min_ps(v, _mm256_loadu_ps(e.high + at));
 }
 
-// The usual case, a convolution in front of a quantizer, with its arrays in registers.
+// The usual case, a convolution before a quantizer, with its arrays in registers.
 struct Codes {
   __m256 multiplier[2], bias[2], high[2];
   // In the order in which two halves are packed.
@@ -246,8 +246,8 @@ INLINE_AVX2 __m256i codes16(const Codes& c, const int32_t* sums) {
   return _mm256_add_epi16(_mm256_mullo_epi16(codes, c.power), c.zero);
 }
 
-TARGET_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
-                              unsigned pixels) {
+TARGET_AVX2 void requantize_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
+                                  unsigned pixels) {
   Codes c;
   for (unsigned h = 0; h < 2; ++h) {
     c.multiplier[h] = _mm256_loadu_ps(e.multiplier + 8 * h);
@@ -275,16 +275,16 @@ TARGET_AVX2 void finish_codes(const Epilogue& e, const int32_t (*sums)[kBlock],
   }
 }
 
-TARGET_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
-                        unsigned pixels) {
+TARGET_AVX2 void requantize(const Epilogue& e, const int32_t (*sums)[kBlock],
+                            unsigned pixels) {
   if (e.type == Type::kCodes && e.multiplier != nullptr && e.addends == 0 &&
       !e.averages && e.channels == kBlock) {
-    finish_codes(e, sums, pixels);
+    requantize_codes(e, sums, pixels);
     return;
   }
   const bool half = e.channels == kBlock / 2;
   if (e.addends > 0 && !half && e.channels != kBlock) {  // as in `depthwise`
-    scalar_runtime_kernels().finish(e, sums, pixels);
+    scalar_runtime_kernels().requantize(e, sums, pixels);
     return;
   }
   for (unsigned p = 0; p < pixels; ++p) {
@@ -335,7 +335,7 @@ TARGET_AVX2 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
 }
 
 TARGET_AVX2 void widen(const uint8_t* factors, size_t channels, size_t pixels,
-                       uint8_t zero, const uint8_t* stored, uint8_t* ring,
+                       uint8_t zero, const uint8_t* stored, uint8_t* line,
                        size_t pixel_bytes) {
   const __m256i low_byte = _mm256_set1_epi16(0xff);
   const __m128i zeros = _mm_set1_epi8(static_cast<char>(zero));
@@ -347,26 +347,26 @@ TARGET_AVX2 void widen(const uint8_t* factors, size_t channels, size_t pixels,
                                        _mm256_cvtepu8_epi16(load128(factors + c))));
       const __m128i codes = _mm_packus_epi16(_mm256_castsi256_si128(product),
                                              _mm256_extracti128_si256(product, 1));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(ring + c),
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(line + c),
                        _mm_add_epi8(codes, zeros));
     }
     for (; c < channels; ++c) {
-      ring[c] = static_cast<uint8_t>(stored[c] * factors[c] + zero);
+      line[c] = static_cast<uint8_t>(stored[c] * factors[c] + zero);
     }
     stored += channels;
-    ring += pixel_bytes;
+    line += pixel_bytes;
   }
 }
 
 TARGET_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
-                        uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
+                        uint8_t zero, const uint8_t* line, size_t pixel_bytes,
                         uint8_t* stored) {
   const __m256i zeros = _mm256_set1_epi16(zero), low_byte = _mm256_set1_epi16(0xff);
   for (size_t p = 0; p < pixels; ++p) {
     size_t c = 0;
     for (; c + 16 <= channels; c += 16) {
       const __m256i code =
-          _mm256_sub_epi16(_mm256_cvtepu8_epi16(load128(ring + c)), zeros);
+          _mm256_sub_epi16(_mm256_cvtepu8_epi16(load128(line + c)), zeros);
       const __m256i base = _mm256_and_si256(
           low_byte, _mm256_srai_epi16(_mm256_mullo_epi16(code, load(factors + c)), 8));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(stored + c),
@@ -374,11 +374,11 @@ TARGET_AVX2 void narrow(const int16_t* factors, size_t channels, size_t pixels,
                                         _mm256_extracti128_si256(base, 1)));
     }
     for (; c < channels; ++c) {
-      const int code = ring[c] - zero;
+      const int code = line[c] - zero;
       stored[c] = static_cast<uint8_t>(static_cast<int16_t>(code * factors[c]) >> 8);
     }
     stored += channels;
-    ring += pixel_bytes;
+    line += pixel_bytes;
   }
 }
 
@@ -421,13 +421,13 @@ void conv(const ConvRow& row, Epilogue* epilogue) {
       conv_exact<1, false>, conv_exact<2, false>, conv_exact<3, false>};
   static constexpr TileKernel<ConvRow> kWide[] = {
       conv_exact<1, true>, conv_exact<2, true>, conv_exact<3, true>};
-  if (row.wide) return run_tiles(row, kWide, 3, finish, epilogue);
-  if (row.stretches == nullptr) return run_tiles(row, kExact, 3, finish, epilogue);
+  if (row.wide) return run_tiles(row, kWide, 3, requantize, epilogue);
+  if (row.spans == nullptr) return run_tiles(row, kExact, 3, requantize, epilogue);
   const size_t groups = row.taps_y * row.runs * row.run_groups;
-  if (groups < kLongStretch * row.stretch_count) {
-    return run_tiles(row, kSingly, 6, finish, epilogue);
+  if (groups < kLongSpan * row.span_count) {
+    return run_tiles(row, kSingly, 6, requantize, epilogue);
   }
-  run_tiles(row, kFast, 6, finish, epilogue);
+  run_tiles(row, kFast, 6, requantize, epilogue);
 }
 
 void sums(const ConvRow& row, int32_t* out) {
@@ -436,15 +436,17 @@ void sums(const ConvRow& row, int32_t* out) {
   sum_tiles(row, kTiles, 3, out);
 }
 
-TARGET_AVX2 void spread(const TileInputs& tiles) { spread_tiles(tiles); }
+TARGET_AVX2 void transform_inputs(const TileInputs& tiles) {
+  transform_tile_inputs(tiles);
+}
 
-TARGET_AVX2 void gather(const int32_t* sums, size_t position, size_t tiles,
-                        int32_t (*out)[kTile][kBlock]) {
-  gather_tiles(sums, position, tiles, out);
+TARGET_AVX2 void transform_sums(const int32_t* sums, size_t position, size_t tiles,
+                                int32_t (*out)[kTile][kBlock]) {
+  transform_tile_sums(sums, position, tiles, out);
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
-  // Nothing is read behind the last channel: another thread may be writing there.
+  // Nothing is read after the last channel: another thread may be writing there.
   if (row.wide || epilogue->channels != kBlock) {
     scalar_runtime_kernels().depthwise(row, epilogue);
     return;
@@ -452,22 +454,23 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   static constexpr TileKernel<DepthwiseRow> kTiles[] = {
       depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>,
       depthwise_tile<4>, depthwise_tile<5>, depthwise_tile<6>};
-  run_tiles(row, kTiles, 6, finish, epilogue);
+  run_tiles(row, kTiles, 6, requantize, epilogue);
 }
 
 TARGET_AVX2 int32_t measure(const InputRow& row) { return measure_row(row); }
 
-TARGET_AVX2 void read(const InputRow& row, float inverse_scale, float limit,
-                      int16_t* codes) {
-  read_row(row, inverse_scale, limit, codes);
+TARGET_AVX2 void quantize(const InputRow& row, float inverse_scale, float limit,
+                          int16_t* codes) {
+  quantize_row(row, inverse_scale, limit, codes);
 }
 
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
   static constexpr RuntimeKernels kKernels = {
-      DQA_AVX2,       1,   conv,   sums,  spread, gather, 128,     depthwise,
-      avx2_depthwise, 129, finish, widen, narrow, blend,  measure, read};
+      DQA_AVX2, 1,         conv,           sums,    transform_inputs, transform_sums,
+      128,      depthwise, avx2_depthwise, 129,     requantize,       widen,
+      narrow,   blend,     measure,        quantize};
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

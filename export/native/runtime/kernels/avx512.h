@@ -1,6 +1,6 @@
 // What the files of the AVX-512 path share.
-#ifndef DQA_RUNTIME_AVX512_H_
-#define DQA_RUNTIME_AVX512_H_
+#ifndef DQA_RUNTIME_KERNELS_AVX512_H_
+#define DQA_RUNTIME_KERNELS_AVX512_H_
 
 #include "runtime/kernels/kernels.h"
 
@@ -41,4 +41,4 @@ void avx512_depthwise(const DepthwiseRow& row, Epilogue* epilogue);
 
 #endif
 
-#endif  // DQA_RUNTIME_AVX512_H_
+#endif  // DQA_RUNTIME_KERNELS_AVX512_H_

@@ -12,8 +12,8 @@ struct Column {
   __m512i part[2];
 };
 
-INLINE_AVX512 Column weave(const uint8_t* const* rows, size_t offset, unsigned taps,
-                           __mmask32 mask) {
+INLINE_AVX512 Column interleave(const uint8_t* const* rows, size_t offset,
+                                unsigned taps, __mmask32 mask) {
   __m512i r[4];
   for (unsigned t = 0; t < 4; ++t) {
     r[t] = t < taps
@@ -25,14 +25,14 @@ INLINE_AVX512 Column weave(const uint8_t* const* rows, size_t offset, unsigned t
   return {{_mm512_unpacklo_epi16(upper, lower), _mm512_unpackhi_epi16(upper, lower)}};
 }
 
-// How sums of 32 channels become codes; see `finish_codes`.
+// How sums of 32 channels become codes; see `requantize_codes`.
 struct ColumnEnd {
   __m512 multiplier[2], bias[2], high[2];
   __m512i low, shift, zero;
   __mmask32 mask;
 };
 
-INLINE_AVX512 ColumnEnd column_end(const WovenArrays& arrays, uint8_t zero,
+INLINE_AVX512 ColumnEnd column_end(const InterleavedArrays& arrays, uint8_t zero,
                                    __mmask32 mask) {
   ColumnEnd end;
   __m512i lows[2], powers[2];
@@ -51,8 +51,8 @@ INLINE_AVX512 ColumnEnd column_end(const WovenArrays& arrays, uint8_t zero,
   return end;
 }
 
-INLINE_AVX512 void finish_column(const ColumnEnd& end, const __m512i (&sums)[2],
-                                 uint8_t* out) {
+INLINE_AVX512 void requantize_column(const ColumnEnd& end, const __m512i (&sums)[2],
+                                     uint8_t* out) {
   __m512i codes[2];
   for (unsigned i = 0; i < 2; ++i) {
     const __m512 v = _mm512_add_ps(
@@ -66,75 +66,78 @@ INLINE_AVX512 void finish_column(const ColumnEnd& end, const __m512i (&sums)[2],
   _mm256_mask_storeu_epi8(out, end.mask, _mm512_cvtepi16_epi8(words));
 }
 
-// Three by three taps: neighbouring windows share columns, and each is woven once.
+// Three by three taps: neighbouring windows share columns, and each is interleaved
+// once.
 template <unsigned kStride>
 INLINE_AVX512 void depthwise_3x3(const DepthwiseRow& row, const uint8_t* const* rows,
-                                 const int8_t* woven, const int32_t* start,
+                                 const int8_t* interleaved, const int32_t* start,
                                  const ColumnEnd& end, uint8_t* out, size_t out_bytes) {
   __m512i w[3][2];
   for (unsigned x = 0; x < 3; ++x) {
-    for (unsigned i = 0; i < 2; ++i) w[x][i] = load(woven + 128 * x + 64 * i);
+    for (unsigned i = 0; i < 2; ++i) w[x][i] = load(interleaved + 128 * x + 64 * i);
   }
   const __m512i begin[2] = {load(start), load(start + 16)};
   const size_t step = row.tap_bytes;
   size_t at = 0;
-  Column one = weave(rows, at, 3, end.mask), two = one;
-  if (kStride == 1) two = weave(rows, at += step, 3, end.mask);
+  Column one = interleave(rows, at, 3, end.mask), two = one;
+  if (kStride == 1) two = interleave(rows, at += step, 3, end.mask);
   for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
-    if (kStride == 2) two = weave(rows, at += step, 3, end.mask);
-    const Column three = weave(rows, at += step, 3, end.mask);
+    if (kStride == 2) two = interleave(rows, at += step, 3, end.mask);
+    const Column three = interleave(rows, at += step, 3, end.mask);
     __m512i sums[2];
     for (unsigned i = 0; i < 2; ++i) {
       sums[i] = _mm512_dpbusd_epi32(begin[i], one.part[i], w[0][i]);
       sums[i] = _mm512_dpbusd_epi32(sums[i], two.part[i], w[1][i]);
       sums[i] = _mm512_dpbusd_epi32(sums[i], three.part[i], w[2][i]);
     }
-    finish_column(end, sums, out);
+    requantize_column(end, sums, out);
     one = kStride == 1 ? two : three;
     two = three;
   }
 }
 
 INLINE_AVX512 void depthwise_any(const DepthwiseRow& row, const uint8_t* const* rows,
-                                 const int8_t* woven, const int32_t* start,
+                                 const int8_t* interleaved, const int32_t* start,
                                  const ColumnEnd& end, uint8_t* out, size_t out_bytes) {
   for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
     __m512i sums[2] = {load(start), load(start + 16)};
-    const int8_t* weights = woven;
+    const int8_t* weights = interleaved;
     for (unsigned x = 0; x < row.taps_x; ++x) {
       for (unsigned y = 0; y < row.taps_y; y += 4, weights += 128) {
-        const Column column = weave(rows + y, p * row.pixel_bytes + x * row.tap_bytes,
-                                    row.taps_y - y, end.mask);
+        const Column column =
+            interleave(rows + y, p * row.pixel_bytes + x * row.tap_bytes,
+                       row.taps_y - y, end.mask);
         for (unsigned i = 0; i < 2; ++i) {
           sums[i] =
               _mm512_dpbusd_epi32(sums[i], column.part[i], load(weights + 64 * i));
         }
       }
     }
-    finish_column(end, sums, out);
+    requantize_column(end, sums, out);
   }
 }
 
 }  // namespace
 
 TARGET_AVX512 void avx512_depthwise(const DepthwiseRow& row, Epilogue* e) {
-  const size_t woven_bytes = size_t{row.taps_x} * ((row.taps_y + 3) / 4) * 128;
+  const size_t interleaved_bytes = size_t{row.taps_x} * ((row.taps_y + 3) / 4) * 128;
   const bool three = row.taps_y == 3 && row.taps_x == 3;
   const uint8_t* rows[kMaxTaps];
-  const WovenArrays* arrays = row.arrays;
-  const int8_t* woven = row.woven;
-  for (size_t c = 0; c < e->channels; c += 32, ++arrays, woven += woven_bytes) {
+  const InterleavedArrays* arrays = row.arrays;
+  const int8_t* interleaved = row.interleaved;
+  for (size_t c = 0; c < e->channels;
+       c += 32, ++arrays, interleaved += interleaved_bytes) {
     const size_t left = e->channels - c;
     const __mmask32 mask = left < 32 ? (1u << left) - 1 : ~0u;
     const ColumnEnd end = column_end(*arrays, static_cast<uint8_t>(e->zero), mask);
     for (unsigned y = 0; y < row.taps_y; ++y) rows[y] = row.rows[y] + c;
     uint8_t* const out = e->out + c;
     if (three && row.pixel_bytes == row.tap_bytes) {
-      depthwise_3x3<1>(row, rows, woven, arrays->start, end, out, e->out_bytes);
+      depthwise_3x3<1>(row, rows, interleaved, arrays->start, end, out, e->out_bytes);
     } else if (three && row.pixel_bytes == 2 * row.tap_bytes) {
-      depthwise_3x3<2>(row, rows, woven, arrays->start, end, out, e->out_bytes);
+      depthwise_3x3<2>(row, rows, interleaved, arrays->start, end, out, e->out_bytes);
     } else {
-      depthwise_any(row, rows, woven, arrays->start, end, out, e->out_bytes);
+      depthwise_any(row, rows, interleaved, arrays->start, end, out, e->out_bytes);
     }
   }
 }

@@ -29,7 +29,7 @@ INLINE_AVX512 __mmask16 first16(size_t count) {
   return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffffu);
 }
 
-// Sums of 16 channels of a pixel as values; nothing is read behind the last channel:
+// Sums of 16 channels of a pixel as values; nothing is read after the last channel:
 // another thread may be writing there.
 INLINE_AVX512 __m512 value16(const Epilogue& e, __m512i sum, unsigned pixel, size_t at,
                              __mmask16 mask) {
@@ -53,8 +53,8 @@ INLINE_AVX512 __m512 value16(const Epilogue& e, __m512i sum, unsigned pixel, siz
                        _mm512_loadu_ps(e.high + at));
 }
 
-INLINE_AVX512 void finish_block(const Epilogue& e, __m512i sum, unsigned pixel,
-                                unsigned block) {
+INLINE_AVX512 void requantize_block(const Epilogue& e, __m512i sum, unsigned pixel,
+                                    unsigned block) {
   const size_t at = block * kBlock;
   const __mmask16 mask = first16(e.channels - at);
   const __m512 v = value16(e, sum, pixel, at, mask);
@@ -73,7 +73,7 @@ INLINE_AVX512 void finish_block(const Epilogue& e, __m512i sum, unsigned pixel,
   _mm_mask_storeu_epi8(out + at, mask, _mm512_cvtepi32_epi8(shifted));
 }
 
-// Bytes to four stretches of 16 from four packed registers, lane by lane.
+// Bytes to four spans of 16 from four packed registers, lane by lane.
 INLINE_AVX512 __m512i unlace(__m512i bytes) {
   const __m512i order =
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -84,8 +84,8 @@ INLINE_AVX512 __m512i unlace(__m512i bytes) {
 // the lower bound is kept on 16-bit codes: rounding keeps the order of values. (NaN and
 // what is below int32 become the lowest code there is.)
 template <unsigned kPixels, unsigned kCount, bool kAdds>
-INLINE_AVX512 void finish_codes(const Epilogue& e,
-                                const __m512i (&sums)[kPixels][kCount]) {
+INLINE_AVX512 void requantize_codes(const Epilogue& e,
+                                    const __m512i (&sums)[kPixels][kCount]) {
   constexpr unsigned kVectors = kPixels * kCount;
   __m512 multiplier[kCount], bias[kCount], high[kCount], scale[kCount];
   __m512i lows[2], powers[2];
@@ -168,17 +168,17 @@ INLINE_AVX512 void finish_codes(const Epilogue& e,
 }
 
 template <unsigned kPixels, unsigned kCount>
-INLINE_AVX512 void finish_tile(const Epilogue& e,
-                               const __m512i (&sums)[kPixels][kCount]) {
+INLINE_AVX512 void requantize_tile(const Epilogue& e,
+                                   const __m512i (&sums)[kPixels][kCount]) {
   if (e.type == Type::kCodes && e.addends == 0) {
-    finish_codes<kPixels, kCount, false>(e, sums);
+    requantize_codes<kPixels, kCount, false>(e, sums);
   } else if (e.type == Type::kCodes && e.addends == 1 && !e.addend[0].wide) {
-    finish_codes<kPixels, kCount, true>(e, sums);
+    requantize_codes<kPixels, kCount, true>(e, sums);
   } else {
     UNROLL
     for (unsigned p = 0; p < kPixels; ++p) {
       UNROLL
-      for (unsigned b = 0; b < kCount; ++b) finish_block(e, sums[p][b], p, b);
+      for (unsigned b = 0; b < kCount; ++b) requantize_block(e, sums[p][b], p, b);
     }
   }
 }
@@ -219,7 +219,7 @@ template <unsigned kPixels, unsigned kCount>
 TARGET_AVX512 void conv_tile(const ConvRow& row, const Epilogue& e) {
   __m512i sums[kPixels][kCount];
   multiply_tile(row, sums);
-  finish_tile<kPixels, kCount>(e, sums);
+  requantize_tile<kPixels, kCount>(e, sums);
 }
 
 template <unsigned kPixels>
@@ -272,7 +272,7 @@ TARGET_AVX512 void conv_wide_tile(const ConvRow& row, const Epilogue& e) {
       }
     }
   }
-  finish_tile<kPixels, kCount>(e, sums);
+  requantize_tile<kPixels, kCount>(e, sums);
 }
 
 using Tile = void (*)(const ConvRow&, const Epilogue&);
@@ -309,23 +309,25 @@ void sums(const ConvRow& row, int32_t* out) {
   sum_tiles(row, kSums, 8, out);
 }
 
-TARGET_AVX512 void spread(const TileInputs& tiles) { spread_tiles(tiles); }
-
-TARGET_AVX512 void gather(const int32_t* sums, size_t position, size_t tiles,
-                          int32_t (*out)[kTile][kBlock]) {
-  gather_tiles(sums, position, tiles, out);
+TARGET_AVX512 void transform_inputs(const TileInputs& tiles) {
+  transform_tile_inputs(tiles);
 }
 
-TARGET_AVX512 void finish(const Epilogue& e, const int32_t (*sums)[kBlock],
-                          unsigned pixels) {
+TARGET_AVX512 void transform_sums(const int32_t* sums, size_t position, size_t tiles,
+                                  int32_t (*out)[kTile][kBlock]) {
+  transform_tile_sums(sums, position, tiles, out);
+}
+
+TARGET_AVX512 void requantize(const Epilogue& e, const int32_t (*sums)[kBlock],
+                              unsigned pixels) {
   if (pixels == kTile && e.multiplier != nullptr && !e.averages) {
     __m512i all[kTile][1];
     UNROLL
     for (unsigned p = 0; p < kTile; ++p) all[p][0] = load(sums[p]);
-    finish_tile<kTile, 1>(e, all);
+    requantize_tile<kTile, 1>(e, all);
     return;
   }
-  for (unsigned p = 0; p < pixels; ++p) finish_block(e, load(sums[p]), p, 0);
+  for (unsigned p = 0; p < pixels; ++p) requantize_block(e, load(sums[p]), p, 0);
 }
 
 bool is_there() {
@@ -345,11 +347,11 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.conv_blocks = 2;
     kernels.conv = conv;
     kernels.sums = sums;
-    kernels.spread = spread;
-    kernels.gather = gather;
-    kernels.depthwise_woven = avx512_depthwise;
-    kernels.woven_peak = 255;
-    kernels.finish = finish;
+    kernels.transform_inputs = transform_inputs;
+    kernels.transform_sums = transform_sums;
+    kernels.depthwise_interleaved = avx512_depthwise;
+    kernels.interleaved_peak = 255;
+    kernels.requantize = requantize;
     return &kernels;
   }();
   return found;

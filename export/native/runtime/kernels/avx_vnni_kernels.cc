@@ -55,7 +55,7 @@ constexpr TileKernel<ConvRow> kTiles[] = {conv_tile<1>, conv_tile<2>, conv_tile<
 void conv(const ConvRow& row, Epilogue* epilogue) {
   const RuntimeKernels& avx2 = *avx2_runtime_kernels();
   if (row.wide) return avx2.conv(row, epilogue);
-  run_tiles(row, kTiles, 6, avx2.finish, epilogue);
+  run_tiles(row, kTiles, 6, avx2.requantize, epilogue);
 }
 
 void sums(const ConvRow& row, int32_t* out) { sum_tiles(row, kTiles, 6, out); }

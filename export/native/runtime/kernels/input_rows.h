@@ -1,7 +1,7 @@
 // Rows of inputs: loops that compilers turn into vectors, for each path with its own
 // instructions.
-#ifndef DQA_RUNTIME_INPUT_ROWS_H_
-#define DQA_RUNTIME_INPUT_ROWS_H_
+#ifndef DQA_RUNTIME_KERNELS_INPUT_ROWS_H_
+#define DQA_RUNTIME_KERNELS_INPUT_ROWS_H_
 
 #include <cstring>
 
@@ -37,8 +37,8 @@ DQA_ROW_INLINE int32_t measure_values(InputRow row) {
 }
 
 template <bool kBytes, bool kAffine>
-DQA_ROW_INLINE void read_values(InputRow row, float inverse, float limit,
-                                int16_t* __restrict codes) {
+DQA_ROW_INLINE void quantize_values(InputRow row, float inverse, float limit,
+                                    int16_t* __restrict codes) {
   for (size_t i = 0; i < row.count; ++i) {
     float v = input_value<kBytes, kAffine>(row, i) * inverse;
     v = v > -limit ? v : -limit;
@@ -59,17 +59,17 @@ DQA_ROW_INLINE int32_t measure_row(const InputRow& row) {
   return affine ? measure_values<false, true>(row) : measure_values<false, false>(row);
 }
 
-DQA_ROW_INLINE void read_row(const InputRow& row, float inverse, float limit,
-                             int16_t* codes) {
+DQA_ROW_INLINE void quantize_row(const InputRow& row, float inverse, float limit,
+                                 int16_t* codes) {
   const bool affine = row.factors != nullptr;
   if (row.bytes) {
-    return affine ? read_values<true, true>(row, inverse, limit, codes)
-                  : read_values<true, false>(row, inverse, limit, codes);
+    return affine ? quantize_values<true, true>(row, inverse, limit, codes)
+                  : quantize_values<true, false>(row, inverse, limit, codes);
   }
-  return affine ? read_values<false, true>(row, inverse, limit, codes)
-                : read_values<false, false>(row, inverse, limit, codes);
+  return affine ? quantize_values<false, true>(row, inverse, limit, codes)
+                : quantize_values<false, false>(row, inverse, limit, codes);
 }
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_INPUT_ROWS_H_
+#endif  // DQA_RUNTIME_KERNELS_INPUT_ROWS_H_

@@ -1,7 +1,7 @@
-// The inner loops of the runtime, one set for each instruction set; all give the same
-// bits.
-#ifndef DQA_RUNTIME_KERNELS_H_
-#define DQA_RUNTIME_KERNELS_H_
+// The inner loops of the runtime, one set for each instruction set. All sets compute
+// the same bits.
+#ifndef DQA_RUNTIME_KERNELS_KERNELS_H_
+#define DQA_RUNTIME_KERNELS_KERNELS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -10,13 +10,14 @@
 
 namespace dqa {
 
-// Pixels that are computed together at most.
+// The most pixels that a kernel computes at once.
 constexpr unsigned kTile = 8;
 
-// Blocks of channels that are computed together at most.
+// The most blocks of channels that a kernel computes at once.
 constexpr unsigned kBlocks = 4;
 
-// From sums to codes; see `Op` in export/plan.py. Arrays begin at the first channel.
+// How sums become codes; export/FORMAT.md has the arithmetic. Arrays begin at the first
+// channel.
 struct Addend {
   const uint8_t* codes;
   const float* scale;
@@ -37,7 +38,7 @@ struct Epilogue {
   size_t out_bytes;  // from a pixel to the next
   size_t channels;   // to write
 
-  // Moves on to the next pixels.
+  // Moves to the next pixels.
   void advance(size_t pixels) {
     out += pixels * out_bytes;
     for (unsigned k = 0; k < addends; ++k) {
@@ -45,34 +46,35 @@ struct Epilogue {
     }
   }
 
-  // The same from a later block of 16 channels on, up to 16 of them.
+  // The epilogue of one block alone, of up to 16 channels.
   Epilogue block(unsigned number) const;
 };
 
-// Up to 16 channels of some pixels.
-using FinishKernel = void (*)(const Epilogue& epilogue, const int32_t (*sums)[kBlock],
-                              unsigned pixels);
+// Turns sums into codes, for up to 16 channels of some pixels.
+using RequantizeKernel = void (*)(const Epilogue& epilogue,
+                                  const int32_t (*sums)[kBlock], unsigned pixels);
 
 // Neighbouring pixels of a convolution, for blocks of 16 output channels. A run is a
-// stretch of inputs that lie one behind the other, in groups of four: with dilation 1
-// all taps of a row are one run.
+// number of inputs without gaps, in groups of four: with dilation 1 all taps of a row
+// are one run.
 struct ConvRow {
   unsigned taps_y;
   unsigned runs;         // of each row
   size_t run_groups;     // in a run
   size_t run_bytes;      // from a run to the next
   size_t pixel_bytes;    // of the input, from an output pixel to the next
-  bool wide;             // the input's codes
-  uint32_t peak;         // the largest of them
-  const uint8_t** rows;  // the first input of each tap row; kernels move them on
+  bool wide;             // whether the input's codes are wide
+  uint32_t peak;         // their largest magnitude
+  const uint8_t** rows;  // the first input of each tap row; kernels advance them
   size_t pixels;
-  // Of each block: [tap y][run][group][16 outputs][4 inputs].
+  // For each block: [tap y][run][group][16 outputs][4 inputs].
   const int8_t* weights;
   size_t block_bytes;
   const int32_t* start;
-  // How many groups fit sums of 16 bits, stretch by stretch; NULL: not even one.
-  const uint32_t* stretches;
-  size_t stretch_count;  // with the one behind, which kernels look at
+  // Accumulation spans: how many groups a 16-bit sum can take, one span after the
+  // other. NULL if it cannot take a single group.
+  const uint32_t* spans;
+  size_t span_count;  // with one more at the end: kernels look one span ahead
   unsigned blocks;
 
   void advance(size_t count) const {
@@ -81,32 +83,32 @@ struct ConvRow {
 };
 using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
 
-// The sums of one block alone, 16 for each pixel.
+// Computes sums only, of one block: 16 for each pixel.
 using SumsKernel = void (*)(const ConvRow& row, int32_t* sums);
 
-// Neighbouring tiles of 2x2 outputs and the 4x4 inputs of each.
+// WINOGRAD: neighbouring tiles of 2x2 outputs, and the 4x4 inputs of each.
 struct TileInputs {
   const uint8_t* rows[4];  // the first input of each row
   size_t pixel_bytes;
   size_t tiles;
   uint8_t* out;
   size_t position_bytes;  // from a position of the tiles to the next
-  uint8_t shift, middle;  // added to each position, and to that of four codes' sum
+  uint8_t shift, middle;  // added to each position; to the one that sums four codes
 };
-using SpreadKernel = void (*)(const TileInputs& tiles);
+using InputTransformKernel = void (*)(const TileInputs& tiles);
 
-// The outputs of up to `kTile / 2` tiles from their sums, two rows of them.
-using GatherKernel = void (*)(const int32_t* sums, size_t position, size_t tiles,
-                              int32_t (*out)[kTile][kBlock]);
+// WINOGRAD: two rows of outputs of up to `kTile / 2` tiles, from their sums.
+using OutputTransformKernel = void (*)(const int32_t* sums, size_t position,
+                                       size_t tiles, int32_t (*out)[kTile][kBlock]);
 
 // Arrays of 32 channels in the order in which dot products of four taps leave their
 // sums: channel 8 j + 4 i + k is at [i][j][k].
-struct WovenArrays {
+struct InterleavedArrays {
   int32_t start[32];
   float multiplier[32], bias[32], low[32], high[32], power[32];
 };
 
-// The same for channels each by itself.
+// Neighbouring pixels of a depthwise convolution.
 struct DepthwiseRow {
   unsigned taps_y, taps_x;
   size_t tap_bytes;    // from a tap to the next in its row
@@ -118,9 +120,9 @@ struct DepthwiseRow {
   size_t weight_step;  // from a tap's weights to the next tap's
   const int32_t* start;
   uint32_t interval;  // taps after which 16-bit sums may overflow
-  // Of each 32 channels: [tap x][four taps y][32 channels, as in `arrays`][4 taps y].
-  const int8_t* woven;
-  const WovenArrays* arrays;
+  // For each 32 channels: [tap x][four taps y][32 channels, as in `arrays`][4 taps y].
+  const int8_t* interleaved;
+  const InterleavedArrays* arrays;
 
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
@@ -128,15 +130,17 @@ struct DepthwiseRow {
 };
 using DepthwiseKernel = void (*)(const DepthwiseRow& row, Epilogue* epilogue);
 
-// Rows of codes between a ring (shifted, with a zero) and what the codec stores.
+// Turn stored codes of a row into those of a line buffer, which are shifted and have a
+// zero; and back.
 using WidenKernel = void (*)(const uint8_t* widen, size_t channels, size_t pixels,
-                             uint8_t zero, const uint8_t* stored, uint8_t* ring,
+                             uint8_t zero, const uint8_t* stored, uint8_t* line,
                              size_t pixel_bytes);
 using NarrowKernel = void (*)(const int16_t* narrow, size_t channels, size_t pixels,
-                              uint8_t zero, const uint8_t* ring, size_t pixel_bytes,
+                              uint8_t zero, const uint8_t* line, size_t pixel_bytes,
                               uint8_t* stored);
 
-// A row of an input: values, times factors, plus summands, unless these are NULL.
+// A row of an input. A value counts as `value * factor + summand`, unless there are
+// none (NULL).
 struct InputRow {
   const void* values;
   bool bytes;  // instead of floats
@@ -144,45 +148,47 @@ struct InputRow {
   size_t count;
 };
 
-// The bits of the largest magnitude; the row as codes within a limit.
+// Returns the bits of the largest magnitude of a row.
 using MeasureKernel = int32_t (*)(const InputRow& row);
-using ReadKernel = void (*)(const InputRow& row, float inverse_scale, float limit,
-                            int16_t* codes);
+// Turns a row into codes within a limit.
+using QuantizeKernel = void (*)(const InputRow& row, float inverse_scale, float limit,
+                                int16_t* codes);
 
-// A pixel between four others: codes weighted, rounded and shifted.
+// BILINEAR: a pixel between four others. Their codes are weighted, added, rounded and
+// shifted.
 struct Blend {
   int32_t weight[4];  // of above left, above right, below left, below right
   int32_t half;       // for rounding
   int32_t shift;
-  bool narrow;  // results are codes, and all sums fit 15 bits
-  bool wide;    // results are wide
+  bool narrow;  // whether results are codes and all sums fit 15 bits
+  bool wide;    // whether results are wide
 };
 using BlendKernel = void (*)(const Blend& blend, const uint8_t* const* corners,
                              size_t channels, uint8_t* out);
 
 struct RuntimeKernels {
   DqaIsa isa;
-  unsigned conv_blocks;  // that `conv` takes at most
+  unsigned conv_blocks;  // the most that `conv` computes at once
   ConvKernel conv;
   SumsKernel sums;
-  SpreadKernel spread;
-  GatherKernel gather;
-  uint8_t tile_shift;         // what `sums` takes for 0: bytes are signed, or are not
-  DepthwiseKernel depthwise;  // 16 channels
-  // All channels of codes up to `woven_peak`, to codes without addends; NULL and 0: 16
-  // at a time are as fast.
-  DepthwiseKernel depthwise_woven;
-  uint32_t woven_peak;
-  FinishKernel finish;
+  InputTransformKernel transform_inputs;
+  OutputTransformKernel transform_sums;
+  uint8_t tile_shift;         // the zero of `sums`: 0 or 128, as its bytes are signed
+  DepthwiseKernel depthwise;  // of up to 16 channels
+  // Of any number of channels, from codes up to `interleaved_peak`, to codes, without
+  // addends. NULL and 0 if it would be no faster.
+  DepthwiseKernel depthwise_interleaved;
+  uint32_t interleaved_peak;
+  RequantizeKernel requantize;
   WidenKernel widen;
   NarrowKernel narrow;
   BlendKernel blend;
   MeasureKernel measure;
-  ReadKernel read;
+  QuantizeKernel quantize;
 };
 
-// The kernels of an instruction set, or the fastest ones (DQA_AUTO); NULL where it is
-// not compiled in or this machine lacks it.
+// The kernels of an instruction set, or the fastest ones (DQA_AUTO). NULL if they are
+// not compiled in or this machine cannot run them.
 const RuntimeKernels* runtime_kernels(DqaIsa isa);
 
 const RuntimeKernels& scalar_runtime_kernels();
@@ -194,4 +200,4 @@ const RuntimeKernels* neon_dot_runtime_kernels();
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_KERNELS_H_
+#endif  // DQA_RUNTIME_KERNELS_KERNELS_H_

@@ -171,9 +171,9 @@ int32x4_t addend_codes(const Addend& a, unsigned pixel, unsigned at) {
   return vld1q_s32(four);
 }
 
-void finish(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
+void requantize(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
   if (e.channels != kBlock) {
-    scalar_runtime_kernels().finish(e, sums, pixels);
+    scalar_runtime_kernels().requantize(e, sums, pixels);
     return;
   }
   for (unsigned p = 0; p < pixels; ++p) {
@@ -218,7 +218,7 @@ void finish(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
 bool conv_by_words(const ConvRow& row, Epilogue* epilogue) {
   if (!row.wide && row.peak <= 127) return false;
   const TileKernel<ConvRow> kernel = row.wide ? conv_words<true> : conv_words<false>;
-  run_tiles(row, &kernel, 1, finish, epilogue);
+  run_tiles(row, &kernel, 1, requantize, epilogue);
   return true;
 }
 
@@ -227,11 +227,12 @@ constexpr TileKernel<ConvRow> kDotTiles[] = {conv_dot<1>, conv_dot<2>, conv_dot<
 constexpr TileKernel<ConvRow> kLongTiles[] = {conv_long<1>, conv_long<2>};
 
 void conv_with_dot(const ConvRow& row, Epilogue* epilogue) {
-  if (!conv_by_words(row, epilogue)) run_tiles(row, kDotTiles, 6, finish, epilogue);
+  if (!conv_by_words(row, epilogue)) run_tiles(row, kDotTiles, 6, requantize, epilogue);
 }
 
 void conv_without_dot(const ConvRow& row, Epilogue* epilogue) {
-  if (!conv_by_words(row, epilogue)) run_tiles(row, kLongTiles, 2, finish, epilogue);
+  if (!conv_by_words(row, epilogue))
+    run_tiles(row, kLongTiles, 2, requantize, epilogue);
 }
 
 void sums_with_dot(const ConvRow& row, int32_t* out) {
@@ -249,7 +250,7 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   }
   static constexpr TileKernel<DepthwiseRow> kTiles[] = {
       depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>, depthwise_tile<4>};
-  run_tiles(row, kTiles, 4, finish, epilogue);
+  run_tiles(row, kTiles, 4, requantize, epilogue);
 }
 
 bool has_dot() {
@@ -268,7 +269,7 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
   kernels.sums = sums;
   kernels.tile_shift = 0;  // both multiply signed bytes
   kernels.depthwise = depthwise;
-  kernels.finish = finish;
+  kernels.requantize = requantize;
   return kernels;
 }
 

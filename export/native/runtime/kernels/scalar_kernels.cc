@@ -67,7 +67,7 @@ int32_t rounded(float v) {
   return pattern - 0x4b400000;
 }
 
-void finish(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
+void requantize(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
   for (unsigned p = 0; p < pixels; ++p) {
     uint8_t* const out = e.out + p * e.out_bytes;
     for (size_t c = 0; c < e.channels; ++c) {
@@ -102,25 +102,25 @@ void finish(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
 }
 
 void widen(const uint8_t* factors, size_t channels, size_t pixels, uint8_t zero,
-           const uint8_t* stored, uint8_t* ring, size_t pixel_bytes) {
+           const uint8_t* stored, uint8_t* line, size_t pixel_bytes) {
   for (size_t p = 0; p < pixels; ++p) {
     for (size_t c = 0; c < channels; ++c) {
-      ring[c] = static_cast<uint8_t>(stored[c] * factors[c] + zero);
+      line[c] = static_cast<uint8_t>(stored[c] * factors[c] + zero);
     }
     stored += channels;
-    ring += pixel_bytes;
+    line += pixel_bytes;
   }
 }
 
 void narrow(const int16_t* factors, size_t channels, size_t pixels, uint8_t zero,
-            const uint8_t* ring, size_t pixel_bytes, uint8_t* stored) {
+            const uint8_t* line, size_t pixel_bytes, uint8_t* stored) {
   for (size_t p = 0; p < pixels; ++p) {
     for (size_t c = 0; c < channels; ++c) {
-      const int code = static_cast<int16_t>(ring[c]) - static_cast<int16_t>(zero);
+      const int code = static_cast<int16_t>(line[c]) - static_cast<int16_t>(zero);
       stored[c] = static_cast<uint8_t>(static_cast<int16_t>(code * factors[c]) >> 8);
     }
     stored += channels;
-    ring += pixel_bytes;
+    line += pixel_bytes;
   }
 }
 
@@ -141,7 +141,7 @@ void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
 
 void conv(const ConvRow& row, Epilogue* epilogue) {
   const TileKernel<ConvRow> kernel = row.wide ? conv_pixel<true> : conv_pixel<false>;
-  run_tiles(row, &kernel, 1, finish, epilogue);
+  run_tiles(row, &kernel, 1, requantize, epilogue);
 }
 
 void sums(const ConvRow& row, int32_t* out) {
@@ -149,11 +149,11 @@ void sums(const ConvRow& row, int32_t* out) {
   sum_tiles(row, &kernel, 1, out);
 }
 
-void spread(const TileInputs& tiles) { spread_tiles(tiles); }
+void transform_inputs(const TileInputs& tiles) { transform_tile_inputs(tiles); }
 
-void gather(const int32_t* sums, size_t position, size_t tiles,
-            int32_t (*out)[kTile][kBlock]) {
-  gather_tiles(sums, position, tiles, out);
+void transform_sums(const int32_t* sums, size_t position, size_t tiles,
+                    int32_t (*out)[kTile][kBlock]) {
+  transform_tile_sums(sums, position, tiles, out);
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
@@ -161,7 +161,7 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
     int32_t sums[1][kBlock];
     (row.wide ? depthwise_pixel<true> : depthwise_pixel<false>)(row, sums,
                                                                 epilogue->channels);
-    finish(*epilogue, sums, 1);
+    requantize(*epilogue, sums, 1);
     epilogue->advance(1);
     row.advance(1);
   }
@@ -169,16 +169,17 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
 
 int32_t measure(const InputRow& row) { return measure_row(row); }
 
-void read(const InputRow& row, float inverse_scale, float limit, int16_t* codes) {
-  read_row(row, inverse_scale, limit, codes);
+void quantize(const InputRow& row, float inverse_scale, float limit, int16_t* codes) {
+  quantize_row(row, inverse_scale, limit, codes);
 }
 
 }  // namespace
 
 const RuntimeKernels& scalar_runtime_kernels() {
   static constexpr RuntimeKernels kKernels = {
-      DQA_SCALAR, 1, conv,   sums,  spread, gather, 128,     depthwise,
-      nullptr,    0, finish, widen, narrow, blend,  measure, read};
+      DQA_SCALAR, 1,         conv,    sums,    transform_inputs, transform_sums,
+      128,        depthwise, nullptr, 0,       requantize,       widen,
+      narrow,     blend,     measure, quantize};
   return kKernels;
 }
 

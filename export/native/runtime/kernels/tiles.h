@@ -1,6 +1,6 @@
 // Cutting rows into tiles, for kernels that leave sums in memory.
-#ifndef DQA_RUNTIME_TILES_H_
-#define DQA_RUNTIME_TILES_H_
+#ifndef DQA_RUNTIME_KERNELS_TILES_H_
+#define DQA_RUNTIME_KERNELS_TILES_H_
 
 #include <algorithm>
 
@@ -22,12 +22,12 @@ using TileKernel = void (*)(const Row& row, int32_t (*sums)[kBlock]);
 // `kernels` by pixels - 1, `most` of them.
 template <class Row>
 void run_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
-               FinishKernel finish, Epilogue* epilogue) {
+               RequantizeKernel requantize, Epilogue* epilogue) {
   for (size_t left = row.pixels; left > 0;) {
     const unsigned pixels = next_tile(left, most);
     alignas(64) int32_t sums[kTile][kBlock];
     kernels[pixels - 1](row, sums);
-    finish(*epilogue, sums, pixels);
+    requantize(*epilogue, sums, pixels);
     epilogue->advance(pixels);
     row.advance(pixels);
     left -= pixels;
@@ -49,4 +49,4 @@ void sum_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_TILES_H_
+#endif  // DQA_RUNTIME_KERNELS_TILES_H_

@@ -1,6 +1,6 @@
 // The transforms of tiles: loops that every path compiles with its own instructions.
-#ifndef DQA_RUNTIME_WINOGRAD_ROWS_H_
-#define DQA_RUNTIME_WINOGRAD_ROWS_H_
+#ifndef DQA_RUNTIME_KERNELS_WINOGRAD_ROWS_H_
+#define DQA_RUNTIME_KERNELS_WINOGRAD_ROWS_H_
 
 #include <cstring>
 
@@ -19,7 +19,7 @@ namespace dqa {
 
 // B' d B of some channels, bytes that wrap around: what comes out fits.
 template <unsigned kChannels>
-DQA_TILE_INLINE void spread_channels(const TileInputs& t, size_t at) {
+DQA_TILE_INLINE void transform_channels(const TileInputs& t, size_t at) {
   using Bytes __attribute__((vector_size(kChannels))) = uint8_t;
   const Bytes shift = Bytes{} + t.shift, middle = Bytes{} + t.middle;
   Bytes part[4][4];  // B' d of the four columns of a tile
@@ -58,24 +58,24 @@ DQA_TILE_INLINE void spread_channels(const TileInputs& t, size_t at) {
   }
 }
 
-DQA_TILE_INLINE void spread_tiles(const TileInputs& t) {
+DQA_TILE_INLINE void transform_tile_inputs(const TileInputs& t) {
   size_t at = 0;
-  for (; at + 64 <= t.pixel_bytes; at += 64) spread_channels<64>(t, at);
+  for (; at + 64 <= t.pixel_bytes; at += 64) transform_channels<64>(t, at);
   if (at + 32 <= t.pixel_bytes) {
-    spread_channels<32>(t, at);
+    transform_channels<32>(t, at);
     at += 32;
   }
   if (at + 16 <= t.pixel_bytes) {
-    spread_channels<16>(t, at);
+    transform_channels<16>(t, at);
     at += 16;
   }
-  for (; at < t.pixel_bytes; at += 4) spread_channels<4>(t, at);
+  for (; at < t.pixel_bytes; at += 4) transform_channels<4>(t, at);
 }
 
 // A' M A of a block of 16 channels: two rows of pixels. Sums wrap around, as in all
 // paths; plans keep them in range.
-DQA_TILE_INLINE void gather_tiles(const int32_t* sums, size_t position, size_t tiles,
-                                  int32_t (*out)[kTile][kBlock]) {
+DQA_TILE_INLINE void transform_tile_sums(const int32_t* sums, size_t position,
+                                         size_t tiles, int32_t (*out)[kTile][kBlock]) {
   using Sums __attribute__((vector_size(4 * kBlock))) = uint32_t;
   for (size_t tile = 0; tile < tiles; ++tile) {
     Sums part[2][4];
@@ -101,4 +101,4 @@ DQA_TILE_INLINE void gather_tiles(const int32_t* sums, size_t position, size_t t
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_WINOGRAD_ROWS_H_
+#endif  // DQA_RUNTIME_KERNELS_WINOGRAD_ROWS_H_

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "runtime/ops/ops.h"
 #include "runtime/kernels/tiles.h"
+#include "runtime/ops/ops.h"
 
 namespace dqa {
 namespace {
@@ -18,9 +18,9 @@ void window_rows(const Run& run, const Op& op, const Buffer& in, uint32_t y,
   }
 }
 
-// How many rows are one long row to a 1x1 convolution, because they lie one behind the
-// other wherever it reads and writes: tiles need not end with each of them.
-uint32_t rows_behind(const Run& run, const Op& op, Rows rows) {
+// How many rows a 1x1 convolution can take as one long row, because they have no gaps
+// between them in any buffer: tiles then do not end with each row.
+uint32_t rows_in_line(const Run& run, const Op& op, Rows rows) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   if (op.taps_y != 1 || op.taps_x != 1 || op.stride_y != 1 || op.stride_x != 1 ||
       op.top != 0 || op.left != 0 || in.height != out.height || in.width != out.width) {
@@ -28,12 +28,13 @@ uint32_t rows_behind(const Run& run, const Op& op, Rows rows) {
   }
   uint32_t count = rows.end - rows.first;
   const auto take = [&](const Buffer& b) {
-    if (b.kind != Kind::kRing) return;
+    if (!is_line_buffer(b)) return;
     const bool framed = b.left != 0 || b.right != 0;
     count = std::min(count, framed ? 1 : b.rows - rows.first % b.rows);
   };
   take(out);
-  for (size_t k = 0; k < op.link_count; ++k) take(run.buffer(run.link(op, k).buffer));
+  for (size_t k = 0; k < op.link_count; ++k)
+    take(run.buffer(run.plan.link(op, k).buffer));
   return count;
 }
 
@@ -52,13 +53,13 @@ void conv(const Run& run, size_t index, Piece piece) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Prepared& prepared = run.prepared[index];
-  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const size_t groups = groups_of(in);
   const uint8_t* rows[kMaxTaps];
   ConvRow row = {};
   row.taps_y = op.taps_y;
-  const bool joined = op.dilation_x == 1;
-  row.runs = joined ? 1 : op.taps_x;
-  row.run_groups = joined ? op.taps_x * groups : groups;
+  const bool is_dense = op.dilation_x == 1;
+  row.runs = is_dense ? 1 : op.taps_x;
+  row.run_groups = is_dense ? op.taps_x * groups : groups;
   row.run_bytes = op.dilation_x * in.pixel_bytes();
   row.pixel_bytes = op.stride_x * in.pixel_bytes();
   row.wide = in.type == Type::kWide;
@@ -71,13 +72,13 @@ void conv(const Run& run, size_t index, Piece piece) {
     row.weights = reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) +
                   b * row.block_bytes;
     row.start = prepared.start.data() + b * kBlock;
-    const std::vector<uint32_t>& stretches = prepared.stretches[b];
-    row.stretches = stretches.empty() ? nullptr : stretches.data();
-    row.stretch_count = stretches.size();
-    uint32_t behind = 0;
-    for (uint32_t y = piece.rows.first; y < piece.rows.end; y += behind) {
-      behind = rows_behind(run, op, {y, piece.rows.end});
-      row.pixels = size_t{out.width} * behind;
+    const std::vector<uint32_t>& spans = prepared.spans[b];
+    row.spans = spans.empty() ? nullptr : spans.data();
+    row.span_count = spans.size();
+    uint32_t joined = 0;
+    for (uint32_t y = piece.rows.first; y < piece.rows.end; y += joined) {
+      joined = rows_in_line(run, op, {y, piece.rows.end});
+      row.pixels = size_t{out.width} * joined;
       Epilogue e = epilogue(run, op, y, b, row.blocks);
       window_rows(run, op, in, y, rows);
       if (run.times != nullptr) time_requantizing(run, row, e);
@@ -101,8 +102,8 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   row.pixels = out.width;
   row.weight_step = blocks_of(in) * kBlock;
   row.interval = prepared.interval;
-  const bool woven = !prepared.woven.empty();
-  const size_t step = woven ? 2 : 1;
+  const bool interleaved = !prepared.interleaved.empty();
+  const size_t step = interleaved ? 2 : 1;
   const Piece piece = run.piece(todo, blocks_of(out), step);
   const auto pixels = [&](DepthwiseKernel kernel, size_t b, size_t blocks) {
     const size_t first = b * kBlock;
@@ -116,13 +117,13 @@ void depthwise(const Run& run, size_t index, Rows todo) {
       kernel(row, &e);
     }
   };
-  if (woven) {
+  if (interleaved) {
     if (piece.first_block == piece.end_block) return;
     const size_t number = piece.first_block / step;
     row.arrays = prepared.arrays.data() + number;
-    row.woven = prepared.woven.data() +
-                number * (prepared.woven.size() / prepared.arrays.size());
-    pixels(run.kernels.depthwise_woven, piece.first_block,
+    row.interleaved = prepared.interleaved.data() +
+                      number * (prepared.interleaved.size() / prepared.arrays.size());
+    pixels(run.kernels.depthwise_interleaved, piece.first_block,
            piece.end_block - piece.first_block);
     return;
   }
@@ -131,7 +132,7 @@ void depthwise(const Run& run, size_t index, Rows todo) {
   }
 }
 
-void combine(const Run& run, const Op& op, Piece piece) {
+void add(const Run& run, const Op& op, Piece piece) {
   const Buffer& out = run.buffer(op.output);
   const int32_t nothing[kTile][kBlock] = {};
   for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
@@ -139,7 +140,7 @@ void combine(const Run& run, const Op& op, Piece piece) {
       Epilogue e = epilogue(run, op, y, b, 1);
       for (size_t left = out.width; left > 0;) {
         const unsigned pixels = next_tile(left, kTile);
-        run.kernels.finish(e, nothing, pixels);
+        run.kernels.requantize(e, nothing, pixels);
         e.advance(pixels);
         left -= pixels;
       }

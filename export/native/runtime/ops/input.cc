@@ -74,20 +74,20 @@ void scale_arrays(const Run& run, const Op& op) {
     const float* const in = run.plan.floats(offset);
     for (size_t c = 0; c < count; ++c) out[c] = in[c] * by;
   };
-  if (op.code != Code::kCombine) scaled(op.multiplier, run.input(op).slot);
+  if (op.code != OpCode::kAdd) scaled(op.multiplier, run.input(op).slot);
   for (size_t k = 0; k < op.link_count; ++k) {
-    if (run.link(op, k).addend) {
-      scaled(run.link(op, k).value, run.buffer(run.link(op, k).buffer).slot);
+    if (run.plan.link(op, k).addend) {
+      scaled(run.plan.link(op, k).value, run.buffer(run.plan.link(op, k).buffer).slot);
     }
   }
 }
 
-void read(Run& run, size_t index, uint32_t y) {
+void quantize_input(Run& run, size_t index, uint32_t y) {
   const Op& op = run.plan.ops[index];
   const Buffer& out = run.buffer(op.output);
   int16_t* const codes = run.room.data();
-  run.kernels.read(input_row(run, index, y), run.slots[out.slot].inverse,
-                   static_cast<float>(op.shift), codes);
+  run.kernels.quantize(input_row(run, index, y), run.slots[out.slot].inverse,
+                       static_cast<float>(op.shift), codes);
   if (out.channels == 3) {
     spread_three(codes, out.width, run.row(out, y));
     return;

@@ -1,5 +1,5 @@
-// Moving rows: between rings and what is stored, and next to each other. Rows of a
-// hostile plan may overlap: hence memmove.
+// Moving rows: between line buffers and what is stored, and next to each other. Rows of
+// a hostile plan may overlap: hence memmove.
 #include <cstring>
 
 #include "runtime/ops/ops.h"
@@ -7,7 +7,7 @@
 namespace dqa {
 namespace {
 
-// A stored row, or the copy that was saved in front of the stage.
+// A stored row, or the copy that was saved before the stage.
 const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
   for (const Saved& saved : run.share->saved) {
     if (saved.buffer == buffer && saved.row == y) return run.arena + saved.offset;
@@ -19,7 +19,7 @@ const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
 DqaStatus unpack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                      uint8_t* codes) {
   const Buffer& in = run.input(op);
-  const uint16_t number = run.link(op, 0).buffer;
+  const uint16_t number = run.plan.link(op, 0).buffer;
   const uint8_t* row = nullptr;
   size_t size = in.size / in.height;
   uint8_t* scratch = nullptr;
@@ -73,7 +73,7 @@ DqaStatus load(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
   if (in.table == kNone) {
-    copy_pixels(loaded_row(run, run.link(op, 0).buffer, y), bytes, run.row(out, y),
+    copy_pixels(loaded_row(run, run.plan.link(op, 0).buffer, y), bytes, run.row(out, y),
                 out.pixel_bytes(), bytes, in.width);
     return DQA_OK;
   }
@@ -100,12 +100,12 @@ DqaStatus store(Run& run, const Op& op, uint32_t y) {
   return pack_row(run, op, table, y, codes);
 }
 
-void join(const Run& run, const Op& op, uint32_t y) {
+void concat(const Run& run, const Op& op, uint32_t y) {
   const Buffer& out = run.buffer(op.output);
   for (size_t k = 0; k < op.link_count; ++k) {
-    const Buffer& part = run.buffer(run.link(op, k).buffer);
+    const Buffer& part = run.buffer(run.plan.link(op, k).buffer);
     copy_pixels(run.row(part, y), part.pixel_bytes(),
-                run.row(out, y) + run.link(op, k).value * out.element_bytes(),
+                run.row(out, y) + run.plan.link(op, k).value * out.element_bytes(),
                 out.pixel_bytes(), part.channels * part.element_bytes(), out.width);
   }
 }

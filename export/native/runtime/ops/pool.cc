@@ -66,14 +66,14 @@ void average(const Run& run, const Op& op, Piece piece) {
           }
         }
         e.share = 1.0f / static_cast<float>(taps);
-        run.kernels.finish(e, sums, 1);
+        run.kernels.requantize(e, sums, 1);
         e.advance(1);
       }
     }
   }
 }
 
-void maximum(const Run& run, const Op& op, uint32_t y) {
+void max_pool(const Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
   uint8_t* to = run.row(out, y);

@@ -1,4 +1,4 @@
-// What convolutions need to know of their weights.
+// What is computed once from weights.
 #include "runtime/ops/prepare.h"
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 namespace dqa {
 namespace {
 
-// The most steps of a sequence whose sums stay within int16, wherever they begin.
-// `step(i, up, down)` adds the largest sum and the smallest that step i can give.
+// The largest number of consecutive steps whose sum always stays within int16, wherever
+// they begin. `step(i)` is the largest and the smallest sum of step i.
 template <class Step>
 uint32_t longest_run(size_t count, Step step) {
   int64_t up = 0, down = 0;
@@ -39,7 +39,8 @@ Reach reach(int weight, int64_t peak) {
 
 // How the groups of a block's weights can be cut so that neither sum of two products
 // leaves int16 on the way.
-std::vector<uint32_t> stretches(const int8_t* weights, size_t count, int64_t peak) {
+std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
+                                         int64_t peak) {
   constexpr size_t kPairs = kBlock * kGroup / 2;
   std::vector<uint32_t> found;
   Reach sums[kPairs] = {};
@@ -68,8 +69,8 @@ std::vector<uint32_t> stretches(const int8_t* weights, size_t count, int64_t pea
 }
 
 Prepared prepare_conv(const Plan& plan, const Op& op) {
-  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
-  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const Buffer& in = plan.input(op);
+  const size_t groups = groups_of(in);
   const size_t count = size_t{op.taps_y} * op.taps_x * groups;
   const size_t blocks = blocks_of(plan.buffers[op.output]);
   const bool codes = in.type == Type::kCodes;
@@ -88,16 +89,16 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
       }
       made.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
     }
-    made.stretches.push_back(codes ? stretches(weights, count, in.peak)
-                                   : std::vector<uint32_t>());
+    made.spans.push_back(codes ? accumulation_spans(weights, count, in.peak)
+                               : std::vector<uint32_t>());
   }
   return made;
 }
 
-// Of each position of a tile: what its inputs are shifted by, taken off.
+// For each position of a tile: the correction for what its inputs are shifted by.
 Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
-  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
-  const size_t groups = (in.channels + kGroup - 1) / kGroup;
+  const Buffer& in = plan.input(op);
+  const size_t groups = groups_of(in);
   const size_t blocks = blocks_of(plan.buffers[op.output]);
   const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   constexpr size_t kMiddle = 5;  // where four codes are added
@@ -118,42 +119,43 @@ Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
 
 constexpr size_t kTogether = 32;
 
-// The channel at a place of woven arrays.
-size_t woven_channel(size_t place) {
+// The channel at a place of interleaved arrays.
+size_t interleaved_channel(size_t place) {
   return 8 * (place / 4 % 4) + 4 * (place / 16) + place % 4;
 }
 
 // Weights for 32 channels at a time; see `DepthwiseRow`.
-std::vector<int8_t> weave(const Op& op, const int8_t* weights, size_t padded) {
+std::vector<int8_t> interleave(const Op& op, const int8_t* weights, size_t padded) {
   constexpr size_t kTaps = 4;
   const size_t fours = (op.taps_y + kTaps - 1) / kTaps;
-  std::vector<int8_t> woven;
-  woven.reserve((padded + kTogether - 1) / kTogether * kTogether * kTaps * fours *
-                op.taps_x);
+  std::vector<int8_t> interleaved;
+  interleaved.reserve((padded + kTogether - 1) / kTogether * kTogether * kTaps * fours *
+                      op.taps_x);
   for (size_t first = 0; first < padded; first += kTogether) {
     for (size_t x = 0; x < op.taps_x; ++x) {
       for (size_t y = 0; y < kTaps * fours; y += kTaps) {
         for (size_t i = 0; i < kTogether * kTaps; ++i) {
           const size_t tap = y + i % kTaps;
-          const size_t channel = first + woven_channel(i / kTaps);
+          const size_t channel = first + interleaved_channel(i / kTaps);
           const bool is_there = channel < padded && tap < op.taps_y;
-          woven.push_back(is_there ? weights[(tap * op.taps_x + x) * padded + channel]
-                                   : int8_t{0});
+          interleaved.push_back(
+              is_there ? weights[(tap * op.taps_x + x) * padded + channel] : int8_t{0});
         }
       }
     }
   }
-  return woven;
+  return interleaved;
 }
 
-std::vector<WovenArrays> weave_arrays(const Plan& plan, const Op& op,
-                                      const std::vector<int32_t>& start) {
-  std::vector<WovenArrays> woven((start.size() + kTogether - 1) / kTogether);
-  for (size_t i = 0; i < woven.size() * kTogether; ++i) {
+std::vector<InterleavedArrays> interleave_arrays(const Plan& plan, const Op& op,
+                                                 const std::vector<int32_t>& start) {
+  std::vector<InterleavedArrays> interleaved((start.size() + kTogether - 1) /
+                                             kTogether);
+  for (size_t i = 0; i < interleaved.size() * kTogether; ++i) {
     const size_t at = i % kTogether, first = i - at,
-                 channel = first + woven_channel(at);
+                 channel = first + interleaved_channel(at);
     if (channel >= start.size()) continue;
-    WovenArrays& to = woven[i / kTogether];
+    InterleavedArrays& to = interleaved[i / kTogether];
     to.start[at] = start[channel];
     to.multiplier[at] = plan.floats(op.multiplier)[channel];
     to.bias[at] = plan.floats(op.bias)[channel];
@@ -161,11 +163,11 @@ std::vector<WovenArrays> weave_arrays(const Plan& plan, const Op& op,
     to.high[at] = plan.floats(op.high)[channel];
     to.power[at] = plan.floats(op.power)[channel];
   }
-  return woven;
+  return interleaved;
 }
 
-Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t woven_peak) {
-  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t interleaved_peak) {
+  const Buffer& in = plan.input(op);
   const size_t taps = size_t{op.taps_y} * op.taps_x;
   const size_t padded = blocks_of(in) * kBlock;
   const int8_t* const weights =
@@ -183,17 +185,17 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t woven_peak) 
   }
   const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
                      op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
-  if (plain && in.peak <= woven_peak) {
-    made.woven = weave(op, weights, padded);
-    made.arrays = weave_arrays(plan, op, made.start);
+  if (plain && in.peak <= interleaved_peak) {
+    made.interleaved = interleave(op, weights, padded);
+    made.arrays = interleave_arrays(plan, op, made.start);
   }
   return made;
 }
 
-Prepared prepare_read(const Plan& plan, const Op& op) {
+Prepared prepare_input(const Plan& plan, const Op& op) {
   Prepared made;
   if (op.weights == kNone && op.multiplier == kNone) return made;
-  const Buffer& in = plan.buffers[plan.links[op.first_link].buffer];
+  const Buffer& in = plan.input(op);
   const size_t values = size_t{in.width} * in.channels;
   const auto whole = [&](uint32_t offset, float missing) {
     std::vector<float> row(values, missing);
@@ -211,10 +213,11 @@ Prepared prepare_read(const Plan& plan, const Op& op) {
 
 Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
   switch (op.code) {
-    case Code::kRead: return prepare_read(plan, op);
-    case Code::kConv: return prepare_conv(plan, op);
-    case Code::kDepthwise: return prepare_depthwise(plan, op, kernels.woven_peak);
-    case Code::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
+    case OpCode::kQuantizeInput: return prepare_input(plan, op);
+    case OpCode::kConv: return prepare_conv(plan, op);
+    case OpCode::kDepthwise:
+      return prepare_depthwise(plan, op, kernels.interleaved_peak);
+    case OpCode::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
     default: return {};
   }
 }

@@ -1,6 +1,6 @@
-// What is worked out once for a convolution.
-#ifndef DQA_RUNTIME_PREPARE_H_
-#define DQA_RUNTIME_PREPARE_H_
+// What is computed once for each op, when a runtime is made.
+#ifndef DQA_RUNTIME_OPS_PREPARE_H_
+#define DQA_RUNTIME_OPS_PREPARE_H_
 
 #include <cstdint>
 #include <vector>
@@ -11,23 +11,24 @@
 namespace dqa {
 
 struct Prepared {
-  std::vector<int32_t> start;  // by channel, of WINOGRAD for each position:
-                               // what codes are above 0 by adds to sums, taken off
-  // How many groups fit 16-bit sums, stretch by stretch, for each block of 16 channels;
-  // empty: not even one does.
-  std::vector<std::vector<uint32_t>> stretches;
-  uint32_t interval = 0;  // the same for the taps of any channel, wherever it begins
-  // Of depthwise convolutions from codes to codes, for kernels of 32 channels; see
-  // `DepthwiseRow`.
-  std::vector<int8_t> woven;
-  std::vector<WovenArrays> arrays;
-  // Of READ, for a whole row; empty: neither scaled nor shifted.
+  // Zero-point correction per channel: what a sum starts with, so that codes count from
+  // their zero. WINOGRAD has one for each position and channel.
+  std::vector<int32_t> start;
+  // Accumulation spans, for each block of 16 channels: how many groups a 16-bit sum can
+  // take, one span after the other. Empty if it cannot take a single group.
+  std::vector<std::vector<uint32_t>> spans;
+  // DEPTHWISE: how many taps in a row a 16-bit sum can take, in every channel.
+  uint32_t interval = 0;
+  // DEPTHWISE from codes to codes, for kernels of 32 channels; see `DepthwiseRow`.
+  std::vector<int8_t> interleaved;
+  std::vector<InterleavedArrays> arrays;
+  // QUANTIZE_INPUT: for each value of a row. Empty if there is no scale and no offset.
   std::vector<float> factors, summands;
 };
 
-// For the kernels that will run it.
+// Prepares an op for the kernels that will run it.
 Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels);
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_PREPARE_H_
+#endif  // DQA_RUNTIME_OPS_PREPARE_H_

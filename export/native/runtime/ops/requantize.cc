@@ -15,7 +15,7 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
         op.scratch == kNone ? run.plan.floats(offset) : run.scratch(op, array++, count);
     return base + first;
   };
-  if (op.code != Code::kCombine) e.multiplier = values(op.multiplier);
+  if (op.code != OpCode::kAdd) e.multiplier = values(op.multiplier);
   e.bias = run.plan.floats(op.bias) + first;
   e.low = run.plan.floats(op.low) + first;
   e.high = run.plan.floats(op.high) + first;
@@ -23,16 +23,16 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
   e.zero = out.zero;
   if (out.type == Type::kCodes) e.power = run.plan.floats(op.power) + first;
   for (size_t k = 0; k < op.link_count; ++k) {
-    if (!run.link(op, k).addend) continue;
-    const Buffer& b = run.buffer(run.link(op, k).buffer);
+    if (!run.plan.link(op, k).addend) continue;
+    const Buffer& b = run.buffer(run.plan.link(op, k).buffer);
     Addend& addend = e.addend[e.addends++];
     addend.codes = run.row(b, y) + first * b.element_bytes();
-    addend.scale = values(run.link(op, k).value);
+    addend.scale = values(run.plan.link(op, k).value);
     addend.pixel_bytes = b.pixel_bytes();
     addend.wide = b.type == Type::kWide;
     addend.zero = addend.wide ? 0 : b.zero;
   }
-  if (out.kind == Kind::kRing) {
+  if (is_line_buffer(out)) {
     e.out = run.row(out, y) + first * out.element_bytes();
     e.out_bytes = out.pixel_bytes();
   } else {

@@ -44,16 +44,16 @@ class Tiles {
         segments_.push_back({first + row, begin, end, at});
         at += end - begin;
       }
-      for (const Segment& segment : segments_) spread(segment);
+      for (const Segment& segment : segments_) transform_inputs(segment);
       for (size_t b = piece_.first_block; b < piece_.end_block; ++b) {
         multiply(b);
-        for (const Segment& segment : segments_) gather(segment, b);
+        for (const Segment& segment : segments_) transform_sums(segment, b);
       }
     }
   }
 
  private:
-  void spread(const Segment& segment) const {
+  void transform_inputs(const Segment& segment) const {
     TileInputs t;
     const uint32_t y = segment.row * kTileSide;
     const size_t pixel = in_.pixel_bytes();
@@ -71,7 +71,7 @@ class Tiles {
     t.position_bytes = room_.input_step;
     t.shift = run_.kernels.tile_shift;
     t.middle = static_cast<uint8_t>(t.shift - 2 * kTilePeak);
-    run_.kernels.spread(t);
+    run_.kernels.transform_inputs(t);
   }
 
   void multiply(size_t block) const {
@@ -95,7 +95,7 @@ class Tiles {
     }
   }
 
-  void gather(const Segment& segment, size_t block) const {
+  void transform_sums(const Segment& segment, size_t block) const {
     const uint32_t y = segment.row * kTileSide;
     const unsigned rows = y + 1 < out_.height ? 2 : 1;
     const size_t before = segment.first * kTileSide;
@@ -110,10 +110,10 @@ class Tiles {
           std::min<size_t>(kTile / kTileSide, segment.end - segment.first - tile);
       const auto now = static_cast<unsigned>(std::min<size_t>(pixels, kTile));
       alignas(64) int32_t made[2][kTile][kBlock];
-      run_.kernels.gather(sums() + (segment.at + tile) * kBlock, room_.sums_step, tiles,
-                          made);
+      run_.kernels.transform_sums(sums() + (segment.at + tile) * kBlock,
+                                  room_.sums_step, tiles, made);
       for (unsigned i = 0; i < rows; ++i) {
-        run_.kernels.finish(e[i], made[i], now);
+        run_.kernels.requantize(e[i], made[i], now);
         e[i].advance(now);
       }
       pixels -= now;

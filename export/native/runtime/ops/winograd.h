@@ -1,6 +1,6 @@
-// Convolutions in tiles of 2x2 outputs; see export/winograd.py.
-#ifndef DQA_RUNTIME_WINOGRAD_H_
-#define DQA_RUNTIME_WINOGRAD_H_
+// Convolutions in tiles of 2x2 outputs; see export/plan/winograd.py.
+#ifndef DQA_RUNTIME_OPS_WINOGRAD_H_
+#define DQA_RUNTIME_OPS_WINOGRAD_H_
 
 #include <algorithm>
 
@@ -10,16 +10,17 @@ namespace dqa {
 
 constexpr unsigned kTileSide = 2;    // outputs, down and sideways
 constexpr unsigned kPositions = 16;  // products that a tile takes
-// Sums of four larger codes would not fit bytes, nor those of more channels 32 bits.
+// Sums of four larger codes do not fit a byte; sums over more channels do not fit 32
+// bits.
 constexpr uint32_t kTilePeak = 63, kTileChannels = 13420;
 
 inline uint32_t tiles_of(uint32_t outputs) {
   return (outputs + kTileSide - 1) / kTileSide;
 }
 
-// Room for the tiles that are computed together: their inputs, position by position,
-// and the sums of one or two blocks of outputs. Positions lie a cache line more apart,
-// or they would share their places in the cache.
+// Room for the tiles that are computed together: their inputs by position, and the sums
+// of one block of outputs. Positions are padded by a cache line, so that they do not
+// evict each other from the cache.
 struct TileRoom {
   TileRoom(const Buffer& in, const Buffer& out)
       : pixel_bytes((in.channels + kGroup - 1) / kGroup * kGroup) {
@@ -43,4 +44,4 @@ struct TileRoom {
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_WINOGRAD_H_
+#endif  // DQA_RUNTIME_OPS_WINOGRAD_H_

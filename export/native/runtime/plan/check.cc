@@ -12,20 +12,14 @@ DqaStatus corrupt(DqaError* error, const char* rule, size_t op) {
   return fail(error, DQA_CORRUPT, "the plan is invalid: op %zu: %s", op, rule);
 }
 
-bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
-
-const Link& link(const Plan& plan, const Op& op, size_t k) {
-  return plan.links[op.first_link + k];
-}
-
 bool links(const Plan& plan, const Op& op) {
-  if (op.code > Code::kWinograd || op.link_count < 1 ||
+  if (op.code > OpCode::kWinograd || op.link_count < 1 ||
       op.output >= plan.buffers.size() ||
       size_t{op.first_link} + op.link_count > plan.links.size()) {
     return false;
   }
   for (size_t k = 0; k < op.link_count; ++k) {
-    if (link(plan, op, k).buffer >= plan.buffers.size()) return false;
+    if (plan.link(op, k).buffer >= plan.buffers.size()) return false;
   }
   return true;
 }
@@ -49,11 +43,11 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
         return corrupt(error, "its output is written twice", next);
       }
       for (size_t k = 0; k < op.link_count; ++k) {
-        const uint16_t read = link(plan, op, k).buffer;
+        const uint16_t read = plan.link(op, k).buffer;
         const Buffer& b = plan.buffers[read];
         const bool there = b.kind == Kind::kInput ||
                            (b.kind == Kind::kStored && written[read] < s) ||
-                           (is_ring(b) && written[read] == s);
+                           (is_line_buffer(b) && written[read] == s);
         if (!there) return corrupt(error, "it reads what was not written", next);
       }
       written[op.output] = static_cast<uint32_t>(s);
@@ -72,23 +66,24 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
   return DQA_OK;
 }
 
-DqaStatus check_rings(const Plan& plan, DqaError* error) {
+DqaStatus check_line_buffers(const Plan& plan, DqaError* error) {
   Progress at(plan);
   for (const Stage& stage : plan.stages) {
-    const DqaStatus status =
-        walk(plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo, Rows) {
+    const DqaStatus status = for_each_rows(
+        plan, stage, {0, stage.steps}, &at, [&](size_t index, Rows todo, Rows) {
           const Op& op = plan.ops[index];
           const Buffer& output = plan.buffers[op.output];
-          if (is_ring(output) && todo.end - todo.first > output.rows) {
-            return corrupt(error, "its ring is too small", index);
+          if (is_line_buffer(output) && todo.end - todo.first > output.rows) {
+            return corrupt(error, "its line buffer is too small", index);
           }
           for (size_t k = 0; k < op.link_count; ++k) {
-            const Buffer& b = plan.buffers[link(plan, op, k).buffer];
-            if (!is_ring(b)) continue;
-            const Rows read = rows_read(plan, op, link(plan, op, k), todo);
-            const uint32_t done = at.done[link(plan, op, k).buffer];
+            const Buffer& b = plan.buffers[plan.link(op, k).buffer];
+            if (!is_line_buffer(b)) continue;
+            const Rows read = rows_read(plan, op, plan.link(op, k), todo);
+            const uint32_t done = at.done[plan.link(op, k).buffer];
             if (read.end > done || done - read.first > b.rows) {
-              return corrupt(error, "it reads rows that its ring does not hold", index);
+              return corrupt(error, "it reads rows that its line buffer does not hold",
+                             index);
             }
           }
           return DQA_OK;

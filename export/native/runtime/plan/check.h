@@ -1,28 +1,28 @@
-// What must hold of a plan so that running it touches no memory but its own.
-#ifndef DQA_RUNTIME_CHECK_H_
-#define DQA_RUNTIME_CHECK_H_
+// Checks of a plan: one that passes never touches memory that is not its own.
+#ifndef DQA_RUNTIME_PLAN_CHECK_H_
+#define DQA_RUNTIME_PLAN_CHECK_H_
 
 #include "runtime/plan/plan.h"
 
 namespace dqa {
 
-// Whether bytes lie within the constants.
+// Whether some bytes lie within the constants.
 inline bool is_constant(const Plan& plan, uint32_t offset, uint64_t bytes) {
   return offset != kNone && offset + bytes <= plan.constants_size;
 }
 
-// Sizes of buffers, and that they lie in the arena.
+// Checks the sizes of buffers, and that they lie in the arena.
 DqaStatus check_buffers(const Plan& plan, DqaError* error);
 
-// That ops read what was written, and what each of them needs.
+// Checks that ops read what was written, and each op's own rules.
 DqaStatus check_ops(const Plan& plan, DqaError* error);
 
 // The rule that an op breaks, or NULL.
 const char* broken_rule(const Plan& plan, const Op& op);
 
-// That every row that an op reads is still in its ring.
-DqaStatus check_rings(const Plan& plan, DqaError* error);
+// Checks that each row is still in its line buffer when an op reads it.
+DqaStatus check_line_buffers(const Plan& plan, DqaError* error);
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_CHECK_H_
+#endif  // DQA_RUNTIME_PLAN_CHECK_H_

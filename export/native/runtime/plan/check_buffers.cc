@@ -1,14 +1,12 @@
 #include "codec/errors.h"
-#include "runtime/plan/check.h"
 #include "runtime/ops/coded.h"
+#include "runtime/plan/check.h"
 
 namespace dqa {
 namespace {
 
 constexpr uint32_t kMaxSide = 1u << 16;
 constexpr uint64_t kMaxBytes = uint64_t{1} << (sizeof(size_t) > 4 ? 31 : 28);
-
-bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
 
 // Bytes of a packed row, at most if it is coded; 0 if the table does not fit the
 // buffer.
@@ -29,7 +27,7 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   }
   if (b.kind == Kind::kInput || b.kind == Kind::kOutput) return b.type != Type::kWide;
   if (b.type == Type::kFloat) return false;
-  if (is_ring(b)) {
+  if (is_line_buffer(b)) {
     const uint64_t rows = uint64_t{b.rows} + b.zero_row;
     return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
            (uint64_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
@@ -56,7 +54,7 @@ DqaStatus check_buffers(const Plan& plan, DqaError* error) {
   const uint64_t end = plan.row_scratch + kSlack;
   for (size_t i = 0; i < plan.buffers.size(); ++i) {
     const Buffer& b = plan.buffers[i];
-    if ((is_ring(b) || b.kind == Kind::kStored) &&
+    if ((is_line_buffer(b) || b.kind == Kind::kStored) &&
         (b.offset % 16 != 0 || uint64_t{b.offset} + b.size + end > plan.arena)) {
       return fail(error, DQA_CORRUPT,
                   "the plan is invalid: buffer %zu lies outside its arena", i);

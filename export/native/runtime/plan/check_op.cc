@@ -1,13 +1,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/plan/check.h"
 #include "runtime/ops/winograd.h"
+#include "runtime/plan/check.h"
 
 namespace dqa {
 namespace {
-
-bool is_ring(const Buffer& b) { return b.kind == Kind::kRing; }
 
 bool same_size(const Buffer& a, const Buffer& b) {
   return a.height == b.height && a.width == b.width && a.channels == b.channels;
@@ -17,13 +15,9 @@ bool same_codes(const Buffer& a, const Buffer& b) {
   return a.type == b.type && a.zero == b.zero && a.slot == b.slot;
 }
 
-const Link& link(const Plan& plan, const Op& op, size_t k) {
-  return plan.links[op.first_link + k];
-}
-
 // An array of a number for each output channel, in whole blocks.
 bool array(const Plan& plan, uint32_t offset, const Buffer& output) {
-  const uint64_t blocks = (output.channels + kBlock - 1) / kBlock;
+  const uint64_t blocks = blocks_of(output);
   return offset % 4 == 0 && is_constant(plan, offset, blocks * kBlock * sizeof(float));
 }
 
@@ -61,13 +55,13 @@ bool is_shift(float power) {
   return (bits & 0x7fffff) == 0 && bits >> 23 >= 127 && bits >> 23 <= 134;
 }
 
-// The arrays and addends behind a sum.
+// The arrays and addends that turn a sum into a code.
 const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   const Buffer& out = plan.buffers[op.output];
   for (const uint32_t offset : {op.bias, op.low, op.high}) {
     if (!array(plan, offset, out)) return "its arrays lie outside the constants";
   }
-  if ((op.code != Code::kCombine && !array(plan, op.multiplier, out)) ||
+  if ((op.code != OpCode::kAdd && !array(plan, op.multiplier, out)) ||
       (out.type == Type::kCodes && !array(plan, op.power, out))) {
     return "its arrays lie outside the constants";
   }
@@ -80,20 +74,19 @@ const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   if (op.link_count - operands > 2) return "it has more than two addends";
   bool scaled = false;
   for (size_t k = 0; k < op.link_count; ++k) {
-    const Buffer& b = plan.buffers[link(plan, op, k).buffer];
+    const Buffer& b = plan.buffers[plan.link(op, k).buffer];
     scaled = scaled || b.slot != kNone;
     if (k < operands) continue;
-    if (!is_ring(b) || link(plan, op, k).addend != 1 || !same_size(b, out) ||
-        !array(plan, link(plan, op, k).value, out)) {
+    if (!is_line_buffer(b) || plan.link(op, k).addend != 1 || !same_size(b, out) ||
+        !array(plan, plan.link(op, k).value, out)) {
       return "an addend does not fit";
     }
   }
-  if (out.slot != kNone || (out.kind != Kind::kOutput && !is_ring(out))) {
+  if (out.slot != kNone || (out.kind != Kind::kOutput && !is_line_buffer(out))) {
     return "its output is of the wrong kind";
   }
   const uint64_t arrays = 1u + (op.link_count - operands);
-  const uint64_t bytes =
-      arrays * ((out.channels + kBlock - 1) / kBlock) * kBlock * sizeof(float);
+  const uint64_t bytes = arrays * (blocks_of(out)) * kBlock * sizeof(float);
   if (scaled != (op.scratch != kNone) ||
       (scaled && (op.scratch % 16 != 0 ||
                   op.scratch + bytes + plan.row_scratch + kSlack > plan.arena))) {
@@ -105,10 +98,10 @@ const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
 // A convolution in tiles: they reach a row and a column further than what they are for.
 const char* broken_tiles(const Plan& plan, const Op& op, const Buffer& in,
                          const Buffer& out) {
-  if (!is_ring(in) || !is_ring(out) || link(plan, op, 0).addend ||
+  if (!is_line_buffer(in) || !is_line_buffer(out) || plan.link(op, 0).addend ||
       in.type != Type::kCodes || op.scratch != kNone || in.peak > kTilePeak ||
       in.zero > in.peak || in.channels > kTileChannels) {
-    return "tiles are of codes up to 63, in rings";
+    return "tiles are of codes up to 63, in line buffers";
   }
   if (op.taps_y != 3 || op.taps_x != 3 || op.stride_y != 1 || op.stride_x != 1 ||
       op.dilation_y != 1 || op.dilation_x != 1) {
@@ -117,8 +110,8 @@ const char* broken_tiles(const Plan& plan, const Op& op, const Buffer& in,
   Buffer whole = out;
   whole.width = tiles_of(out.width) * kTileSide;
   if (const char* rule = broken_window(op, in, whole, true)) return rule;
-  const uint64_t groups = (in.channels + kGroup - 1) / kGroup;
-  const uint64_t blocks = (out.channels + kBlock - 1) / kBlock;
+  const uint64_t groups = groups_of(in);
+  const uint64_t blocks = blocks_of(out);
   const uint64_t bytes = kPositions * blocks * groups * kBlock * kGroup;
   return is_constant(plan, op.weights, bytes) ? nullptr
                                               : "its weights are of the wrong size";
@@ -127,42 +120,43 @@ const char* broken_tiles(const Plan& plan, const Op& op, const Buffer& in,
 }  // namespace
 
 const char* broken_rule(const Plan& plan, const Op& op) {
-  const Buffer& in = plan.buffers[link(plan, op, 0).buffer];
+  const Buffer& in = plan.input(op);
   const Buffer& out = plan.buffers[op.output];
-  const bool ring_to_ring = is_ring(in) && is_ring(out);
-  const bool sums = op.code == Code::kConv || op.code == Code::kDepthwise ||
-                    op.code == Code::kCombine || op.code == Code::kAverage ||
-                    op.code == Code::kWinograd;
+  const bool between_line_buffers = is_line_buffer(in) && is_line_buffer(out);
+  const bool sums = op.code == OpCode::kConv || op.code == OpCode::kDepthwise ||
+                    op.code == OpCode::kAdd || op.code == OpCode::kAverage ||
+                    op.code == OpCode::kWinograd;
   if (!sums && op.scratch != kNone) return "only sums have scratch";
   switch (op.code) {
-    case Code::kRead:
-      if (op.link_count != 1 || in.kind != Kind::kInput || !is_ring(out) ||
+    case OpCode::kQuantizeInput:
+      if (op.link_count != 1 || in.kind != Kind::kInput || !is_line_buffer(out) ||
           out.type != Type::kWide || !same_size(in, out) || out.slot == kNone ||
-          plan.inputs[out.slot] != link(plan, op, 0).buffer || op.shift < 1 ||
+          plan.inputs[out.slot] != plan.link(op, 0).buffer || op.shift < 1 ||
           op.shift > 32767 || (op.weights != kNone && !array(plan, op.weights, out)) ||
           (op.multiplier != kNone && !array(plan, op.multiplier, out))) {
         return "an input is read into wide codes of its size";
       }
       return nullptr;
-    case Code::kLoad:
-    case Code::kStore: {
-      const bool load = op.code == Code::kLoad;
-      const Buffer& ring = load ? out : in;
+    case OpCode::kLoad:
+    case OpCode::kStore: {
+      const bool load = op.code == OpCode::kLoad;
+      const Buffer& line_buffer = load ? out : in;
       const Buffer& stored = load ? in : out;
-      if (op.link_count != 1 || !is_ring(ring) || stored.kind != Kind::kStored ||
-          !same_size(in, out) || !same_codes(in, out)) {
-        return "rows move between a ring and a store of one size";
+      if (op.link_count != 1 || !is_line_buffer(line_buffer) ||
+          stored.kind != Kind::kStored || !same_size(in, out) || !same_codes(in, out)) {
+        return "rows move between a line buffer and a store of one size";
       }
       return nullptr;
     }
-    case Code::kConv:
-    case Code::kDepthwise: {
-      const bool depthwise = op.code == Code::kDepthwise;
-      if (!is_ring(in) || link(plan, op, 0).addend) return "its input is not a ring";
+    case OpCode::kConv:
+    case OpCode::kDepthwise: {
+      const bool depthwise = op.code == OpCode::kDepthwise;
+      if (!is_line_buffer(in) || plan.link(op, 0).addend)
+        return "its input is not a line buffer";
       if (const char* rule = broken_window(op, in, out, true)) return rule;
       const uint64_t taps = uint64_t{op.taps_y} * op.taps_x;
-      const uint64_t groups = (in.channels + kGroup - 1) / kGroup;
-      const uint64_t blocks = (out.channels + kBlock - 1) / kBlock;
+      const uint64_t groups = groups_of(in);
+      const uint64_t blocks = blocks_of(out);
       const uint64_t bytes =
           depthwise ? taps * blocks * kBlock : blocks * taps * groups * kBlock * kGroup;
       if (op.taps_y > kMaxTaps) return "its window has too many rows";
@@ -173,26 +167,27 @@ const char* broken_rule(const Plan& plan, const Op& op) {
         return "its weights are of the wrong size";
       return broken_epilogue(plan, op, 1);
     }
-    case Code::kWinograd:
+    case OpCode::kWinograd:
       if (const char* rule = broken_tiles(plan, op, in, out)) return rule;
       return broken_epilogue(plan, op, 1);
-    case Code::kCombine: return broken_epilogue(plan, op, 0);
-    case Code::kAverage:
-      if (!is_ring(in) || link(plan, op, 0).addend || in.channels != out.channels) {
+    case OpCode::kAdd: return broken_epilogue(plan, op, 0);
+    case OpCode::kAverage:
+      if (!is_line_buffer(in) || plan.link(op, 0).addend ||
+          in.channels != out.channels) {
         return "an average keeps the number of channels";
       }
       if (const char* rule = broken_window(op, in, out, false)) return rule;
       return broken_epilogue(plan, op, 1);
-    case Code::kMaximum:
-      if (op.link_count != 1 || !ring_to_ring || in.channels != out.channels ||
+    case OpCode::kMaxPool:
+      if (op.link_count != 1 || !between_line_buffers || in.channels != out.channels ||
           !same_codes(in, out)) {
         return "a maximum keeps channels and codes";
       }
       return broken_window(op, in, out, false);
-    case Code::kNearest:
-    case Code::kBilinear: {
-      const bool nearest = op.code == Code::kNearest;
-      if (op.link_count != 1 || !ring_to_ring || in.channels != out.channels ||
+    case OpCode::kNearest:
+    case OpCode::kBilinear: {
+      const bool nearest = op.code == OpCode::kNearest;
+      if (op.link_count != 1 || !between_line_buffers || in.channels != out.channels ||
           op.stride_y < 1 || op.stride_x < 1 ||
           uint64_t{in.height} * op.stride_y != out.height ||
           uint64_t{in.width} * op.stride_x != out.width) {
@@ -205,18 +200,18 @@ const char* broken_rule(const Plan& plan, const Op& op) {
       }
       return nullptr;
     }
-    case Code::kJoin:
+    case OpCode::kConcat:
       for (size_t k = 0; k < op.link_count; ++k) {
-        const Buffer& part = plan.buffers[link(plan, op, k).buffer];
-        if (!is_ring(part) || !is_ring(out) || !same_codes(part, out) ||
+        const Buffer& part = plan.buffers[plan.link(op, k).buffer];
+        if (!is_line_buffer(part) || !is_line_buffer(out) || !same_codes(part, out) ||
             part.height != out.height || part.width != out.width ||
-            uint64_t{link(plan, op, k).value} + part.channels > out.channels) {
+            uint64_t{plan.link(op, k).value} + part.channels > out.channels) {
           return "what is joined must have one size and one kind of codes";
         }
       }
       return nullptr;
-    case Code::kDepthToSpace:
-      if (op.link_count != 1 || !ring_to_ring || !same_codes(in, out) ||
+    case OpCode::kDepthToSpace:
+      if (op.link_count != 1 || !between_line_buffers || !same_codes(in, out) ||
           op.stride_y < 1 || op.stride_x < 1 ||
           uint64_t{out.channels} * op.stride_y * op.stride_x != in.channels ||
           (out.height + op.stride_y - 1) / op.stride_y != in.height ||

@@ -1,6 +1,6 @@
-// A plan in memory, checked: see FORMAT.md and export/plan.py.
-#ifndef DQA_RUNTIME_PLAN_H_
-#define DQA_RUNTIME_PLAN_H_
+// A plan in memory. export/FORMAT.md describes what its fields mean.
+#ifndef DQA_RUNTIME_PLAN_PLAN_H_
+#define DQA_RUNTIME_PLAN_PLAN_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -12,29 +12,29 @@
 namespace dqa {
 
 constexpr uint32_t kNone = 0xffffffff;
-constexpr size_t kBlock = 16;       // output channels that are computed together
-constexpr size_t kGroup = 4;        // input channels that are multiplied together
+constexpr size_t kBlock = 16;       // output channels that a kernel computes at once
+constexpr size_t kGroup = 4;        // input channels that it multiplies at once
 constexpr unsigned kMaxTaps = 255;  // rows of a window
-constexpr size_t kSlack = 64;       // readable bytes behind the last buffer
+constexpr size_t kSlack = 64;       // readable bytes after the last buffer
 
-enum class Kind : uint8_t { kRing, kStored, kInput, kOutput };
+enum class Kind : uint8_t { kLineBuffer, kStored, kInput, kOutput };
 enum class Type : uint8_t { kCodes, kWide, kFloat };
-enum class Code : uint8_t {
-  kRead,
+enum class OpCode : uint8_t {
+  kQuantizeInput,
   kLoad,
   kStore,
   kConv,
   kDepthwise,
-  kCombine,
+  kAdd,
   kAverage,
-  kMaximum,
+  kMaxPool,
   kNearest,
   kBilinear,
-  kJoin,
+  kConcat,
   kDepthToSpace,
   kWinograd
 };
-constexpr uint8_t kCodes = 13;
+constexpr uint8_t kOpCodes = 13;
 
 struct Buffer {
   Kind kind;
@@ -61,7 +61,7 @@ struct Link {
 };
 
 struct Op {
-  Code code;
+  OpCode code;
   uint8_t link_count;
   uint16_t first_link, output;
   uint16_t taps_y, taps_x;
@@ -84,10 +84,9 @@ struct Table {
   std::unique_ptr<DqaCodec, CodecDeleter> codec;
   uint32_t bits = 0, extra_bits = 0, channels = 0;
   bool is_signed = false;
-  DqaStorage storage = DQA_RAW;  // what is not raw is as long as its values make it
-  // A code is stored without its low `extra_bits` where its channel is not important:
-  // there they are 0. Multiplying by `widen` puts them back; by `narrow`, and dropping
-  // eight bits, takes them off.
+  DqaStorage storage = DQA_RAW;  // rows of other classes vary in size
+  // Codes of unimportant channels are stored without their low `extra_bits`, which are
+  // 0. `code * widen` shifts a stored code up; `code * narrow >> 8` shifts it down.
   std::vector<uint8_t> widen;
   std::vector<int16_t> narrow;
 };
@@ -104,6 +103,11 @@ struct Plan {
   std::vector<uint16_t> inputs, outputs;  // buffers
   size_t row_scratch = 0;                 // bytes at the end of the arena
 
+  const Link& link(const Op& op, size_t k) const { return links[op.first_link + k]; }
+
+  // The buffer of an op's first link.
+  const Buffer& input(const Op& op) const { return buffers[link(op, 0).buffer]; }
+
   bool is_coded(const Buffer& b) const {
     return b.table != kNone && tables[b.table].storage != DQA_RAW;
   }
@@ -118,11 +122,15 @@ struct Rows {
   uint32_t first, end;
 };
 
-// What lies in the arena begins at multiples of this.
+// Buffers in the arena begin at multiples of 64 bytes.
 inline size_t align(size_t size) { return (size + 63) / 64 * 64; }
 
+inline bool is_line_buffer(const Buffer& b) { return b.kind == Kind::kLineBuffer; }
+
+// Groups and blocks of channels, the last of which may be incomplete.
+inline size_t groups_of(const Buffer& b) { return (b.channels + kGroup - 1) / kGroup; }
 inline size_t blocks_of(const Buffer& b) { return (b.channels + kBlock - 1) / kBlock; }
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_PLAN_H_
+#endif  // DQA_RUNTIME_PLAN_PLAN_H_

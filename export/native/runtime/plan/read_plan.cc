@@ -5,10 +5,10 @@
 
 #include "codec/crc32.h"
 #include "codec/errors.h"
-#include "runtime/plan/check.h"
-#include "runtime/ops/coded.h"
 #include "dqa/residual_table.h"
+#include "runtime/ops/coded.h"
 #include "runtime/ops/winograd.h"
+#include "runtime/plan/check.h"
 
 namespace dqa {
 namespace {
@@ -63,7 +63,7 @@ Buffer take_buffer(Reader* in) {
 
 Op take_op(Reader* in) {
   Op op;
-  op.code = static_cast<Code>(in->take<uint8_t>());
+  op.code = static_cast<OpCode>(in->take<uint8_t>());
   in->take(&op.link_count);
   in->take(&op.first_link);
   in->take(&op.output);
@@ -84,7 +84,7 @@ Op take_op(Reader* in) {
 
 constexpr uint32_t kMaxChannels = 1u << 16;
 
-// The codewords of a layer, from the model's metadata. A plan names the layer behind
+// The codewords of a layer, from the model's metadata. A plan names the layer after
 // its table's mask: a byte of length, and as many of the name.
 class Codewords {
  public:
@@ -206,7 +206,7 @@ size_t longest_row(const Plan& plan) {
     if (bytes > longest) longest = bytes;
   }
   for (const Op& op : plan.ops) {
-    if (op.code != Code::kWinograd || op.first_link >= plan.links.size()) continue;
+    if (op.code != OpCode::kWinograd || op.first_link >= plan.links.size()) continue;
     const uint16_t in = plan.links[op.first_link].buffer;
     if (in >= plan.buffers.size() || op.output >= plan.buffers.size()) continue;
     const Buffer &from = plan.buffers[in], &to = plan.buffers[op.output];
@@ -301,7 +301,7 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
   plan->row_scratch = longest_row(*plan);
   if (const DqaStatus status = check_buffers(*plan, error)) return status;
   if (const DqaStatus status = check_ops(*plan, error)) return status;
-  return check_rings(*plan, error);
+  return check_line_buffers(*plan, error);
 }
 
 }  // namespace dqa

@@ -4,18 +4,18 @@ namespace dqa {
 
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
-  const bool windowed = op.code == Code::kConv || op.code == Code::kWinograd ||
-                        op.code == Code::kDepthwise || op.code == Code::kAverage ||
-                        op.code == Code::kMaximum;
+  const bool windowed = op.code == OpCode::kConv || op.code == OpCode::kWinograd ||
+                        op.code == OpCode::kDepthwise || op.code == OpCode::kAverage ||
+                        op.code == OpCode::kMaxPool;
   const int64_t height = in.height;
   int64_t first = output.first, end = output.end;
   if (link.addend == 0 && windowed) {
     first = first * op.stride_y - op.top;
     end = (end - 1) * op.stride_y - op.top + (op.taps_y - 1) * op.dilation_y + 1;
-  } else if (op.code == Code::kNearest || op.code == Code::kDepthToSpace) {
+  } else if (op.code == OpCode::kNearest || op.code == OpCode::kDepthToSpace) {
     first = first / op.stride_y;
     end = (end - 1) / op.stride_y + 1;
-  } else if (op.code == Code::kBilinear) {
+  } else if (op.code == OpCode::kBilinear) {
     // Pixel centres: a row lies between row floor((y + 1/2) / s - 1/2) and the next.
     const int64_t s = op.stride_y;
     first = (2 * first + 1 + s) / (2 * s) - 1;
@@ -28,18 +28,18 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
 
 namespace {
 
-// The first row of every output that some strip of a stage and those behind it need;
+// The first row of every output that a strip of a stage and the strips after it need;
 // where they need none, its height. `ends` is room.
 void first_rows(const Plan& plan, const Stage& stage, uint32_t strip, uint32_t strips,
                 std::vector<uint32_t>* first, std::vector<uint32_t>* ends) {
   for (size_t i = 0; i < stage.count; ++i) {
     const uint16_t output = plan.ops[stage.first + i].output;
     const Buffer& b = plan.buffers[output];
-    const bool ring = b.kind == Kind::kRing;
+    const bool is_line = is_line_buffer(b);
     (*first)[output] = strip == 0 ? 0
-                       : ring     ? b.height
+                       : is_line  ? b.height
                                   : rows_after(b.height, strip, strips);
-    (*ends)[output] = ring ? 0 : b.height;
+    (*ends)[output] = is_line ? 0 : b.height;
   }
   if (strip == 0) return;
   for (size_t i = stage.count; i-- > 0;) {
@@ -49,7 +49,7 @@ void first_rows(const Plan& plan, const Stage& stage, uint32_t strip, uint32_t s
     const Rows output = rows_computed(plan, op, needed);
     (*first)[op.output] = output.first;
     for (size_t k = 0; k < op.link_count; ++k) {
-      const Link& link = plan.links[op.first_link + k];
+      const Link& link = plan.link(op, k);
       const Rows read = rows_read(plan, op, link, output);
       (*first)[link.buffer] = std::min((*first)[link.buffer], read.first);
       (*ends)[link.buffer] = std::max((*ends)[link.buffer], read.end);

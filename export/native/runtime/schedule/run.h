@@ -1,29 +1,29 @@
-// What the ops of one run share, as one thread sees it.
-#ifndef DQA_RUNTIME_RUN_H_
-#define DQA_RUNTIME_RUN_H_
+// What ops need during a run: one object for each thread.
+#ifndef DQA_RUNTIME_SCHEDULE_RUN_H_
+#define DQA_RUNTIME_SCHEDULE_RUN_H_
 
 #include <vector>
 
-#include "runtime/ops/coded.h"
-#include "runtime/schedule/thread_partition.h"
 #include "runtime/kernels/kernels.h"
-#include "runtime/plan/plan.h"
+#include "runtime/ops/coded.h"
 #include "runtime/ops/prepare.h"
+#include "runtime/plan/plan.h"
+#include "runtime/schedule/thread_partition.h"
 
 namespace dqa {
 
-// The magnitude of an input, as one step of its wide codes.
+// The step of an input's wide codes, which follows from its largest magnitude.
 struct Slot {
   float scale = 0, inverse = 0;
 };
 
-// Seconds by code of a plan, and those of them in which sums became codes.
+// Seconds by op code, and those spent in requantizing sums.
 struct Times {
-  double ops[kCodes] = {};
+  double ops[kOpCodes] = {};
   double requantize = 0;
 };
 
-// The part of some rows of an op that a thread computes.
+// The part of some rows that a thread computes.
 struct Piece {
   Rows rows;
   size_t first_block, end_block;  // of 16 channels
@@ -38,20 +38,17 @@ struct Run {
   void* const* outputs;
   uint8_t* arena;
   Slot* slots;
-  Times* times;  // NULL: nobody wants to know
+  Times* times;  // NULL: not measured
   CodedStores* coded;
-  std::vector<int16_t> room;  // a row of an input
+  std::vector<int16_t> room;  // for a row of an input
   DqaError error = {};
   const Share* share = nullptr;  // of the stage that runs
-  unsigned part = 0, parts = 1;  // of every op; more than one if threads work together
+  unsigned part = 0, parts = 1;  // of each op; more than one if threads share ops
 
   const Buffer& buffer(size_t index) const { return worker.buffers[index]; }
-  const Link& link(const Op& op, size_t k) const {
-    return plan.links[op.first_link + k];
-  }
-  const Buffer& input(const Op& op) const { return buffer(link(op, 0).buffer); }
+  const Buffer& input(const Op& op) const { return buffer(plan.link(op, 0).buffer); }
 
-  // A row of a ring, and its first pixel.
+  // A row of a line buffer, and its first pixel.
   uint8_t* framed_row(const Buffer& b, uint32_t y) const {
     return arena + b.offset + (y % b.rows) * b.row_bytes();
   }
@@ -59,7 +56,7 @@ struct Run {
     return framed_row(b, y) + b.left * b.pixel_bytes();
   }
 
-  // The same, or the row of zeros where there is no such row.
+  // The same, or the row of zeros if y is outside the tensor.
   const uint8_t* row_or_zeros(const Buffer& b, int64_t y) const {
     if (y >= 0 && y < b.height) return row(b, static_cast<uint32_t>(y));
     return arena + b.offset + size_t{b.rows} * b.row_bytes() + b.left * b.pixel_bytes();
@@ -69,10 +66,10 @@ struct Run {
     return arena + b.offset + size_t{b.size / b.height} * y;
   }
 
-  // Room for the codes of a row on their way to or from a store.
+  // Room for the codes of a row that is being loaded or stored.
   uint8_t* row_scratch() const { return arena + worker.row_scratch; }
 
-  // An array of an op that was scaled by the steps of its inputs.
+  // An op's array after scaling by the steps of its inputs.
   float* scratch(const Op& op, size_t array, size_t count) const {
     return reinterpret_cast<float*>(arena + op.scratch) + array * count;
   }
@@ -83,8 +80,8 @@ struct Run {
     return number;
   }
 
-  // What this thread does of `blocks` blocks of rows: some of the blocks, in multiples
-  // of `step`, or some of the rows if there are more of them.
+  // This thread's piece of rows that have `blocks` blocks of channels: some of the
+  // blocks, in multiples of `step`, or some of the rows if there are more rows.
   Piece piece(Rows rows, size_t blocks, size_t step) const {
     const size_t steps = (blocks + step - 1) / step, count = rows.end - rows.first;
     if (steps < parts && count > steps) {
@@ -100,4 +97,4 @@ struct Run {
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_RUN_H_
+#endif  // DQA_RUNTIME_SCHEDULE_RUN_H_

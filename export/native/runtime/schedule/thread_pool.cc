@@ -15,17 +15,17 @@ void Barrier::wait() {
     return;
   }
   const auto over = [&] { return round_.load(std::memory_order_acquire) != round; };
-  if (look(over)) return;
+  if (spin(over)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, over);
 }
 
-Crew::Crew(unsigned threads) {
+ThreadPool::ThreadPool(unsigned threads) {
   const std::lock_guard<std::mutex> closed(gate_);
   others_.reserve(threads - 1);
   while (others_.size() + 1 < threads) {
     try {
-      others_.emplace_back(&Crew::work, this,
+      others_.emplace_back(&ThreadPool::work, this,
                            static_cast<unsigned>(others_.size()) + 1);
     } catch (const std::exception&) {
       break;  // fewer do the same
@@ -34,13 +34,13 @@ Crew::Crew(unsigned threads) {
   barrier_.expect(this->threads());
 }
 
-Crew::~Crew() {
+ThreadPool::~ThreadPool() {
   job_ = nullptr;
-  meet();
+  synchronize();
   for (std::thread& other : others_) other.join();
 }
 
-void Crew::work(unsigned thread) {
+void ThreadPool::work(unsigned thread) {
   gate_.lock();
   gate_.unlock();
   for (;;) {
@@ -51,11 +51,11 @@ void Crew::work(unsigned thread) {
   }
 }
 
-void Crew::run(const std::function<void(unsigned)>& job) {
+void ThreadPool::run(const std::function<void(unsigned)>& job) {
   job_ = &job;
-  meet();
+  synchronize();
   job(0);
-  meet();
+  synchronize();
 }
 
 }  // namespace dqa

@@ -1,6 +1,6 @@
-// Threads that work on one thing together.
-#ifndef DQA_RUNTIME_CREW_H_
-#define DQA_RUNTIME_CREW_H_
+// The threads of one runtime.
+#ifndef DQA_RUNTIME_SCHEDULE_THREAD_POOL_H_
+#define DQA_RUNTIME_SCHEDULE_THREAD_POOL_H_
 
 #include <atomic>
 #include <condition_variable>
@@ -11,10 +11,10 @@
 
 namespace dqa {
 
-// How often a thread looks before it sleeps: at first without a pause for others, for
-// some microseconds, then letting whoever has no core take this one, for a millisecond
-// or two. Waking a thread takes as long as a small stage, or longer.
-constexpr unsigned kLooks = 1000, kYields = 3000;
+// A waiting thread spins for some microseconds, then yields its core between checks for
+// a millisecond or two, then sleeps. Waking a thread takes as long as a small stage, or
+// longer.
+constexpr unsigned kSpins = 1000, kYields = 3000;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -24,12 +24,12 @@ inline void pause() {
 #endif
 }
 
-// Whether something is there at last that another thread, awake, is making.
-template <class There>
-bool look(There there) {
-  for (unsigned look = 0; look < kLooks + kYields; ++look) {
-    if (there()) return true;
-    if (look < kLooks) {
+// Waits, without sleeping, until `is_ready()`; false if that takes too long.
+template <class IsReady>
+bool spin(IsReady is_ready) {
+  for (unsigned check = 0; check < kSpins + kYields; ++check) {
+    if (is_ready()) return true;
+    if (check < kSpins) {
       pause();
     } else {
       std::this_thread::yield();
@@ -38,10 +38,10 @@ bool look(There there) {
   return false;
 }
 
-// Where threads wait for each other: a while awake, then asleep.
+// Where threads wait for each other: they spin for a while, then sleep.
 class Barrier {
  public:
-  // Before anybody waits.
+  // Sets how many threads wait here. Call it before any does.
   void expect(unsigned threads) { threads_ = threads; }
   void wait();
 
@@ -53,23 +53,23 @@ class Barrier {
   std::condition_variable changed_;
 };
 
-// The calling thread and others, which sleep between jobs.
-class Crew {
+// The calling thread and some others, which sleep between jobs.
+class ThreadPool {
  public:
-  // Starts up to threads - 1 others: what the system refuses is missing.
-  explicit Crew(unsigned threads);
-  ~Crew();
-  Crew(const Crew&) = delete;
-  Crew& operator=(const Crew&) = delete;
+  // Starts threads - 1 others, or fewer if the system refuses more.
+  explicit ThreadPool(unsigned threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
 
   unsigned threads() const { return static_cast<unsigned>(others_.size()) + 1; }
 
-  // Calls job(0) here, and job(1), ... on the others; returns when all are done. One
-  // call at a time.
+  // Calls job(0) on this thread and job(1), job(2), ... on the others. Returns when all
+  // are done. Only one call at a time.
   void run(const std::function<void(unsigned)>& job);
 
-  // Inside a job: waits until every thread is here.
-  void meet() {
+  // Inside a job: waits until every thread has called this.
+  void synchronize() {
     if (!others_.empty()) barrier_.wait();
   }
 
@@ -78,11 +78,11 @@ class Crew {
 
   std::vector<std::thread> others_;
   Barrier barrier_;
-  // Closed until it is known how many there are.
+  // Locked until all threads have been started.
   std::mutex gate_;
-  const std::function<void(unsigned)>* job_ = nullptr;  // NULL: the end
+  const std::function<void(unsigned)>* job_ = nullptr;  // NULL: threads end
 };
 
 }  // namespace dqa
 
-#endif  // DQA_RUNTIME_CREW_H_
+#endif  // DQA_RUNTIME_SCHEDULE_THREAD_POOL_H_

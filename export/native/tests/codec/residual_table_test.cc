@@ -6,8 +6,8 @@
 #include <functional>
 #include <memory>
 
-#include "tests/checks.h"
 #include "codec/crc32.h"
+#include "tests/checks.h"
 
 namespace {
 
