@@ -65,8 +65,8 @@ def write(name: str, folder: Path) -> None:
 
     import dqa_keras as dqa
     from dqa_keras.export.litert import flatbuffer, metadata
+    from dqa_keras.export.litert.conversion import convert
     from dqa_keras.export.packed import pack
-    from dqa_keras.export.tflite import convert
 
     model, images = network(name)
     (folder / f"{name}.float.tflite").write_bytes(convert(model, "float32"))
@@ -81,9 +81,11 @@ def write(name: str, folder: Path) -> None:
     config = dqa.DQAConfig(bits=4, extra_bits=2, quantize_linear=linear)
     quantized = dqa.quantize_model(model, config)
     dqa.calibrate(quantized, images, batch_size=1, verbose=0)
-    unpacked = flatbuffer.unpack(convert(quantized, "float32"))
-    flatbuffer.attach(unpacked, metadata.describe(quantized, "float32", None, None))
-    builtin = flatbuffer.pack(unpacked)
+    parsed = flatbuffer.parse(convert(quantized, "float32"))
+    flatbuffer.attach_metadata(
+        parsed, metadata.describe(quantized, "float32", None, None)
+    )
+    builtin = flatbuffer.serialize(parsed)
     for kind in ("packed", "coded", "bytes"):
         data, report = pack.pack_regions(
             builtin,

@@ -88,8 +88,8 @@ def latency(name: str, rounds: int) -> dict:
 
     import dqa_keras as dqa
     from dqa_keras.export import export_tflite
+    from dqa_keras.export.litert.conversion import convert
     from dqa_keras.export.litert.interpreter import Runner
-    from dqa_keras.export.tflite import convert
     from dqa_keras.models import resnet32
 
     keras.utils.set_random_seed(0)

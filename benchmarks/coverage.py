@@ -32,7 +32,7 @@ def products(data: bytes) -> int:
 
     from dqa_keras.export.litert import flatbuffer
 
-    model = flatbuffer.unpack(data)
+    model = flatbuffer.parse(data)
     graph = flatbuffer.Graph(model)
     tensors = model.subgraphs[0].tensors
     total = 0
@@ -54,8 +54,8 @@ def measure(name: str) -> dict:
     import numpy as np
 
     import dqa_keras as dqa
+    from dqa_keras.export.litert.conversion import convert
     from dqa_keras.export.packed import pack
-    from dqa_keras.export.tflite import convert
 
     keras.utils.set_random_seed(0)
     shape = (_SIZE, _SIZE, 3)

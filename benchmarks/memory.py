@@ -34,7 +34,7 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
     from dqa_keras.export.litert import flatbuffer
     from dqa_keras.export.packed import pack
 
-    model = flatbuffer.unpack(data)
+    model = flatbuffer.parse(data)
     graph = flatbuffer.Graph(model)
     tensors = model.subgraphs[0].tensors
     width = {schema.TensorType.INT8: 1, schema.TensorType.UINT8: 1}

@@ -204,7 +204,7 @@ def write_file(file: Path) -> None:
     """The float model for LiteRT."""
     import keras
 
-    from dqa_keras.export.tflite import convert
+    from dqa_keras.export.litert.conversion import convert
 
     file.write_bytes(convert(resnet32(keras, keras.layers.ReLU), "float32"))
 

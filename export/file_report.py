@@ -62,8 +62,8 @@ class _Site:
     def add(self, values: NDArray[np.float32], found: NDArray[np.float32]) -> None:
         """Takes in one image: what was in front of the quantizer, and its codes."""
         table = self.table
-        if self.where.most is not None:
-            values = np.minimum(values, self.where.most)
+        if self.where.upper is not None:
+            values = np.minimum(values, self.where.upper)
         x = values * table.scale if self.where.folded else values
         self.signal += float(np.sum(x.astype(np.float64) ** 2))
         error = x.astype(np.float64) - found * table.scale
@@ -162,7 +162,7 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     metadata = read_metadata(path)
     tables = metadata.tables
     data = Path(path).read_bytes()
-    model = flatbuffer.unpack(data)
+    model = flatbuffer.parse(data)
     is_packed = pack.OP_NAME in flatbuffer.op_names(model)
     sites = []
     if not is_packed:
@@ -178,7 +178,7 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
         ]
         graph.add_outputs([t for s in sites for t in (s.where.inputs, s.where.codes)])
     run = Runner(
-        flatbuffer.pack(model) if sites else data,
+        flatbuffer.serialize(model) if sites else data,
         delegates=[pack.delegate()] if is_packed else [],
     )
     tally: Tally | None = None
@@ -210,7 +210,7 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     timeline = None
     if not is_packed:
         stored = {s.where.codes: s.bits / s.values for s in sites}
-        timeline = _timeline(flatbuffer.unpack(data), stored)
+        timeline = _timeline(flatbuffer.parse(data), stored)
     scores = None
     if tally:
         name = "mean IoU (%)" if tally.dense else "accuracy (%)"
@@ -246,7 +246,7 @@ def input_shape(path: str | os.PathLike) -> tuple[int | None, ...]:
         ValueError: If it has several inputs.
     """
     read_metadata(path)
-    graph = flatbuffer.unpack(Path(path).read_bytes()).subgraphs[0]
+    graph = flatbuffer.parse(Path(path).read_bytes()).subgraphs[0]
     if len(graph.inputs) != 1:
         raise ValueError(f"{path} has {len(graph.inputs)} inputs: a report handles one")
     tensor = graph.tensors[graph.inputs[0]]

@@ -28,7 +28,7 @@ _LOW, _HIGH = "#E69F00", "#56B4E9"
 
 def _nodes(path: str | os.PathLike) -> dict[int, list[str]]:
     """Names of the tensors that the ops of each quantizer write."""
-    graph = flatbuffer.Graph(flatbuffer.unpack(Path(path).read_bytes()))
+    graph = flatbuffer.Graph(flatbuffer.parse(Path(path).read_bytes()))
     found: dict[int, list[str]] = {}
     for op in graph.ops:
         name = graph.name(op.outputs[0])

@@ -1,25 +1,22 @@
 """Exports a calibrated Keras model as a `.tflite`.
 
-With `mode="builtin"` the quantizers become a few element-wise ops with constant
-operands, in the order that `dqa_keras.quantizers` prescribes, except that codes are
-clipped before they are rounded. The bounds are whole numbers, so the codes are the
-same, and where codes are unsigned the lower bound becomes a fused ReLU. Scaling then
-moves into the weights around, see `dqa_keras.export.litert.scale_folding`; not into
-float16 ones, whose range it might leave. The result runs on every LiteRT interpreter.
-It simulates low-bit storage: activations are rounded to few values but still stored as
-float32.
+Five steps: check the arguments, convert, compare codes with Keras', fold scales into
+weights (`mode="builtin"`) or pack (`mode="packed"`), compare outputs.
+
+With `mode="builtin"` the quantizers become a few element-wise ops, see
+`dqa_keras.export.litert.conversion`. Scaling then moves into the weights around, see
+`dqa_keras.export.litert.scale_folding`; not into float16 ones, whose range it might
+leave. The result runs on every LiteRT interpreter. It simulates low-bit storage:
+activations are rounded to few values but still stored as float32.
 
 With `mode="packed"` parts of the model become ops that store activations packed and
 compute with integers: see `dqa_keras.export.packed`.
 """
 
 import dataclasses
-import logging
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -34,27 +31,19 @@ from dqa_keras.export.litert import (
     scale_folding,
     verification,
 )
+from dqa_keras.export.litert.conversion import (
+    Weights,
+    convert,
+    input_name,
+    model_inputs,
+)
 from dqa_keras.export.litert.interpreter import Runner
+from dqa_keras.export.options import Mode, Options
 from dqa_keras.export.packed import pack
 from dqa_keras.export.packed.pack import PackedReport
-from dqa_keras.graph import hooks
-from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
-
-Weights = Literal["float32", "float16", "int8"]
-Mode = Literal["builtin", "packed"]
 
 # Stands for an unknown input size when the exported file is tried out.
 _TRIAL_SIZE = 64
-
-# Element-wise kernels run along the last axes that both operands share, and a run of
-# few channels is mostly overhead: up to this many, constants are repeated along the
-# width. With more, the file would grow for nothing. `benchmarks/cost.py` measures.
-_FEW_CHANNELS = 64
-
-# Weights become constants of the graph that goes to the converter: hundreds of
-# variables take longer to save and load than the conversion itself. But a constant is
-# copied some thirty times on its way, so one of this many values stays a variable.
-_MANY_WEIGHTS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +91,7 @@ def export_tflite(
     The file takes one input at a time (batch 1). It is written only if it passes: it
     must hold built-in ops alone, and every quantizer in LiteRT must give the codes that
     Keras gives for the same input, to the bit. Then float32 weights take in the scaling
-    before and behind quantizers, and clipping and rounding are compared once more; the
+    before and after quantizers, and clipping and rounding are compared once more; the
     last bit of what is rounded can change by that. A packed file is made of one that
     passed; its int8 weights move codes a little.
 
@@ -168,93 +157,30 @@ def export_tflite(
     >>> list(read_metadata(path).tables)
     ['conv_dqa']
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "export_tflite needs TensorFlow. Received: Keras on "
-            f"{keras.backend.backend()}. Save the calibrated model with "
-            "model.save('model.keras') and export that file under "
-            "KERAS_BACKEND=tensorflow."
-        )
-    for name, value, allowed in (
-        ("mode", mode, ("builtin", "packed")),
-        ("inputs", inputs, ("float32", "uint8")),
-        ("outputs", outputs, ("float32", "uint8")),
-        ("skips", skips, ("raw", "coded")),
-        ("weights", weights, ("float32", "float16", "int8")),
-    ):
-        if value not in allowed:
-            raise ValueError(
-                f"{name} must be one of {', '.join(map(repr, allowed))}. "
-                f"Received: {name}={value!r}"
-            )
-    if mode == "packed" and weights != "float32":
-        raise ValueError(
-            "mode='packed' chooses its own int8 weights: leave weights at 'float32'. "
-            f"Received: weights={weights!r}"
-        )
-    if mode != "packed" and strict:
-        raise ValueError(f"strict=True needs mode='packed'. Received: mode={mode!r}")
-    for name, value, usual in (
-        ("inputs", inputs, "float32"),
-        ("outputs", outputs, "float32"),
-        ("skips", skips, "raw"),
-    ):
-        if mode != "packed" and value != usual:
-            raise ValueError(
-                f"{name}={value!r} needs mode='packed'. Received: {mode!r}"
-            )
-    if outputs == "uint8" and samples is None:
-        raise ValueError(
-            "outputs='uint8' needs samples, whose range the codes take. "
-            "Received: samples=None"
-        )
+    options = Options(mode, strict, inputs, outputs, skips, weights)
+    options.check(samples)
     entries = metadata.describe(model, weights, normalization, labels)
-    trusted = samples is not None
+    are_real = samples is not None
     if samples is None:
-        samples = _random_samples(model)
-        if inputs == "uint8":
-            samples = keras.tree.map_structure(
-                lambda x: np.rint(np.clip(64 * x + 128, 0, 255)), samples
-            )
+        samples = _random_samples(model, options)
     data_adapter.check_fit(model, samples)
     with files.replacing(path) as temporary:
-        converted = convert(model, weights)
-        unpacked = flatbuffer.unpack(converted)
-        if weights == "float16":
-            float16.halve_weights(unpacked)
-        verification.check_ops(unpacked)
-        names = [tensor.name for tensor in keras.tree.flatten(_inputs(model))]
-        flatbuffer.sign(
-            unpacked, {_input_name(i): name for i, name in enumerate(names)}
-        )
-        flatbuffer.attach(unpacked, entries)
-        data = flatbuffer.pack(unpacked)
+        parsed = _converted(model, weights, entries)
+        data = flatbuffer.serialize(parsed)
         compared = verification.check_codes(data, model, samples)
-        if mode == "builtin" and weights == "float32":
-            scale_folding.absorb_scales(unpacked)
-            data = flatbuffer.pack(unpacked)
-            verification.check_codes(data, model, samples)
+        if options.folds_scales:
+            data = _with_scales_folded(parsed, model, samples)
         report = None
-        run = Runner(data)
         if mode == "packed":
-            data, report = pack.pack_regions(
-                data,
-                model,
-                samples,
-                trusted,
-                byte_inputs=inputs == "uint8",
-                byte_outputs=outputs == "uint8",
-                coded_skips=skips == "coded",
-            )
-            pack.check_complete(report, strict)
-            run = Runner(data, delegates=[pack.delegate()])
-            unpacked = flatbuffer.unpack(data)
-        difference, output_range = verification.compare_outputs(run, model, samples)
+            data, report = _packed(data, model, samples, are_real, options)
+        difference, output_range = verification.compare_outputs(
+            _runner(data, mode), model, samples
+        )
         temporary.write_bytes(data)
     return ExportReport(
         path=str(path),
         size=len(data),
-        ops=dict(Counter(flatbuffer.op_names(unpacked))),
+        ops=dict(Counter(flatbuffer.op_names(flatbuffer.parse(data)))),
         quantizers=compared,
         max_difference=difference,
         output_range=output_range,
@@ -262,121 +188,60 @@ def export_tflite(
     )
 
 
-def _random_samples(model: keras.Model) -> Any:
+def _random_samples(model: keras.Model, options: Options) -> Any:
+    """Four inputs, normally distributed; whole numbers 0..255 for uint8 inputs."""
     random = np.random.default_rng(0)
 
     def sample(tensor: Any) -> Any:
         shape = [4, *(size or _TRIAL_SIZE for size in tensor.shape[1:])]
-        if "float" in tensor.dtype:
-            return random.normal(size=shape).astype(tensor.dtype)
-        return random.integers(0, 2, shape).astype(tensor.dtype)
+        if "float" not in tensor.dtype:
+            return random.integers(0, 2, shape).astype(tensor.dtype)
+        x = random.normal(size=shape).astype(tensor.dtype)
+        return np.rint(np.clip(64 * x + 128, 0, 255)) if options.takes_bytes else x
 
-    return keras.tree.map_structure(sample, _inputs(model))
-
-
-def _inputs(model: keras.Model) -> Any:
-    """The symbolic inputs, in the structure that the model is called with."""
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            f"model {model.name!r} has no declared inputs: wrap it in "
-            "keras.Model(inputs, model(inputs)) first."
-        )
-    inputs = getattr(model, "_inputs_struct", model.inputs)
-    return inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    return keras.tree.map_structure(sample, model_inputs(model))
 
 
-def _constant_quantizer(layer: Quantizer, scope: str) -> Any:
-    """The layer's arithmetic with its state as constants, for any input."""
-    import tensorflow as tf
-
-    table = layer.table()
-    q_min, q_max = (np.asarray(bound) for bound in layer.code_range())
-    noise = np.asarray(layer.noise) if isinstance(layer, NoisyQuant) else None
-
-    def quantize(inputs: Any) -> Any:
-        x = tf.cast(inputs, tf.float32)
-
-        def constant(values: np.ndarray) -> np.ndarray:
-            if np.all(values == values[0]):
-                return values[:1]
-            width = x.shape[-2] if x.shape.rank > 2 else None
-            if width is None or values.size > _FEW_CHANNELS:
-                return values
-            return np.tile(values, (width, 1))
-
-        if noise is not None:
-            x = x + constant(noise)
-        with tf.name_scope(scope):
-            v = x * constant(table.inverse_scale)
-            v = tf.maximum(v, constant(q_min)) if table.signed else tf.nn.relu(v)
-            y = tf.round(tf.minimum(v, constant(q_max))) * constant(table.scale)
-        if noise is not None:
-            y = y - constant(noise)
-        return tf.cast(y, layer.compute_dtype)
-
-    return quantize
+def _converted(
+    model: keras.Model, weights: Weights, entries: Mapping[str, bytes]
+) -> Any:
+    """The model as a parsed `.tflite` of built-in ops, with signature and metadata."""
+    parsed = flatbuffer.parse(convert(model, weights))
+    if weights == "float16":
+        float16.halve_weights(parsed)
+    verification.check_ops(parsed)
+    names = [tensor.name for tensor in keras.tree.flatten(model_inputs(model))]
+    flatbuffer.set_signature(
+        parsed, {input_name(index): name for index, name in enumerate(names)}
+    )
+    flatbuffer.attach_metadata(parsed, entries)
+    return parsed
 
 
-def _input_name(index: int) -> str:
-    """Name of an input's tensor: TensorFlow refuses some names that Keras allows."""
-    return f"quantized_model_input_{index}"
+def _with_scales_folded(parsed: Any, model: keras.Model, samples: Any) -> bytes:
+    """The file once scales went into weights, its codes compared once more."""
+    scale_folding.fold_scales(parsed)
+    data = flatbuffer.serialize(parsed)
+    verification.check_codes(data, model, samples)
+    return data
 
 
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """TensorFlow keeps to itself what it does with a folder that is gone at once."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _packed(
+    data: bytes, model: keras.Model, samples: Any, are_real: bool, options: Options
+) -> tuple[bytes, PackedReport]:
+    """The file with what can be packed in `DQA` ops."""
+    data, report = pack.pack_regions(
+        data,
+        model,
+        samples,
+        are_real,
+        byte_inputs=options.takes_bytes,
+        byte_outputs=options.gives_bytes,
+        coded_skips=options.skips == "coded",
+    )
+    pack.check_complete(report, options.strict)
+    return data, report
 
 
-def convert(model: keras.Model, weights: Weights) -> bytes:
-    """A model, quantized or not, as the converter writes it: no metadata, no checks."""
-    import tensorflow as tf
-
-    layers = quantizer_layers(model)
-    quantize = {
-        layer.name: _constant_quantizer(layer, verification.scope(index))
-        for index, layer in enumerate(layers)
-    }
-    inputs = _inputs(model)
-    signature = [
-        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=_input_name(index))
-        for index, tensor in enumerate(keras.tree.flatten(inputs))
-    ]
-
-    large, small = [], []
-    for variable in model.variables:
-        if np.prod(variable.shape) >= _MANY_WEIGHTS:
-            large.append(variable.value)
-        else:
-            small.append((variable, np.asarray(variable)))
-
-    def serve(*arrays: Any) -> Any:
-        x = keras.tree.pack_sequence_as(inputs, list(arrays))
-        constants = [(variable, tf.constant(value)) for variable, value in small]
-        with (
-            keras.StatelessScope(state_mapping=constants),
-            hooks.hooked(layers, lambda layer, x: quantize[layer.name](x)),
-        ):
-            outputs = keras.tree.flatten(model(x, training=False))
-        return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
-
-    graph = tf.function(serve, input_signature=signature, autograph=False)
-    module = tf.Module()
-    module.large = large  # saves what is reachable
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
-        try:
-            tf.saved_model.save(module, folder, graph.get_concrete_function())
-        except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
-            raise OSError(
-                f"cannot write the model to {folder} for conversion: {error.message}"
-            ) from error
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if weights == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return converter.convert()
+def _runner(data: bytes, mode: Mode) -> Runner:
+    return Runner(data, delegates=[pack.delegate()] if mode == "packed" else [])

@@ -165,7 +165,7 @@ def test_damaged_tflite(tflite, tmp_path):
 
 def test_tflite_whose_metadata_lies(tflite, tmp_path):
     path, refused = tmp_path / "m.tflite", 0
-    model = flatbuffer.unpack(tflite)
+    model = flatbuffer.parse(tflite)
     buffers = {entry.name.decode(): entry.buffer for entry in model.metadata}
     graph = model.subgraphs[0]
     names = [flatbuffer._op_name(code) for code in model.operatorCodes]
@@ -184,7 +184,7 @@ def test_tflite_whose_metadata_lies(tflite, tmp_path):
         else:
             data = checked(damaged(rng, data))
         model.buffers[number].data = np.frombuffer(data, np.uint8)
-        refused += check_tflite(path, flatbuffer.pack(model))
+        refused += check_tflite(path, flatbuffer.serialize(model))
         model.buffers[number].data = before
     assert refused > 100
 

@@ -43,7 +43,7 @@ def reading() -> Iterator[None]:
         ) from error
 
 
-def unpack(data: bytes) -> Any:
+def parse(data: bytes) -> Any:
     """The model as a tree of objects (`ModelT`).
 
     Raises:
@@ -53,15 +53,15 @@ def unpack(data: bytes) -> Any:
         return schema.ModelT.InitFromPackedBuf(data, 0)
 
 
-def pack(model: Any) -> bytes:
-    """The inverse of `unpack`."""
+def serialize(model: Any) -> bytes:
+    """The inverse of `parse`."""
     builder = _AlignedBuilder(1024)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
-def attach(model: Any, entries: Mapping[str, bytes]) -> None:
-    """Adds named metadata buffers to an unpacked model."""
+def attach_metadata(model: Any, entries: Mapping[str, bytes]) -> None:
+    """Adds named metadata buffers to a parsed model."""
     for name, data in entries.items():
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(data, np.uint8)
@@ -73,7 +73,7 @@ def attach(model: Any, entries: Mapping[str, bytes]) -> None:
 
 
 def drop_unused(model: Any) -> None:
-    """Empties the constants of an unpacked model that nothing reads."""
+    """Empties the constants of a parsed model that nothing reads."""
     used = {entry.buffer for entry in model.metadata or []}
     for graph in model.subgraphs:
         read = {int(tensor) for op in graph.operators for tensor in op.inputs}
@@ -87,8 +87,8 @@ def drop_unused(model: Any) -> None:
             buffer.data = None
 
 
-def sign(model: Any, names: Mapping[str, str]) -> None:
-    """Gives an unpacked model one signature, inputs and outputs in the wanted order.
+def set_signature(model: Any, names: Mapping[str, str]) -> None:
+    """Gives a parsed model one signature, inputs and outputs in the wanted order.
 
     Args:
         model: `ModelT`, converted from a function whose outputs are named so that they
@@ -97,10 +97,10 @@ def sign(model: Any, names: Mapping[str, str]) -> None:
             the order that the inputs shall have. Outputs become `output_0` and on.
     """
     graph = model.subgraphs[0]
-    (found,) = model.signatureDefs
-    inputs = {entry.name.decode(): entry.tensorIndex for entry in found.inputs}
+    (converted,) = model.signatureDefs
+    inputs = {entry.name.decode(): entry.tensorIndex for entry in converted.inputs}
     # TensorFlow numbers outputs without leading zeros, then sorts them as text.
-    ordered = sorted(found.outputs, key=lambda entry: int(entry.name[7:]))
+    ordered = sorted(converted.outputs, key=lambda entry: int(entry.name[7:]))
     outputs = [entry.tensorIndex for entry in ordered]
     graph.inputs = [inputs[name] for name in names]
     graph.outputs = outputs
@@ -169,7 +169,7 @@ BUILTIN = set(_NAMES.values()) - {"CUSTOM"}
 
 
 class Graph:
-    """The main subgraph of an unpacked model, for walking along its tensors.
+    """The main subgraph of a parsed model, for walking along its tensors.
 
     Args:
         model: `ModelT`.
@@ -200,7 +200,7 @@ class Graph:
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
 
-    def most(self, tensor: int) -> np.ndarray | None:
+    def upper_bound(self, tensor: int) -> np.ndarray | None:
         """The upper end of a tensor's range (C,), where the file says it."""
         known = self._graph.tensors[tensor].quantization
         return None if known is None or known.max is None else np.asarray(known.max)
@@ -225,7 +225,7 @@ def _op_name(code: Any) -> str:
 
 
 def op_names(model: Any) -> list[str]:
-    """Names of all ops of an unpacked model, in order; custom ops by their own name."""
+    """Names of all ops of a parsed model, in order; custom ops by their own name."""
     return [
         _op_name(model.operatorCodes[op.opcodeIndex])
         for graph in model.subgraphs

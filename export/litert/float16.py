@@ -1,4 +1,4 @@
-"""Stores the weights of an unpacked model in half precision.
+"""Stores the weights of a parsed model in half precision.
 
 The converter's own float16 mode rounds every constant, scales of quantizers included,
 and codes change. Here only kernels are rounded; a DEQUANTIZE op, which LiteRT folds

@@ -34,7 +34,7 @@ class _Factor(NamedTuple):
     channels: NDArray[np.float64]
 
 
-class _Absorber:
+class _ScaleFolder:
     """Rewires the ops of a model, then writes the weights that follow from it."""
 
     def __init__(self, model: Any) -> None:
@@ -56,16 +56,16 @@ class _Absorber:
             for where in verification.roundings(self._graph)
         ]
         for op in rounds:
-            self._move_on(op)
+            self._fold_forward(op)
         for op in rounds:
-            self._move_back(op)
+            self._fold_back(op)
         for op, inputs, outputs in self._gains.values():
             self._write(op, inputs, outputs)
         flatbuffer.drop_unused(self._model)
 
-    # The scaling behind a rounding goes to the layers that read it.
+    # The scaling after a rounding goes to the layers that read it.
 
-    def _move_on(self, rounding: Any) -> None:
+    def _fold_forward(self, rounding: Any) -> None:
         codes = int(rounding.outputs[0])
         readers = self._readers.get(codes, [])
         if len(readers) != 1 or self._is_output(codes):
@@ -80,10 +80,10 @@ class _Absorber:
             return
         others = []
         for op in self._readers.get(scaled, []):
-            if self._takes(op, scaled):
+            if self._can_read_codes(op, scaled):
                 op.inputs = [codes if int(t) == scaled else int(t) for t in op.inputs]
                 self._readers[codes].append(op)
-                self._take(op, codes, factor.channels)
+                self._fold_into_reader(op, codes, factor.channels)
             else:
                 others.append(op)
         self._readers[scaled] = others
@@ -96,7 +96,7 @@ class _Absorber:
             else:
                 self._readers[codes].remove(scaling)
 
-    def _takes(self, op: Any, tensor: int) -> bool:
+    def _can_read_codes(self, op: Any, tensor: int) -> bool:
         """Whether an op can read codes instead of values."""
         kind = self._graph.kind(op)
         if [int(t) for t in op.inputs].count(tensor) != 1:
@@ -114,7 +114,7 @@ class _Absorber:
             and _activation(op) == _Activation.NONE
             and self._keeps_channels(op, kind, tensor)
             and bool(following)
-            and all(self._takes(op, output) for op in following)
+            and all(self._can_read_codes(op, output) for op in following)
         )
 
     def _keeps_channels(self, op: Any, kind: str, tensor: int) -> bool:
@@ -127,7 +127,7 @@ class _Absorber:
             return last not in axes
         return self._channels(int(op.outputs[0])) == self._channels(tensor)
 
-    def _take(self, op: Any, tensor: int, gain: NDArray) -> None:
+    def _fold_into_reader(self, op: Any, tensor: int, gain: NDArray) -> None:
         kind = self._graph.kind(op)
         if kind in KERNEL_OPS:
             _, inputs, _ = self._gain(op)
@@ -141,11 +141,11 @@ class _Absorber:
             ]
             gain = np.concatenate(parts)
         for following in self._readers[output]:
-            self._take(following, output, gain)
+            self._fold_into_reader(following, output, gain)
 
-    # The scaling in front of a rounding goes to the layer that makes the values.
+    # The scaling before a rounding goes to the layer that makes the values.
 
-    def _move_back(self, rounding: Any) -> None:
+    def _fold_back(self, rounding: Any) -> None:
         bounds, op = [], rounding
         while self._graph.kind(op) in ("ROUND", "MINIMUM", "MAXIMUM"):
             bounds.append(op)
@@ -162,7 +162,7 @@ class _Absorber:
         ):
             return
         limit = bounds[-1] if self._graph.kind(bounds[-1]) == "MINIMUM" else None
-        if not self._scalable(source, self._channels(scaled), limit is not None):
+        if not self._can_be_scaled(source, self._channels(scaled), limit is not None):
             return
         producer = self._graph.producer(source)
         if _activation(producer) == _Activation.RELU6:
@@ -174,7 +174,7 @@ class _Absorber:
         first = bounds[-1]
         first.inputs = [source if int(t) == scaled else int(t) for t in first.inputs]
 
-    def _scalable(self, tensor: int, channels: int, bounded: bool = False) -> bool:
+    def _can_be_scaled(self, tensor: int, channels: int, bounded: bool = False) -> bool:
         """Whether whatever makes a tensor can make it scaled.
 
         Args:
@@ -196,13 +196,13 @@ class _Absorber:
                 _activation(op) == _Activation.NONE
             )
         if kind == "RELU":
-            return self._scalable(int(op.inputs[0]), channels)
+            return self._can_be_scaled(int(op.inputs[0]), channels)
         if kind == "ADD":
             shapes = [tuple(self._tensors[t].shape) for t in (*op.inputs, tensor)]
             return (
                 _activation(op) in (_Activation.NONE, _Activation.RELU)
                 and len(set(shapes)) == 1
-                and all(self._scalable(int(t), channels) for t in op.inputs)
+                and all(self._can_be_scaled(int(t), channels) for t in op.inputs)
             )
         if kind not in KERNEL_OPS:
             return False
@@ -327,10 +327,10 @@ def _activation(op: Any) -> int:
     return getattr(options, "fusedActivationFunction", _Activation.NONE)
 
 
-def absorb_scales(model: Any) -> None:
+def fold_scales(model: Any) -> None:
     """Moves the scalings of quantizers into kernels, in place.
 
     Args:
         model: `ModelT` with float32 weights, as the converter wrote it.
     """
-    _Absorber(model).run()
+    _ScaleFolder(model).run()

@@ -18,7 +18,7 @@ class VerificationError(RuntimeError):
 
 
 def check_ops(model: Any) -> None:
-    """Raises VerificationError if an unpacked model holds ops that are not built in."""
+    """Raises VerificationError if a parsed model holds ops that are not built in."""
     foreign = sorted(set(flatbuffer.op_names(model)) - flatbuffer.BUILTIN)
     if foreign:
         raise VerificationError(
@@ -51,15 +51,15 @@ class Rounding(NamedTuple):
         codes: Integer. The tensor of its codes.
         folded: Boolean. Whether the multiplication by 1 / scale went into the layer in
             front, so that `inputs` are scaled already.
-        most: Float32 array (C,) or `None`. Above that an activation in front clips
-            `inputs`, which left it to the quantizer.
+        upper: Float32 array (C,) or `None`. Bound of an activation such as ReLU6 that
+            was left to the quantizer: `inputs` are clipped there.
     """
 
     number: int
     inputs: int
     codes: int
     folded: bool
-    most: NDArray[np.float32] | None
+    upper: NDArray[np.float32] | None
 
 
 def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
@@ -78,7 +78,13 @@ def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
         if scaled:
             tensor = graph.variable_input(producer)
         found.append(
-            Rounding(number, tensor, int(op.outputs[0]), not scaled, graph.most(tensor))
+            Rounding(
+                number,
+                tensor,
+                int(op.outputs[0]),
+                not scaled,
+                graph.upper_bound(tensor),
+            )
         )
     return found
 
@@ -119,8 +125,8 @@ def _expected(site: _Site, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Keras' codes for what LiteRT had in front of a quantizer."""
     if site.where.folded:
         q_min, q_max = (np.asarray(bound) for bound in site.layer.code_range())
-        if site.where.most is not None:
-            q_max = np.minimum(q_max, site.where.most)
+        if site.where.upper is not None:
+            q_max = np.minimum(q_max, site.where.upper)
         return np.rint(np.clip(values, q_min, q_max))
     # NoisyQuant adds its noise in front of the tensor found here.
     return np.asarray(Quantizer.codes(site.layer, values), np.float32)
@@ -139,14 +145,14 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     Raises:
         VerificationError: If a quantizer is missing or one code differs.
     """
-    unpacked = flatbuffer.unpack(data)
-    graph = flatbuffer.Graph(unpacked)
+    parsed = flatbuffer.parse(data)
+    graph = flatbuffer.Graph(parsed)
     layers = quantizer_layers(model)
     sites = _sites(graph, layers)
     graph.add_outputs(
         [tensor for site in sites for tensor in (site.where.inputs, site.where.codes)]
     )
-    run = Runner(flatbuffer.pack(unpacked))
+    run = Runner(flatbuffer.serialize(parsed))
     for image in images(samples):
         probes = run(image)[-2 * len(sites) :]
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):

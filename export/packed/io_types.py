@@ -11,7 +11,7 @@ from dqa_keras.export.plan.program import ByteCodes
 
 
 def take_bytes(model: Any, packed_op: str) -> None:
-    """Makes the inputs of an unpacked model uint8.
+    """Makes the inputs of a parsed model uint8.
 
     Args:
         model: `ModelT`.
@@ -45,7 +45,7 @@ def output_codes(data: bytes, samples: Any) -> list[ByteCodes]:
 
 
 def give_bytes(model: Any, packed_op: str, codes: Sequence[ByteCodes]) -> None:
-    """Makes the outputs of an unpacked model uint8, with scale and zero point.
+    """Makes the outputs of a parsed model uint8, with scale and zero point.
 
     Args:
         model: `ModelT`.

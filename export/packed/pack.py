@@ -98,20 +98,20 @@ def pack_regions(
     Returns:
         The bytes of the new file, and a `PackedReport`.
     """
-    unpacked = flatbuffer.unpack(data)
-    reader = Reader(unpacked, quantizer_layers(model))
+    parsed = flatbuffer.parse(data)
+    reader = Reader(parsed, quantizer_layers(model))
     nodes, reasons = reader.nodes()
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
-    ranges = _ranges(data, unpacked, regions(reader, nodes), samples)
+    ranges = _ranges(data, parsed, regions(reader, nodes), samples)
     codes = io_types.output_codes(data, samples) if byte_outputs else []
-    results = dict(zip(map(int, unpacked.subgraphs[0].outputs), codes, strict=False))
+    results = dict(zip(map(int, parsed.subgraphs[0].outputs), codes, strict=False))
     lowered, refused = _lower_all(reader, nodes, ranges, trusted, results)
     outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
     for region, program in lowered:
         if byte_inputs:
-            model_inputs = set(map(int, unpacked.subgraphs[0].inputs))
+            model_inputs = set(map(int, parsed.subgraphs[0].inputs))
             program.bytes = {
                 number
                 for number, tensor in enumerate(region.inputs)
@@ -131,12 +131,12 @@ def pack_regions(
                 coded=sum(t.storage != Storage.RAW for t in plan.tables),
             )
         )
-    _replace(unpacked, planned)
+    _replace(parsed, planned)
     if byte_inputs:
-        io_types.take_bytes(unpacked, OP_NAME)
+        io_types.take_bytes(parsed, OP_NAME)
     if byte_outputs:
-        io_types.give_bytes(unpacked, OP_NAME, codes)
-    return flatbuffer.pack(unpacked), PackedReport(tuple(reports), outside)
+        io_types.give_bytes(parsed, OP_NAME, codes)
+    return flatbuffer.serialize(parsed), PackedReport(tuple(reports), outside)
 
 
 def _lower_all(
@@ -195,10 +195,10 @@ def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> R
     # A few at a time: as outputs they all stay in memory.
     for first in range(0, len(tensors), 16):
         part = tensors[first : first + 16]
-        probed = flatbuffer.unpack(data)
+        probed = flatbuffer.parse(data)
         count = len(probed.subgraphs[0].outputs)
         flatbuffer.Graph(probed).add_outputs(part)
-        run = Runner(flatbuffer.pack(probed))
+        run = Runner(flatbuffer.serialize(probed))
         for image in images(samples):
             for tensor, values in zip(part, run(image)[count:], strict=True):
                 flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
@@ -359,7 +359,7 @@ def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:
         MetadataError: If the file is damaged.
         PlanError: If a plan in it is damaged, or from a newer version.
     """
-    model = flatbuffer.unpack(data)
+    model = flatbuffer.parse(data)
     with flatbuffer.reading():
         graph = flatbuffer.Graph(model)
         tensors = model.subgraphs[0].tensors

@@ -8,8 +8,8 @@ import tensorflow as tf
 import dqa_keras as dqa
 from dqa_keras.export import VerificationError, export_tflite, read_metadata
 from dqa_keras.export.litert import flatbuffer, verification
+from dqa_keras.export.litert.conversion import convert
 from dqa_keras.export.litert.interpreter import Runner
-from dqa_keras.export.tflite import convert
 from dqa_keras.layers import quantizer_layers
 
 layers = keras.layers
@@ -125,12 +125,12 @@ def test_a_quantizer_that_went_missing_is_refused(tmp_path):
     x = np.random.default_rng(0).random((16, 8, 8, 3), np.float32)
     small = quantized(model, x)
     export_tflite(small, tmp_path / "m.tflite", samples=x[:2])
-    unpacked = flatbuffer.unpack((tmp_path / "m.tflite").read_bytes())
-    for tensor in unpacked.subgraphs[0].tensors:
+    parsed = flatbuffer.parse((tmp_path / "m.tflite").read_bytes())
+    for tensor in parsed.subgraphs[0].tensors:
         tensor.name = tensor.name.replace(b"quantizer.0.", b"other.")
     name = quantizer_layers(small)[0].name
     with pytest.raises(VerificationError, match=f"{name}.*not to be found"):
-        verification.check_codes(flatbuffer.pack(unpacked), small, x[:1])
+        verification.check_codes(flatbuffer.serialize(parsed), small, x[:1])
 
 
 def test_quantizers_behind_linear_layers_are_found(tmp_path):
@@ -209,7 +209,7 @@ def test_a_missing_quantizer_is_an_error(exported, quantized_cnn, pictures):
 
 
 def test_custom_ops_are_an_error(exported):
-    model = flatbuffer.unpack(exported.read_bytes())
+    model = flatbuffer.parse(exported.read_bytes())
     code = model.operatorCodes[0]
     code.builtinCode, code.deprecatedBuiltinCode = 32, 32
     code.customCode = b"FlexErf"

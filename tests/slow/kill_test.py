@@ -37,19 +37,19 @@ CALIBRATION = [
 ]
 EXPORT = [
     "cli.loading.load_keras",
-    "export.metadata.describe",
+    "export.litert.metadata.describe",
     "files.replacing",
-    "export.tflite.convert",
-    "export.flatbuffer.unpack",
-    "export.flatbuffer.attach",
-    "export.flatbuffer.pack",
-    "export.verification.check_codes",
-    "export.packed.pack_regions",
-    "export.lowering.lower",
-    "export.scheduling.schedule",
-    "export.packed.check_complete",
-    "export.packed.delegate",
-    "export.verification.compare_outputs",
+    "export.litert.conversion.convert",
+    "export.litert.flatbuffer.parse",
+    "export.litert.flatbuffer.attach_metadata",
+    "export.litert.flatbuffer.serialize",
+    "export.litert.verification.check_codes",
+    "export.packed.pack.pack_regions",
+    "export.packed.lowering.lower",
+    "export.plan.scheduling.schedule",
+    "export.packed.pack.check_complete",
+    "export.packed.pack.delegate",
+    "export.litert.verification.compare_outputs",
 ]
 
 

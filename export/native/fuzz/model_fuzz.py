@@ -192,9 +192,9 @@ def mutated(files: list[bytes], chance: random.Random) -> tuple[str, bytes]:
     (name,) = chance.choices(names, shares)
     if name == _ANYWHERE:
         return name, bytes(_changed(file, chance))
-    model = flatbuffer.unpack(file)
+    model = flatbuffer.parse(file)
     MUTATIONS[name][1](model, chance)
-    return name, flatbuffer.pack(model)
+    return name, flatbuffer.serialize(model)
 
 
 class Runner:

@@ -61,7 +61,7 @@ def write(path, plan, constants, constant_inputs=True, change=None):
     graph.outputs = [out]
     if change is not None:
         change(graph)
-    Path(path).write_bytes(flatbuffer.pack(model))
+    Path(path).write_bytes(flatbuffer.serialize(model))
     return path
 
 

@@ -44,10 +44,10 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 
 
 def test_a_tflite_of_others_is_refused(tmp_path, exported):
-    model = flatbuffer.unpack(exported.read_bytes())
+    model = flatbuffer.parse(exported.read_bytes())
     model.metadata = []
     path = tmp_path / "other.tflite"
-    path.write_bytes(flatbuffer.pack(model))
+    path.write_bytes(flatbuffer.serialize(model))
     with pytest.raises(MetadataError, match="not exported by dqa_keras"):
         read_metadata(path)
 

@@ -10,8 +10,8 @@ import pytest
 import dqa_keras as dqa
 from dqa_keras.export import export_tflite, file_report
 from dqa_keras.export.litert import flatbuffer, verification
+from dqa_keras.export.litert.conversion import convert
 from dqa_keras.export.litert.interpreter import Runner
-from dqa_keras.export.tflite import convert
 from dqa_keras.layers import quantizer_layers
 
 layers = keras.layers
@@ -131,7 +131,7 @@ def test_outputs_stay_the_same(body, products, images, tmp_path):
     plain = convert(model, "float32")
     report = export_tflite(model, tmp_path / "m.tflite", samples=images[:2])
     assert report.ops.get("MUL", 0) == products
-    assert flatbuffer.op_names(flatbuffer.unpack(plain)).count("MUL") > products
+    assert flatbuffer.op_names(flatbuffer.parse(plain)).count("MUL") > products
     before, after = Runner(plain), Runner((tmp_path / "m.tflite").read_bytes())
     for image in images:
         expected = sorted(before(image[None]), key=np.size)
@@ -142,7 +142,7 @@ def test_outputs_stay_the_same(body, products, images, tmp_path):
 
 def test_a_skip_is_kept_as_codes_until_the_sum(images, tmp_path):
     export_tflite(quantized(residual, images), tmp_path / "m.tflite", samples=images)
-    model = flatbuffer.unpack((tmp_path / "m.tflite").read_bytes())
+    model = flatbuffer.parse((tmp_path / "m.tflite").read_bytes())
     names = flatbuffer.op_names(model)
     assert names[names.index("MUL") + 1] == "ADD"
 
@@ -150,7 +150,7 @@ def test_a_skip_is_kept_as_codes_until_the_sum(images, tmp_path):
 def test_constants_that_nothing_reads_are_gone(images, tmp_path):
     model = quantized(chain, images)
     report = export_tflite(model, tmp_path / "m.tflite", samples=images)
-    unpacked = flatbuffer.unpack((tmp_path / "m.tflite").read_bytes())
+    unpacked = flatbuffer.parse((tmp_path / "m.tflite").read_bytes())
     kernels = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     held = sum(len(b.data) for b in unpacked.buffers if b.data is not None)
     assert held < 4 * kernels + 8000  # tables and bounds
@@ -163,15 +163,15 @@ def test_what_relu6_clips_is_known_from_the_file(images, tmp_path):
         layer.set_scale(layer.scale.numpy() * 4)  # beyond the bound: it must still clip
     export_tflite(model, tmp_path / "m.tflite", samples=images[:2])
     data = (tmp_path / "m.tflite").read_bytes()
-    sites = verification.roundings(flatbuffer.Graph(flatbuffer.unpack(data)))
+    sites = verification.roundings(flatbuffer.Graph(flatbuffer.parse(data)))
     for site, layer in zip(sites, quantizer_layers(model), strict=True):
-        np.testing.assert_array_equal(site.most, 6 / layer.scale.numpy())
+        np.testing.assert_array_equal(site.upper, 6 / layer.scale.numpy())
     found = file_report.examine_tflite(tmp_path / "m.tflite", [(images,)])
-    plain = flatbuffer.unpack(convert(model, "float32"))
+    plain = flatbuffer.parse(convert(model, "float32"))
     graph = flatbuffer.Graph(plain)
     sites = verification.roundings(graph)
     graph.add_outputs([tensor for s in sites for tensor in (s.inputs, s.codes)])
-    run = Runner(flatbuffer.pack(plain))
+    run = Runner(flatbuffer.serialize(plain))
     probes = [run(image[None])[-2 * len(sites) :] for image in images]
     for number, layer in enumerate(found.layers):
         values, codes = (

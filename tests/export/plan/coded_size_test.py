@@ -186,13 +186,13 @@ def test_a_file_without_its_tables_is_refused(coded_skip, tmp_path):
     data = (folder / "coded").read_bytes()
     (plan,) = [plan for plan, _ in pack.read_plans(data)]
     assert coded_buffers(plan)
-    model = flatbuffer.unpack(data)
+    model = flatbuffer.parse(data)
     model.metadata = [
         entry
         for entry in model.metadata
         if bytes(entry.name) != residual_table.NAME.encode()
     ]
-    (tmp_path / "m").write_bytes(flatbuffer.pack(model))
+    (tmp_path / "m").write_bytes(flatbuffer.serialize(model))
     with pytest.raises(
         (RuntimeError, ValueError), match=r"node \d+: .*no metadata DQA"
     ):

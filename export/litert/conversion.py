@@ -1,0 +1,140 @@
+"""Runs TensorFlow's converter on a Keras model.
+
+Each quantizer becomes a few element-wise ops with constant operands, in the order that
+`dqa_keras.quantizers` prescribes, except that codes are clipped before they are
+rounded. The bounds are whole numbers, so the codes are the same, and where codes are
+unsigned the lower bound becomes a fused ReLU.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from dqa_keras.export.litert import verification
+from dqa_keras.graph import hooks
+from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
+
+Weights = Literal["float32", "float16", "int8"]
+
+# Element-wise kernels run along the last axes that both operands share, and a run of
+# few channels is mostly overhead: up to this many, constants are repeated along the
+# width. With more, the file would grow for nothing. `benchmarks/cost.py` measures.
+_FEW_CHANNELS = 64
+
+# Weights become constants of the graph that goes to the converter: hundreds of
+# variables take longer to save and load than the conversion itself. But a constant is
+# copied some thirty times on its way, so one of this many values stays a variable.
+_MANY_WEIGHTS = 2**18
+
+
+def model_inputs(model: keras.Model) -> Any:
+    """The symbolic inputs, in the structure that the model is called with."""
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"model {model.name!r} has no declared inputs: wrap it in "
+            "keras.Model(inputs, model(inputs)) first."
+        )
+    inputs = getattr(model, "_inputs_struct", model.inputs)
+    return inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+
+
+def _constant_quantizer(layer: Quantizer, scope: str) -> Any:
+    """The layer's arithmetic with its state as constants, for any input."""
+    import tensorflow as tf
+
+    table = layer.table()
+    q_min, q_max = (np.asarray(bound) for bound in layer.code_range())
+    noise = np.asarray(layer.noise) if isinstance(layer, NoisyQuant) else None
+
+    def quantize(inputs: Any) -> Any:
+        x = tf.cast(inputs, tf.float32)
+
+        def constant(values: np.ndarray) -> np.ndarray:
+            if np.all(values == values[0]):
+                return values[:1]
+            width = x.shape[-2] if x.shape.rank > 2 else None
+            if width is None or values.size > _FEW_CHANNELS:
+                return values
+            return np.tile(values, (width, 1))
+
+        if noise is not None:
+            x = x + constant(noise)
+        with tf.name_scope(scope):
+            v = x * constant(table.inverse_scale)
+            v = tf.maximum(v, constant(q_min)) if table.signed else tf.nn.relu(v)
+            y = tf.round(tf.minimum(v, constant(q_max))) * constant(table.scale)
+        if noise is not None:
+            y = y - constant(noise)
+        return tf.cast(y, layer.compute_dtype)
+
+    return quantize
+
+
+def input_name(index: int) -> str:
+    """Name of an input's tensor: TensorFlow refuses some names that Keras allows."""
+    return f"quantized_model_input_{index}"
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """TensorFlow keeps to itself what it does with a folder that is gone at once."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def convert(model: keras.Model, weights: Weights) -> bytes:
+    """A model, quantized or not, as the converter writes it: no metadata, no checks."""
+    import tensorflow as tf
+
+    layers = quantizer_layers(model)
+    quantize = {
+        layer.name: _constant_quantizer(layer, verification.scope(index))
+        for index, layer in enumerate(layers)
+    }
+    inputs = model_inputs(model)
+    signature = [
+        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=input_name(index))
+        for index, tensor in enumerate(keras.tree.flatten(inputs))
+    ]
+
+    large, small = [], []
+    for variable in model.variables:
+        if np.prod(variable.shape) >= _MANY_WEIGHTS:
+            large.append(variable.value)
+        else:
+            small.append((variable, np.asarray(variable)))
+
+    def serve(*arrays: Any) -> Any:
+        x = keras.tree.pack_sequence_as(inputs, list(arrays))
+        constants = [(variable, tf.constant(value)) for variable, value in small]
+        with (
+            keras.StatelessScope(state_mapping=constants),
+            hooks.hooked(layers, lambda layer, x: quantize[layer.name](x)),
+        ):
+            outputs = keras.tree.flatten(model(x, training=False))
+        return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
+
+    graph = tf.function(serve, input_signature=signature, autograph=False)
+    module = tf.Module()
+    module.large = large  # saves what is reachable
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
+        try:
+            tf.saved_model.save(module, folder, graph.get_concrete_function())
+        except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
+            raise OSError(
+                f"cannot write the model to {folder} for conversion: {error.message}"
+            ) from error
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if weights == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()
