@@ -77,10 +77,10 @@ def load_weights(
     with file as arrays:
         # Keras names its variables `layer/kernel`, PyTorch `layer.weight`.
         if pytorch_name and not any("/" in name for name in arrays):
-            found = _from_pytorch(model, pytorch_name)
+            tensors = list(_from_pytorch(model, pytorch_name))
         else:
-            found = [_Tensor(v.path, v, None) for v in model.variables]
-        for name, variable, axes in found:
+            tensors = [_Tensor(v.path, v, None) for v in model.variables]
+        for name, variable, axes in tensors:
             if name not in arrays:
                 raise ValueError(f"{path} lacks the variable {name!r}")
             value = arrays[name]
