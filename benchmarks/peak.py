@@ -33,9 +33,8 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
     """A 3x3 convolution of 6-bit codes as a plan, with its constants."""
     import numpy as np
 
-    from dqa_keras.export.plan.ops import OpCode, Window
     from dqa_keras.export.plan.program import Operation, Program, Tensor, conv_layout
-    from dqa_keras.export.plan.records import Type
+    from dqa_keras.export.plan.records import Code, Type, Window
     from dqa_keras.export.plan.scheduling import schedule
 
     random = np.random.default_rng(0)
@@ -52,7 +51,7 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
         return conv_layout(drawn.astype(np.int8))
 
     # Tiles have weights of 4x4 positions.
-    code, taps = (OpCode.WINOGRAD, 4) if tiles else (OpCode.CONV, 3)
+    code, taps = (Code.WINOGRAD, 4) if tiles else (Code.CONV, 3)
 
     def codes(channels: int) -> Tensor:
         return Tensor((side, side, channels), Type.CODES, np.ones(channels), 0, 63)
@@ -64,9 +63,9 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
         codes(outputs),
     ]
     operations = [
-        Operation(OpCode.QUANTIZE_INPUT, [0], 0, shift=20000),
+        Operation(Code.READ, [0], 0, shift=20000),
         Operation(
-            OpCode.CONV, [0], 1, window=Window(),
+            Code.CONV, [0], 1, window=Window(),
             arrays={"weights": weights(inputs, 1, 1, 1), **arrays(inputs, 0.3)},
         ),
         Operation(
@@ -77,7 +76,7 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
             },
         ),
         Operation(
-            OpCode.AVERAGE, [2], 0, window=Window(side, side),
+            Code.AVERAGE, [2], 0, window=Window(side, side),
             is_output=True,
             arrays={
                 key: values
@@ -97,8 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     import numpy as np
 
-    from dqa_keras.export.plan.encoding import encode
-    from dqa_keras.export.plan.ops import OpCode
+    from dqa_keras.export.plan.records import Code
     from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +108,7 @@ def main() -> None:
             for tiles in (False, True):
                 plan, constants = plan_of(*layer, tiles)
                 for isa in set(machine_isas()) & {"avx2", "avx512-vnni"}:
-                    run = NativeRuntime(encode(plan), constants, isa)
+                    run = NativeRuntime(plan.encode(), constants, isa)
                     runs[isa, layer, tiles] = run
         best: dict = {}
         peak: dict[str, float] = {}
@@ -122,9 +120,9 @@ def main() -> None:
                 seconds = run.profile()
                 run([image])
                 # A profile requantizes twice, but for tiles.
-                spent = seconds[OpCode.CONV] - seconds[-1]
+                spent = seconds[Code.CONV] - seconds[-1]
                 if key[2]:
-                    spent = seconds[OpCode.WINOGRAD]
+                    spent = seconds[Code.WINOGRAD]
                 best[key] = min(best.get(key, spent), spent)
     rows = []
     for (isa, (side, inputs, outputs), tiles), seconds in sorted(best.items()):

@@ -3,8 +3,6 @@
 import numpy as np
 
 from dqa_keras.export.plan import winograd
-from dqa_keras.export.plan.encoding import encode
-from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
     Operation,
     Packing,
@@ -13,7 +11,7 @@ from dqa_keras.export.plan.program import (
     conv_layout,
     depthwise_layout,
 )
-from dqa_keras.export.plan.records import NONE, Kind, Type
+from dqa_keras.export.plan.records import NONE, Code, Kind, Type, Window
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 from dqa_keras.export.plan.scheduling import schedule
@@ -32,7 +30,7 @@ class Builder:
         self.random = np.random.default_rng(seed)
         self.program = Program([], [], [shape], [], {})
         wide = Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, 20000, slot=0)
-        self.input = self.add(wide, OpCode.QUANTIZE_INPUT, [0], shift=20000)
+        self.input = self.add(wide, Code.READ, [0], shift=20000)
 
     def add(self, tensor, code, operands, **fields):
         self.program.tensors.append(tensor)
@@ -90,14 +88,14 @@ class Builder:
         gain = 1 / (70 * np.sqrt(terms) * self.magnitude(source))
         arrays = self.arrays(tensor, gain)
         arrays["weights"] = (depthwise_layout if depthwise else conv_layout)(weights)
-        code = OpCode.DEPTHWISE if depthwise else OpCode.CONV
+        code = Code.DEPTHWISE if depthwise else Code.CONV
         if tiles:
-            code = OpCode.WINOGRAD
+            code = Code.WINOGRAD
         return self.add(tensor, code, [source], window=window, arrays=arrays)
 
     def average(self, source, tensor, window):
         arrays = self.arrays(tensor, 1 / self.magnitude(source))
-        return self.add(tensor, OpCode.AVERAGE, [source], window=window, arrays=arrays)
+        return self.add(tensor, Code.AVERAGE, [source], window=window, arrays=arrays)
 
     def combine(self, sources, tensor):
         arrays = self.arrays(tensor, 1.0)
@@ -105,7 +103,7 @@ class Builder:
         addends = [
             (source, scales / np.float32(self.magnitude(source))) for source in sources
         ]
-        return self.add(tensor, OpCode.ADD, [], addends=addends, arrays=arrays)
+        return self.add(tensor, Code.COMBINE, [], addends=addends, arrays=arrays)
 
     def leave(self, codes):
         """Lets the last operation write its sums for the outside, as `ByteCodes`."""
@@ -127,7 +125,7 @@ class Builder:
         scale = padded(self.random.normal(size=channels))
         self.program.operations.append(
             Operation(
-                OpCode.ADD,
+                Code.COMBINE,
                 [],
                 len(self.program.outputs) - 1,
                 addends=[(source, scale)],
@@ -166,7 +164,7 @@ def check(program, seed=0, plan=None, tables=b""):
     isas = machine_isas()
     cases = [(isa, 1) for isa in isas] + [(isas[-1], 2), (isas[0], 3)]
     for isa, threads in cases:
-        run = NativeRuntime(encode(plan), constants, isa, threads, tables)
+        run = NativeRuntime(plan.encode(), constants, isa, threads, tables)
         rows = []
 
         def seen(op, row, codes, rows=rows):
@@ -188,7 +186,7 @@ def check(program, seed=0, plan=None, tables=b""):
         rings = {
             i
             for i, op in enumerate(plan.ops)
-            if plan.buffers[op.output].kind == Kind.LINE_BUFFER
+            if plan.buffers[op.output].kind == Kind.RING
         }
         assert {op for op, _ in rows} == rings
         assert len(set(rows)) == len(rows), "rows were computed twice"

@@ -5,20 +5,18 @@
 //
 //     plan_test FILE...
 //
-// A file holds blocks of bytes, each behind its length in 8 bytes: the plan, the
-// constants, the tables of layers, the numbers of inputs and outputs, then the inputs
-// and the outputs. make_cases.py writes them.
+// case.h says what a file holds.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "dqa/runtime.h"
+#include "tests/runtime/case.h"
 
 // ThreadSanitizer brings functions of its own for this, which nothing may replace.
 #if defined(__has_feature)
@@ -59,50 +57,6 @@ void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 #endif
 
 namespace {
-
-using Bytes = std::vector<uint8_t>;
-
-struct Case {
-  Bytes plan, constants, tables;
-  std::vector<Bytes> inputs, outputs;
-};
-
-Bytes block(std::istream* in) {
-  uint64_t size = 0;
-  in->read(reinterpret_cast<char*>(&size), sizeof size);
-  Bytes bytes(in->good() && size < (uint64_t{1} << 30) ? size : 0);
-  in->read(reinterpret_cast<char*>(bytes.data()),
-           static_cast<std::streamsize>(bytes.size()));
-  return bytes;
-}
-
-Case read_case(const char* path) {
-  std::ifstream in(path, std::ios::binary);
-  Case made;
-  made.plan = block(&in);
-  made.constants = block(&in);
-  made.tables = block(&in);
-  const Bytes counts = block(&in);
-  if (!in.good() || counts.size() != 2) {
-    std::fprintf(stderr, "%s: not a case\n", path);
-    std::exit(2);
-  }
-  for (unsigned i = 0; i < counts[0]; ++i) made.inputs.push_back(block(&in));
-  for (unsigned i = 0; i < counts[1]; ++i) made.outputs.push_back(block(&in));
-  return made;
-}
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-// Memory of exactly so many bytes: sanitizers see what lies behind.
-std::unique_ptr<uint8_t, Free> aligned(size_t size) {
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, size) != 0) std::abort();
-  std::memset(memory, 0xa5, size);
-  return std::unique_ptr<uint8_t, Free>(static_cast<uint8_t*>(memory));
-}
 
 // A runtime of a case, with all that it works on.
 class Subject {
