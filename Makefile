@@ -29,11 +29,12 @@ help:
 	@echo "make android  the Android library: built, tested on the JVM, packed as .aar"
 	@echo "make clean    remove everything that was built"
 
+NOTEBOOKS_RUN := build/notebooks/run
+BOUNDS := build/bounds
+
 include export/native/native.mk
 include export/android/android.mk
 include release/release.mk
-
-NOTEBOOKS_RUN := build/notebooks/run
 
 .PHONY: help install demo test test-backends lint notebooks docs commands same-files clean
 
@@ -41,7 +42,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON_BIN) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --upgrade pip
 	@# setuptools warns of every editable install
-	PYTHONWARNINGS=ignore $(PYTHON) -m pip install -q -e '.[test]'
+	PYTHONWARNINGS=ignore $(PYTHON) -m pip install -q -e '.[test,docs]'
 	touch $@
 
 install: $(VENV)/installed
@@ -88,28 +89,32 @@ faults: install
 	$(PYTHON) -m pytest tests/slow/kill_test.py
 
 # The oldest versions that setup.cfg allows; the newest are what every other target has.
+$(BOUNDS)/installed: setup.cfg
+	$(PYTHON_BIN) -m venv --clear $(BOUNDS)
+	sed -n 's/^ *\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > $(BOUNDS)/oldest.txt
+	sed '1,/^install_requires/d; /^$$/,$$d; s/#.*//' setup.cfg > $(BOUNDS)/required.txt
+	$(BOUNDS)/bin/pip install -q -c $(BOUNDS)/oldest.txt -r $(BOUNDS)/required.txt \
+	  pytest hypothesis
+	touch $@
+
 # LiteRT's CompiledModel, which only tests use, came to its wheels later.
-bounds:
+bounds: $(BOUNDS)/installed
 	@$(call need,g++,g++)
-	mkdir -p build/bounds && $(PYTHON_BIN) -m venv build/bounds/venv
-	sed -n 's/^ *\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > build/bounds/oldest.txt
-	build/bounds/venv/bin/pip install -q -c build/bounds/oldest.txt . pytest hypothesis
-	build/bounds/venv/bin/pytest tests/layers_test.py tests/quantizers_test.py \
-	  tests/calibration_test.py tests/export/tflite_test.py tests/export/litert_test.py \
-	  -k 'not compiled_model'
+	rm -rf build/lib.* # setuptools would install what an older checkout left there
+	$(BOUNDS)/bin/pip install -q --no-deps --force-reinstall .
+	$(BOUNDS)/bin/pytest tests/layers_test.py tests/quantizers_test.py \
+	  tests/calibration/calibrate_test.py tests/export/tflite_test.py \
+	  tests/export/litert/litert2_test.py -k 'not compiled_model'
 
 # What the site shows of the notebooks is what they printed when last run.
-$(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py export/*.py) | install
+$(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py dqa_keras/*/*.py \
+    export/*.py export/*/*.py) | install
 	$(PYTHON) -m pytest tests/notebooks_test.py
 	touch $@
 
 notebooks: $(NOTEBOOKS_RUN)
 
-$(VENV)/docs-installed: setup.cfg $(VENV)/installed
-	PYTHONWARNINGS=ignore $(PYTHON) -m pip install -q -e '.[docs]'
-	touch $@
-
-docs: $(NOTEBOOKS_RUN) $(VENV)/docs-installed
+docs: $(NOTEBOOKS_RUN)
 	rm -rf build/site && mkdir -p build/site/export
 	cp -r docs benchmarks *.md build/site && cp export/FORMAT.md build/site/export
 	cp -r build/notebooks build/site/docs

@@ -1,9 +1,12 @@
-"""Accuracy and measured stored bits of every method, on three models.
+"""Accuracy and measured stored bits of every method, on four models.
 
     dqa bench accuracy --data_dir tfds --weights resnet32=resnet32_cifar10.npz
 
 Calibrated on training images, measured on the full test split: top-1 accuracy on
-CIFAR-10, mean IoU on CamVid, void pixels left out. After every cell
+CIFAR-10 and on a sample of ImageNet, mean IoU on CamVid, void pixels left out; with
+agreement with the float model's classes and the outputs' relative squared error, and
+standard errors where images have one label. "int8" is what LiteRT's converter makes of
+the float model. After every cell
 results/accuracy.json is written; a cell that it holds is not computed again. The table
 (.md), the checks under it and the picture (.svg) are made of that file.
 
@@ -36,6 +39,7 @@ METHODS: dict[str, tuple[float, ...]] = {
     "budget": (2.25, 2.48, 2.9, 3.22, 3.9, 4.27),
     "entropy": (2.2, 2.67, 3.2, 4.0),
     "tuned": (2.48, 3.22),
+    "int8": (8,),
 }
 
 
@@ -47,12 +51,28 @@ class Subject:
     metric: str
     calibration_images: int
     batch: int
+    methods: dict[str, tuple[float, ...]] = dataclasses.field(
+        default_factory=METHODS.copy
+    )
 
 
 MODELS = {
     "resnet32": Subject("cifar10", "top-1 accuracy", 1000, 128),
     "mobilenet_v2": Subject("cifar10", "top-1 accuracy", 1000, 128),
     "unet": Subject("camvid", "mean IoU", 64, 8),
+    "efficientnet_lite0": Subject(
+        "imagenet_sample",
+        "top-1 accuracy",
+        200,
+        50,
+        {
+            "direct": (3, 4),
+            "dqa": (3, 4),
+            "budget": (2.5, 3.25, 4.25),
+            "entropy": (2.67,),
+            "int8": (8,),
+        },
+    ),
 }
 
 
@@ -73,8 +93,15 @@ def config(method: str, at: float):
 def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
     """One cell: accuracy in percent, stored bits per activation, seconds."""
     import dqa_keras as dqa
-    from dqa_keras.cli.measure import accuracy
+    from dqa_keras.cli.int8 import int8_tflite
+    from dqa_keras.cli.measure import compared, tflite_compared
 
+    if method == "int8":
+        start = time.perf_counter()
+        content = int8_tflite(model, splits.train.take(subject.calibration_images))
+        cell = {"calibration_seconds": time.perf_counter() - start}
+        cell |= tflite_compared(content, model, splits.test, subject.batch)
+        return {**cell, "stored_bits": at}
     chosen = config(method, at)
     quantized = dqa.quantize_model(model, chosen)
     calibration = splits.train.take(subject.calibration_images).batch(subject.batch)
@@ -85,7 +112,7 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
         start = time.perf_counter()
         tune(quantized, model, subject, splits.train, calibration)
         cell["tuning_seconds"] = time.perf_counter() - start
-    cell["accuracy"] = accuracy(quantized, splits.test, subject.batch)
+    cell |= compared(quantized, model, splits.test, subject.batch)
     cell["stored_bits"] = at
     if chosen.method == "dqa":  # the baselines store exactly n bits
         test = splits.test.batch(subject.batch)
@@ -135,9 +162,9 @@ def tune(quantized, model, subject: Subject, train, calibration) -> None:
 
 def load(name: str, weights: dict[str, str]):
     """A model with the project's own weights, or with those of a file."""
-    from dqa_keras import models
+    from dqa_keras.cli.inputs import open_model
 
-    return getattr(models, name)(weights=weights.get(name, MODELS[name].data))
+    return open_model(name, weights.get(name, MODELS[name].data))
 
 
 def line(points: list[tuple[float, float]], at: float) -> float | None:
@@ -184,9 +211,9 @@ def checks(models: dict) -> list[dict]:
 
 def _paper_checks(models: dict) -> list[dict]:
     found, leads = [], []
-    for name in MODELS:
+    for name, subject in MODELS.items():
         cells = models.get(name, {"cells": {}})["cells"]
-        for bits in (3, 4, 5):
+        for bits in subject.methods.get("paper dqa", ()):
             rule = f"{name}, paper preset, {bits} bits: dqa above direct and noisyquant"
             trio = [
                 cells.get(f"paper {kind} {bits}", {}).get("accuracy")
@@ -263,6 +290,14 @@ def _target_checks(models: dict) -> list[dict]:
     return found
 
 
+def with_error(cell: dict, name: str, value: float | None) -> str:
+    """A figure of a cell with its standard error, where the cell has one."""
+    if value is None:
+        return "-"
+    error = cell.get(f"{name}_error")
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
 def markdown(result: dict) -> str:
     """The table of all cells and the checks."""
     lines = []
@@ -271,17 +306,21 @@ def markdown(result: dict) -> str:
         lines += [
             f"## {name}, {subject.data}: {subject.metric} {rows['float']:.2f} % in "
             "float32\n",
-            "| method | bits | stored bits | % | below float | calibration (s) |",
-            "|---|---|---|---|---|---|",
+            "| method | bits | stored bits | % | below float | agreement (%) "
+            "| output error | calibration (s) |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        for method, values in METHODS.items():
+        for method, values in subject.methods.items():
             for at in values:
                 cell = rows["cells"].get(f"{method} {at}")
                 if cell:
+                    drop = rows["float"] - cell["accuracy"]
                     lines.append(
                         f"| {method} | {at} | {cell['stored_bits']:.3f} "
                         f"| {cell['accuracy']:.2f} "
-                        f"| {rows['float'] - cell['accuracy']:.2f} "
+                        f"| {with_error(cell, 'drop', drop)} "
+                        f"| {with_error(cell, 'agreement', cell.get('agreement'))} "
+                        f"| {cell.get('output_error', '-'):.4} "
                         f"| {cell['calibration_seconds']:.0f} |"
                     )
         lines.append("")
@@ -361,7 +400,7 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
             rows["float"] = accuracy(model, splits.test, subject.batch)
         print(f"{name}: {rows['float']:.2f} %", flush=True)
         for method in options.methods:
-            for at in METHODS[method]:
+            for at in subject.methods.get(method, ()):
                 cell = f"{method} {at}"
                 if cell in rows["cells"]:
                     continue

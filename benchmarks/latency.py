@@ -26,8 +26,15 @@ _GROUPS = {
     "tiles": ("WINOGRAD",),
     "unpack": ("LOAD",),
     "pack": ("STORE",),
-    "sums and averages": ("COMBINE", "AVERAGE"),
-    "move": ("READ", "MAXIMUM", "NEAREST", "BILINEAR", "JOIN", "DEPTH_TO_SPACE"),
+    "sums and averages": ("ADD", "AVERAGE"),
+    "move": (
+        "QUANTIZE_INPUT",
+        "MAX_POOL",
+        "NEAREST",
+        "BILINEAR",
+        "CONCAT",
+        "DEPTH_TO_SPACE",
+    ),
 }
 
 
@@ -84,13 +91,14 @@ def shares(name: str, folder: Path, isa: str) -> dict[str, float]:
     import numpy as np
 
     from dqa_keras.export.packed import pack
-    from dqa_keras.export.plan.records import Code
+    from dqa_keras.export.plan.encoding import encode
+    from dqa_keras.export.plan.ops import OpCode
     from dqa_keras.export.plan.runtime import NativeRuntime
 
     data = (folder / f"{name}.packed.tflite").read_bytes()
-    seconds = np.zeros(len(Code) + 1)
+    seconds = np.zeros(len(OpCode) + 1)
     for plan, constants in pack.read_plans(data):
-        run = NativeRuntime(plan.encode(), constants, isa)
+        run = NativeRuntime(encode(plan), constants, isa)
         inputs = [np.random.default_rng(0).random(size) for size in run.input_sizes]
         run(inputs)
         spent = run.profile()
@@ -99,11 +107,11 @@ def shares(name: str, folder: Path, isa: str) -> dict[str, float]:
     requantize = seconds[-1]
     # A profile requantizes convolutions twice.
     parts = {
-        "multiply": seconds[Code.CONV] - 2 * requantize + seconds[Code.DEPTHWISE],
+        "multiply": seconds[OpCode.CONV] - 2 * requantize + seconds[OpCode.DEPTHWISE],
         "requantize": requantize,
     }
     for group, codes in _GROUPS.items():
-        parts[group] = sum(seconds[Code[code]] for code in codes)
+        parts[group] = sum(seconds[OpCode[code]] for code in codes)
     total = sum(parts.values())
     return {part: float(spent / total) for part, spent in parts.items()}
 

@@ -82,11 +82,12 @@ def spilled_bytes(data: bytes) -> int:
 
     from dqa_keras.export.litert import flatbuffer, residual_table
     from dqa_keras.export.packed import pack
+    from dqa_keras.export.plan.encoding import encode
     from dqa_keras.export.plan.runtime import NativeRuntime
 
     tables = flatbuffer.metadata(data)[residual_table.NAME]
     plan, constants = pack.read_plans(data)[0]
-    run = NativeRuntime(plan.encode(), constants, tables=tables)
+    run = NativeRuntime(encode(plan), constants, tables=tables)
     random = np.random.default_rng(1)
     run([random.integers(0, 256, size) for size in run.input_sizes])
     return run.spilled_bytes

@@ -33,8 +33,9 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
     """A 3x3 convolution of 6-bit codes as a plan, with its constants."""
     import numpy as np
 
+    from dqa_keras.export.plan.ops import OpCode, Window
     from dqa_keras.export.plan.program import Operation, Program, Tensor, conv_layout
-    from dqa_keras.export.plan.records import Code, Type, Window
+    from dqa_keras.export.plan.records import Type
     from dqa_keras.export.plan.scheduling import schedule
 
     random = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
         return conv_layout(drawn.astype(np.int8))
 
     # Tiles have weights of 4x4 positions.
-    code, taps = (Code.WINOGRAD, 4) if tiles else (Code.CONV, 3)
+    code, taps = (OpCode.WINOGRAD, 4) if tiles else (OpCode.CONV, 3)
 
     def codes(channels: int) -> Tensor:
         return Tensor((side, side, channels), Type.CODES, np.ones(channels), 0, 63)
@@ -63,9 +64,9 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
         codes(outputs),
     ]
     operations = [
-        Operation(Code.READ, [0], 0, shift=20000),
+        Operation(OpCode.QUANTIZE_INPUT, [0], 0, shift=20000),
         Operation(
-            Code.CONV, [0], 1, window=Window(),
+            OpCode.CONV, [0], 1, window=Window(),
             arrays={"weights": weights(inputs, 1, 1, 1), **arrays(inputs, 0.3)},
         ),
         Operation(
@@ -76,7 +77,7 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
             },
         ),
         Operation(
-            Code.AVERAGE, [2], 0, window=Window(side, side),
+            OpCode.AVERAGE, [2], 0, window=Window(side, side),
             is_output=True,
             arrays={
                 key: values
@@ -96,7 +97,8 @@ def main() -> None:
     options = parser.parse_args()
     import numpy as np
 
-    from dqa_keras.export.plan.records import Code
+    from dqa_keras.export.plan.encoding import encode
+    from dqa_keras.export.plan.ops import OpCode
     from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +110,7 @@ def main() -> None:
             for tiles in (False, True):
                 plan, constants = plan_of(*layer, tiles)
                 for isa in set(machine_isas()) & {"avx2", "avx512-vnni"}:
-                    run = NativeRuntime(plan.encode(), constants, isa)
+                    run = NativeRuntime(encode(plan), constants, isa)
                     runs[isa, layer, tiles] = run
         best: dict = {}
         peak: dict[str, float] = {}
@@ -120,9 +122,9 @@ def main() -> None:
                 seconds = run.profile()
                 run([image])
                 # A profile requantizes twice, but for tiles.
-                spent = seconds[Code.CONV] - seconds[-1]
+                spent = seconds[OpCode.CONV] - seconds[-1]
                 if key[2]:
-                    spent = seconds[Code.WINOGRAD]
+                    spent = seconds[OpCode.WINOGRAD]
                 best[key] = min(best.get(key, spent), spent)
     rows = []
     for (isa, (side, inputs, outputs), tiles), seconds in sorted(best.items()):

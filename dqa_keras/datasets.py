@@ -1,8 +1,10 @@
 """Images and labels from wherever they lie, as `tf.data`.
 
-A source is the name of a TFDS dataset (`cifar10`, `camvid`, `cityscapes`), a folder of
-images by class (with `train/` and `test/` inside, or without), or an `.npz` file with
-`x` and `y` or `x_train`, `y_train`, `x_test` and `y_test`.
+A source is the name of a TFDS dataset (`cifar10`, `camvid`, `cityscapes`,
+`imagenet_sample`), a folder of images by class (with `train/` and `test/` inside, or
+without), or an `.npz` file with `x` and `y` or `x_train`, `y_train`, `x_test` and
+`y_test`. A TFDS dataset of one's own is prepared by its `GeneratorBasedBuilder`, and
+calibrates on the split `train` or else `calibration`.
 
 Cityscapes may not be passed on: fetch it with an account of your own, and name the
 folder of its archives as `manual_dir`. TFDS prepares it once, under `data_dir`.
@@ -201,9 +203,13 @@ def _tfds(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
         parts = set(builder.info.splits)
-        ends = ("train", "validation" if name == "cityscapes" else "test")
+        names = (
+            ("train", "calibration"),  # imagenet_sample has no images to train on
+            ("validation",) if name == "cityscapes" else ("test",),
+        )
         train, test = (
-            builder.as_dataset(split=part if part in parts else "all") for part in ends
+            builder.as_dataset(split=next(filter(parts.__contains__, some), "all"))
+            for some in names
         )
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0].rstrip(".")

@@ -35,7 +35,9 @@ from dqa_keras.export.litert.conversion import (
     Weights,
     convert,
     input_name,
+    input_names,
     model_inputs,
+    output_names,
 )
 from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.options import Mode, Options
@@ -210,10 +212,8 @@ def _converted(
     if weights == "float16":
         float16.halve_weights(parsed)
     verification.check_ops(parsed)
-    names = [tensor.name for tensor in keras.tree.flatten(model_inputs(model))]
-    flatbuffer.set_signature(
-        parsed, {input_name(index): name for index, name in enumerate(names)}
-    )
+    inputs = {input_name(i): name for i, name in enumerate(input_names(model))}
+    flatbuffer.set_signature(parsed, inputs, output_names(model))
     flatbuffer.attach_metadata(parsed, entries)
     return parsed
 

@@ -190,3 +190,17 @@ def test_pickles_are_not_loaded(tmp_path):
     np.savez(tmp_path / "p.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
     with pytest.raises(ValueError, match=r"not an \.npz of plain arrays"):
         datasets.load(tmp_path / "p.npz")
+
+
+class Sample(Stripes, skip_registration=True):
+    """As imagenet_sample: images to calibrate on, none to train on."""
+
+    def _split_generators(self, manager):
+        counts = {"calibration": 6, "test": 4}
+        return {part: self._generate_examples(n) for part, n in counts.items()}
+
+
+def test_tfds_calibrates_on_the_split_that_is_for_it(tmp_path):
+    Sample(data_dir=tmp_path).download_and_prepare()
+    splits = datasets.load("sample", data_dir=tmp_path)
+    assert (int(splits.train.cardinality()), int(splits.test.cardinality())) == (6, 4)

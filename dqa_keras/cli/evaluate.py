@@ -4,12 +4,15 @@ Example:
   dqa evaluate --model resnet32 --weights resnet32_cifar10.npz \
       --data cifar10 --data_dir ../shared/data/tfds --json resnet32.json
 
-Calibrates on training images, measures on the test images. With --json, rows that the
-file already holds are not computed again.
+Calibrates on training images, measures on the test images: accuracy, agreement with the
+float model's classes and the outputs' relative squared error. With --json, rows that
+the file already holds are not computed again.
 """
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,11 @@ import dqa_keras as dqa
 from dqa_keras import files
 from dqa_keras.analysis.text import table
 from dqa_keras.cli import inputs, measure, outputs, shared_flags
+from dqa_keras.cli.int8 import int8_tflite
 from dqa_keras.export import export_tflite
+
+# The row of LiteRT's int8: preset, method and bits, as of all rows.
+_INT8 = "LiteRT int8 8"
 
 
 def define(values: flags.FlagValues) -> None:
@@ -37,6 +44,12 @@ def define(values: flags.FlagValues) -> None:
         "tflite",
         False,
         "Also export each model and measure it in LiteRT.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "int8",
+        False,
+        "Also measure what LiteRT's converter makes of the model in int8.",
         flag_values=values,
     )
 
@@ -60,9 +73,16 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if "float" not in rows:
         rows["float"] = {"accuracy": measure.accuracy(model, data.test)}
     print(f"float: {rows['float']['accuracy']:.2f} %", flush=True)
-    for name, config in configs.items():
-        if name not in rows or (values.tflite and "tflite_accuracy" not in rows[name]):
-            rows[name] = _measured(values, model, config, data)
+    tasks: dict[str, Callable[[], dict[str, Any]]] = {
+        name: partial(_measured, values, model, config, data)
+        for name, config in configs.items()
+    }
+    if values.int8:
+        tasks[_INT8] = partial(_int8, model, data)
+    for name, task in tasks.items():
+        missing = values.tflite and name != _INT8
+        if name not in rows or (missing and "tflite_accuracy" not in rows[name]):
+            rows[name] = task()
             if output:
                 with files.replacing(output) as temporary:
                     text = json.dumps({**result, "rows": rows}, indent=1)
@@ -72,7 +92,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             f"{name}: {row['accuracy']:.2f} %, {row['stored_bits']:.3f} stored bits",
             flush=True,
         )
-    print("\n" + _text(rows, list(configs)))
+    print("\n" + _text(rows, list(tasks)))
 
 
 def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
@@ -117,7 +137,7 @@ def _measured(
     dqa.calibrate(quantized, train, batch_size=inputs.BATCH)
     seconds = time.perf_counter() - start
     row = {
-        "accuracy": measure.accuracy(quantized, data.test),
+        **measure.compared(quantized, model, data.test),
         "stored_bits": float(config.bits),
         "calibration_seconds": seconds,
         "config": config.to_dict(),
@@ -134,8 +154,15 @@ def _measured(
     return row
 
 
+def _int8(model: Any, data: Any) -> dict[str, Any]:
+    content = int8_tflite(model, data.train)
+    return {**measure.tflite_compared(content, model, data.test), "stored_bits": 8.0}
+
+
 def _text(rows: dict[str, Any], names: list[str]) -> str:
-    header = "preset,method,bits,stored bits,accuracy,below float,.tflite"
+    header = (
+        "preset,method,bits,stored bits,accuracy,below float,agreement,error,.tflite"
+    )
     lines = [tuple(header.split(","))]
     reference = rows["float"]["accuracy"]
     for name in names:
@@ -149,6 +176,8 @@ def _text(rows: dict[str, Any], names: list[str]) -> str:
                 f"{row['stored_bits']:.3f}",
                 f"{row['accuracy']:.2f}",
                 f"{reference - row['accuracy']:.2f}",
+                f"{row['agreement']:.2f}" if "agreement" in row else "-",
+                f"{row['output_error']:.4f}" if "output_error" in row else "-",
                 f"{row['tflite_accuracy']:.2f}" if "tflite_accuracy" in row else "-",
             )
         )

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from dqa_keras import datasets, models
 from dqa_keras.cli.loading import load_keras
 
 BUILT_IN: dict[str, Callable[..., keras.Model]] = {
+    **{
+        f"efficientnet_lite{variant}": partial(models.efficientnet_lite, variant)
+        for variant in range(5)
+    },
     "mobilenet_v2": models.mobilenet_v2,
     "resnet32": models.resnet32,
     "unet": models.unet,

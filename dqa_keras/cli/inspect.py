@@ -20,7 +20,7 @@ from dqa_keras.cli.loading import load_keras
 from dqa_keras.codec import native
 from dqa_keras.export import Metadata, read_metadata
 from dqa_keras.export.packed import pack
-from dqa_keras.export.plan import records
+from dqa_keras.export.plan import encoding
 
 
 def define(values: flags.FlagValues) -> None:
@@ -62,7 +62,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
                 f"{path} has no DQA op: it is a built-in export. Plans are of files "
                 "that dqa export --mode packed wrote."
             )
-        print("\n\n".join(records.describe(found) for found, _ in plans))
+        print("\n\n".join(encoding.describe(found) for found, _ in plans))
         return
     if values.json:
         print(json.dumps(metadata.config, indent=1))

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dqa_keras.analysis.accuracy import Tally
+from dqa_keras.analysis.comparison import Comparison
 from dqa_keras.cli.inputs import BATCH
 from dqa_keras.export.litert.interpreter import Runner
 
@@ -30,6 +31,30 @@ def accuracy(model: keras.Model, data: Any, batch: int = BATCH) -> float:
     for x, y in _progress(data.batch(batch), "accuracy", "batch"):
         tally.add(np.asarray(model.predict_on_batch(x)), y.numpy())
     return tally.percent()
+
+
+def compared(
+    model: keras.Model, exact: keras.Model, data: Any, batch: int = BATCH
+) -> dict[str, float]:
+    """What `Comparison.result` says of a model and the float one, on the same data."""
+    comparison = Comparison(model.output_shape[-1])
+    for x, y in _progress(data.batch(batch), "compare", "batch"):
+        scores, expected = (np.asarray(m.predict_on_batch(x)) for m in (model, exact))
+        comparison.add(scores, expected, y.numpy())
+    return comparison.result()
+
+
+def tflite_compared(
+    content: bytes, exact: keras.Model, data: Any, batch: int = BATCH
+) -> dict[str, float]:
+    """The same of a `.tflite` in LiteRT."""
+    run = Runner(content)
+    comparison = Comparison(exact.output_shape[-1])
+    for x, y in _progress(data.batch(batch), "LiteRT", "batch"):
+        scores = [run(image[None])[0] for image in x.numpy()]
+        expected = np.asarray(exact.predict_on_batch(x))
+        comparison.add(np.concatenate(scores), expected, y.numpy())
+    return comparison.result()
 
 
 def tflite_accuracy(

@@ -1,10 +1,8 @@
 """ResNet-32 for 32x32 images (He et al., 2016, arXiv 1512.03385, section 4.2)."""
 
 import os
-import zipfile
 
 import keras
-import numpy as np
 from keras import layers
 
 from dqa_keras.models.weights import load_weights
@@ -98,49 +96,10 @@ def resnet32(
     outputs = layers.Dense(classes, name="linear")(x)
     model = keras.Model(inputs, outputs, name="resnet32")
     if weights is not None:
-        if _from_pytorch(weights):
-            load_pytorch_weights(model, weights)
-        else:
-            load_weights(model, weights)
+        load_weights(model, weights, pytorch_name)
     return model
 
 
-def _from_pytorch(path: str | os.PathLike) -> bool:
-    """Keras names its variables `layer/kernel`, PyTorch `layer.weight`."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return not any("/" in name for name in archive.namelist())
-
-
-def load_pytorch_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Fills a `resnet32` with weights that were trained in PyTorch.
-
-    Args:
-        model: What `resnet32` returned.
-        path: An `.npz` file with PyTorch names and OIHW kernels.
-
-    Raises:
-        ValueError: If the file lacks a tensor or one has another shape.
-    """
-    with np.load(path, allow_pickle=False) as arrays:
-        for layer in model.layers:
-            stem = layer.name.replace("_", ".")
-            if isinstance(layer, layers.Conv2D):
-                names = [f"{stem}.weight"]
-            elif isinstance(layer, layers.BatchNormalization):
-                parts = ("weight", "bias", "running_mean", "running_var")
-                names = [f"{stem}.{part}" for part in parts]
-            elif isinstance(layer, layers.Dense):
-                names = [f"{stem}.weight", f"{stem}.bias"]
-            else:
-                continue
-            missing = [name for name in names if name not in arrays]
-            if missing:
-                raise ValueError(f"{path} lacks the tensor {missing[0]!r}")
-            values = [arrays[name] for name in names]
-            if values[0].ndim == 4:
-                values[0] = values[0].transpose(2, 3, 1, 0)  # OIHW to HWIO
-            elif values[0].ndim == 2:
-                values[0] = values[0].T
-            layer.set_weights(values)
+def pytorch_name(layer: str) -> str:
+    """What the port that the weights come from calls a layer."""
+    return layer.replace("_", ".")

@@ -73,7 +73,6 @@ android-jars:
 			-d $(ANDROID_BUILD)/tflite; }
 
 # Models for the tests, and the Kotlin that comes with them.
-android-models: install
-	@ls dqa_keras/_delegate*.so >/dev/null 2>&1 || $(MAKE) native
+android-models: extensions
 	rm -rf $(ANDROID_BUILD)/models
 	$(PYTHON) $(ANDROID)/make_models.py $(ANDROID_BUILD)/models

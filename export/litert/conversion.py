@@ -8,7 +8,7 @@ unsigned the lower bound becomes a fused ReLU.
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -33,14 +33,55 @@ _MANY_WEIGHTS = 2**18
 
 
 def model_inputs(model: keras.Model) -> Any:
-    """The symbolic inputs, in the structure that the model is called with."""
+    """The symbolic inputs, in the structure that the model is called with.
+
+    Raises:
+        ValueError: If the model is subclassed and declares none.
+    """
     if not getattr(model, "inputs", None):
         raise ValueError(
             f"model {model.name!r} has no declared inputs: wrap it in "
             "keras.Model(inputs, model(inputs)) first."
         )
-    inputs = getattr(model, "_inputs_struct", model.inputs)
-    return inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    return _alone(getattr(model, "_inputs_struct", model.inputs))
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """Names of the inputs in the signature: keys of a dict, else the tensors' names."""
+    return _names(model_inputs(model), lambda tensor: tensor.name)
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """Names of the outputs in the signature.
+
+    The keys of a dict, else the names of the layers that make them; `output_0` for one
+    output in no structure.
+    """
+    outputs = _alone(getattr(model, "_outputs_struct", model.outputs))
+    if isinstance(outputs, keras.KerasTensor):
+        return ["output_0"]
+    return _names(outputs, lambda tensor: tensor._keras_history.operation.name)
+
+
+def _alone(structure: Any) -> Any:
+    """A tensor instead of a list of one."""
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        return structure[0]
+    return structure
+
+
+def _names(structure: Any, own: Callable[[Any], str]) -> list[str]:
+    """A name for each leaf, told apart by numbers where two are alike."""
+    names: list[str] = []
+    for path, tensor in keras.tree.flatten_with_path(structure):
+        is_keyed = any(isinstance(step, str) for step in path)
+        stem = "_".join(map(str, path)) if is_keyed else own(tensor)
+        name, number = stem, 0
+        while name in names:
+            number += 1
+            name = f"{stem}_{number}"
+        names.append(name)
+    return names
 
 
 def _constant_quantizer(layer: Quantizer, scope: str) -> Any:

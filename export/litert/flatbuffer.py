@@ -1,7 +1,7 @@
 """Reads, edits and writes the FlatBuffer that a `.tflite` file is."""
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,29 +87,29 @@ def drop_unused(model: Any) -> None:
             buffer.data = None
 
 
-def set_signature(model: Any, names: Mapping[str, str]) -> None:
+def set_signature(
+    model: Any, inputs: Mapping[str, str], outputs: Sequence[str]
+) -> None:
     """Gives a parsed model one signature, inputs and outputs in the wanted order.
 
     Args:
         model: `ModelT`, converted from a function whose outputs are named so that they
             sort in their order.
-        names: From what the function calls each input to its name in the signature, in
-            the order that the inputs shall have. Outputs become `output_0` and on.
+        inputs: From what the function calls each input to its name in the signature, in
+            the order that the inputs shall have.
+        outputs: Names of the outputs in the signature.
     """
     graph = model.subgraphs[0]
     (converted,) = model.signatureDefs
-    inputs = {entry.name.decode(): entry.tensorIndex for entry in converted.inputs}
+    tensors = {entry.name.decode(): entry.tensorIndex for entry in converted.inputs}
     # TensorFlow numbers outputs without leading zeros, then sorts them as text.
     ordered = sorted(converted.outputs, key=lambda entry: int(entry.name[7:]))
-    outputs = [entry.tensorIndex for entry in ordered]
-    graph.inputs = [inputs[name] for name in names]
-    graph.outputs = outputs
+    graph.inputs = [tensors[name] for name in inputs]
+    graph.outputs = [entry.tensorIndex for entry in ordered]
     signature = schema.SignatureDefT()
     signature.signatureKey = "serving_default"
-    signature.inputs = [_tensor_map(new, inputs[old]) for old, new in names.items()]
-    signature.outputs = [
-        _tensor_map(f"output_{index}", tensor) for index, tensor in enumerate(outputs)
-    ]
+    signature.inputs = [_tensor_map(new, tensors[old]) for old, new in inputs.items()]
+    signature.outputs = list(map(_tensor_map, outputs, graph.outputs))
     model.signatureDefs = [signature]
 
 

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert import flatbuffer
-from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.ops import Window
 from dqa_keras.layers import Quantizer
 
 _RELU = {

@@ -106,11 +106,12 @@ class _ScaleFolder:
             return int(op.inputs[data]) == tensor and (
                 self._own_kernel(op, -1, self._channels(tensor))
             )
+        if kind not in _PASSING:  # a split, which has several outputs, is none of these
+            return False
         (output,) = map(int, op.outputs)
         following = self._readers.get(output, [])
         return (
-            kind in _PASSING
-            and not self._is_output(output)
+            not self._is_output(output)
             and _activation(op) == _Activation.NONE
             and self._keeps_channels(op, kind, tensor)
             and bool(following)

@@ -47,10 +47,10 @@ class Rounding(NamedTuple):
 
     Args:
         number: Integer. The quantizer's number.
-        inputs: Integer. The tensor in front of it.
+        inputs: Integer. The tensor that it reads.
         codes: Integer. The tensor of its codes.
-        folded: Boolean. Whether the multiplication by 1 / scale went into the layer in
-            front, so that `inputs` are scaled already.
+        folded: Boolean. Whether the multiplication by 1 / scale went into the op that
+            makes `inputs`, so that they are scaled already.
         upper: Float32 array (C,) or `None`. Bound of an activation such as ReLU6 that
             was left to the quantizer: `inputs` are clipped there.
     """
@@ -64,7 +64,7 @@ class Rounding(NamedTuple):
 
 def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
     """Finds quantizers by the names of their roundings, in order."""
-    found = []
+    sites = []
     for op in graph.ops:
         number = quantizer_number(graph.name(op.outputs[0]))
         if graph.kind(op) != "ROUND" or number is None:
@@ -74,19 +74,24 @@ def roundings(graph: flatbuffer.Graph) -> list[Rounding]:
         while graph.kind(producer) in ("MINIMUM", "MAXIMUM"):
             tensor = graph.variable_input(producer)
             producer = graph.producer(tensor)
-        scaled = graph.kind(producer) == "MUL"
-        if scaled:
+        folded = not _is_encoding(graph, producer)
+        if not folded:
             tensor = graph.variable_input(producer)
-        found.append(
-            Rounding(
-                number,
-                tensor,
-                int(op.outputs[0]),
-                not scaled,
-                graph.upper_bound(tensor),
-            )
-        )
-    return found
+        upper = graph.upper_bound(tensor)
+        sites.append(Rounding(number, tensor, int(op.outputs[0]), folded, upper))
+    return sites
+
+
+def _is_encoding(graph: flatbuffer.Graph, op: Any) -> bool:
+    """Whether an op is a quantizer's product with 1 / scale.
+
+    Once that is folded, another product can stand in its place: the model's own, or
+    the one with the scale of a quantizer right before.
+    """
+    if graph.kind(op) != "MUL" or quantizer_number(graph.name(op.outputs[0])) is None:
+        return False
+    source = graph.producer(graph.variable_input(op))
+    return graph.kind(source) != "ROUND"
 
 
 class _Site(NamedTuple):

@@ -1,5 +1,6 @@
 # Targets for the native code; the Makefile includes this file and gives $(PYTHON).
-# Each installs what it needs; apt-get runs once, and only where a tool is missing.
+# Each installs what it needs; apt-get runs once, and only where a tool is missing. A lock
+# keeps targets that are made side by side from calling it at once.
 
 NATIVE := export/native
 NATIVE_BUILD ?= build/native
@@ -14,16 +15,24 @@ FUZZ_SECONDS ?= 1200
 FUZZ_SEED ?= 1
 
 # $(call need,command,packages)
-need = command -v $(1) >/dev/null || (apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null)
+need = command -v $(1) >/dev/null || flock /tmp/dqa_keras_apt.lock sh -c \
+	'command -v $(1) >/dev/null || (apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null)'
 
-.PHONY: native fuzz aarch64 native-coverage lint-native
+.PHONY: extensions native fuzz aarch64 native-coverage lint-native
 
-# The extension module in place, and the native tests under gcc.
-native:
+# The extension modules in place. `make install` builds them too where there is a
+# compiler: they are built once more only if a source is newer.
+extensions: install
 	@$(call need,g++,g++)
-	$(PYTHON) -m pip install -q "setuptools>=68" "nanobind>=2.4"
-	$(PYTHON) setup.py -q build_ext --inplace
+	@built=$$(ls dqa_keras/_delegate*.so 2>/dev/null | head -1) && test "$$built" && \
+	test -z "$$(find setup.py $(NATIVE) -newer $$built -name '*.cc' \
+		-o -newer $$built -name '*.h' -o -newer $$built -name setup.py)" || { \
+	$(PYTHON) -m pip install -q "setuptools>=68" "nanobind>=2.4" && \
+	$(PYTHON) setup.py -q build_ext --inplace; }
+
+# The extension modules, and the native tests under gcc.
+native: extensions
 	@mkdir -p $(NATIVE_BUILD)
 	g++ $(NATIVE_FLAGS) $(NATIVE_SOURCES) $(NATIVE_TESTS) \
 		-o $(NATIVE_BUILD)/codec_test

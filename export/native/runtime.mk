@@ -33,21 +33,25 @@ abi:
 			-I$(NATIVE) $(NATIVE)/tests/litert/tflite_abi_check.cc || exit 1; \
 	done
 
-# One packed file and one library on each interpreter: the same bytes must come out.
+# One packed file and one library on each interpreter: the same bytes must come out. The
+# oldest and the newest that setup.cfg allows are those of the environments at hand.
 VERSIONS_BUILD := build/versions
-VERSIONS := ai-edge-litert==1.4.0 ai-edge-litert==2.1.6 ai-edge-litert==2.3.0 \
-	tensorflow-cpu==2.19.1 tensorflow-cpu==2.21.0
-VERSIONS_LIBRARY = $$(echo dqa_keras/_delegate*.so)
+VERSIONS := 1.4.0 2.1.6
+VERSIONS_RUN = python tests/versions/run.py $$(echo dqa_keras/_delegate*.so) \
+	$(VERSIONS_BUILD)
 
-versions: native
+versions: extensions $(BOUNDS)/installed
 	rm -rf $(VERSIONS_BUILD) && mkdir -p $(VERSIONS_BUILD)
 	$(PYTHON) tests/versions/write.py $(VERSIONS_BUILD)
 	for version in $(VERSIONS); do \
-		rm -rf $(VERSIONS_BUILD)/venv && $(PYTHON_BIN) -m venv $(VERSIONS_BUILD)/venv && \
-		$(VERSIONS_BUILD)/venv/bin/pip install -q $$version && \
-		$(VERSIONS_BUILD)/venv/bin/python tests/versions/run.py $(VERSIONS_LIBRARY) \
-			$(VERSIONS_BUILD) $${version%%[-=]*} >> $(VERSIONS_BUILD)/outputs || exit 1; \
+		$(PYTHON_BIN) -m venv --clear $(VERSIONS_BUILD)/venv && \
+		$(VERSIONS_BUILD)/venv/bin/pip install -q ai-edge-litert==$$version && \
+		$(VERSIONS_BUILD)/venv/bin/$(VERSIONS_RUN) ai >> $(VERSIONS_BUILD)/outputs \
+		|| exit 1; \
 	done
+	for environment in $(VENV) $(BOUNDS); do for which in ai tensorflow; do \
+		$$environment/bin/$(VERSIONS_RUN) $$which >> $(VERSIONS_BUILD)/outputs || exit 1; \
+	done; done
 	cat $(VERSIONS_BUILD)/outputs
 	test $$(cut -d ' ' -f 1 $(VERSIONS_BUILD)/outputs | sort -u | wc -l) = 1
 
@@ -59,7 +63,7 @@ FUZZ_PLAN_SOURCES := $(NATIVE_SOURCES) $(CORE_SOURCES) $(NATIVE)/fuzz/plan_fuzz.
 
 FUZZ_MODELS := $(NATIVE_BUILD)/models
 
-fuzz-plan: native
+fuzz-plan: extensions
 	@$(call need,clang++,clang)
 	@mkdir -p $(NATIVE_BUILD)/found
 	clang++ $(NATIVE_FLAGS) -O1 -fsanitize=fuzzer,address,undefined \

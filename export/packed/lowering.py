@@ -19,6 +19,7 @@ from dqa_keras.export.litert.model_reader import Node, Unsupported, check_window
 from dqa_keras.export.packed.op_reader import Reader
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.values import Codes, Emitter, Input, Sum
+from dqa_keras.export.plan.ops import OpCode
 from dqa_keras.export.plan.program import (
     ByteCodes,
     Floats,
@@ -27,7 +28,7 @@ from dqa_keras.export.plan.program import (
     Program,
     Tensor,
 )
-from dqa_keras.export.plan.records import NONE, Code, Type
+from dqa_keras.export.plan.records import NONE, Type
 from dqa_keras.layers import Quantizer
 
 # Interpolated codes are rounded to this many levels: with more, sums of products would
@@ -194,7 +195,7 @@ class _Lowering(Emitter):
 
     # Operations that only move codes.
 
-    def _move(self, code: Code, node: Node, tensor: Tensor, **fields: Any) -> Codes:
+    def _move(self, code: OpCode, node: Node, tensor: Tensor, **fields: Any) -> Codes:
         index = self._add_tensor(tensor)
         fields.setdefault("operands", [self._codes(node.inputs[0])])
         self.program.operations.append(
@@ -219,8 +220,8 @@ class _Lowering(Emitter):
             node = dataclasses.replace(node, window=window)
             inner = self.program.tensors[source.tensor]
             out = dataclasses.replace(inner, shape=self._reader.shape(node.output))
-            return self._move(Code.MAXIMUM, node, out, operands=[source.tensor])
-        return self._move(Code.MAXIMUM, node, self._same(node))
+            return self._move(OpCode.MAX_POOL, node, out, operands=[source.tensor])
+        return self._move(OpCode.MAX_POOL, node, self._same(node))
 
     def _ignores_zeros(self, node: Node, source: Codes) -> bool:
         """Whether zeros around a tensor cannot be the only maximum of a window."""
@@ -237,7 +238,7 @@ class _Lowering(Emitter):
         )
 
     def _nearest(self, node: Node) -> Codes:
-        return self._move(Code.NEAREST, node, self._same(node))
+        return self._move(OpCode.NEAREST, node, self._same(node))
 
     def _bilinear(self, node: Node) -> Codes:
         tensor = self._same(node)
@@ -250,7 +251,7 @@ class _Lowering(Emitter):
         tensor.peak = (tensor.peak * parts + (1 << shift >> 1)) >> shift
         tensor.step = tensor.step * 2.0**shift / parts
         tensor.packing = None
-        return self._move(Code.BILINEAR, node, tensor, shift=shift)
+        return self._move(OpCode.BILINEAR, node, tensor, shift=shift)
 
     def _pad(self, node: Node) -> Codes:
         source = self._values[node.inputs[0]]
@@ -281,7 +282,7 @@ class _Lowering(Emitter):
         if source.packing is not None:
             mask = grown(source.packing.mask, np.bool_)
             tensor.packing = dataclasses.replace(source.packing, mask=mask, layer="")
-        return self._move(Code.JOIN, node, tensor, places=[front])
+        return self._move(OpCode.CONCAT, node, tensor, places=[front])
 
     def _concat(self, node: Node) -> Codes:
         parts = [self._codes(tensor) for tensor in node.inputs]
@@ -316,7 +317,7 @@ class _Lowering(Emitter):
         )
         ends = np.cumsum([t.shape[2] for t in tensors])
         places = [0, *map(int, ends[:-1])]
-        return self._move(Code.JOIN, node, tensor, operands=parts, places=places)
+        return self._move(OpCode.CONCAT, node, tensor, operands=parts, places=places)
 
 
 def lower(

@@ -14,7 +14,7 @@ from dqa_keras.export.litert.model_reader import (
     check_window,
 )
 from dqa_keras.export.packed import patterns
-from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.ops import Window
 
 _CLAMPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 

@@ -24,8 +24,9 @@ from dqa_keras.export.packed.lowering import lower
 from dqa_keras.export.packed.op_reader import Reader
 from dqa_keras.export.packed.partition import Region, regions
 from dqa_keras.export.plan import runtime
+from dqa_keras.export.plan.encoding import decode, encode
 from dqa_keras.export.plan.program import ByteCodes, Program
-from dqa_keras.export.plan.records import Plan, Storage, decode
+from dqa_keras.export.plan.records import Plan, Storage
 from dqa_keras.export.plan.scheduling import schedule
 from dqa_keras.layers import quantizer_layers
 
@@ -233,12 +234,12 @@ def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:
         op.opcodeIndex = len(model.operatorCodes) - 1
         op.inputs = [
             *region.inputs,
-            _constant(model, f"dqa_plan_{number}", plan.encode()),
+            _constant(model, f"dqa_plan_{number}", encode(plan)),
             _constant(model, f"dqa_weights_{number}", constants),
         ]
         op.outputs = list(region.outputs)
         op.customOptions = np.frombuffer(
-            _options(model, region, plan.encode(), constants), np.uint8
+            _options(model, region, encode(plan), constants), np.uint8
         )
         made.append(op)
     kept = [op for index, op in enumerate(graph.operators) if index not in gone]
@@ -262,10 +263,10 @@ def _told_apart(
     sizes: set[tuple[int, int]] = set()
     apart = []
     for region, plan, constants in planned:
-        while (len(plan.encode()), len(constants)) in sizes:
+        while (len(encode(plan)), len(constants)) in sizes:
             constants += bytes(16)
             plan = dataclasses.replace(plan, constants=len(constants))
-        sizes.add((len(plan.encode()), len(constants)))
+        sizes.add((len(encode(plan)), len(constants)))
         apart.append((region, plan, constants))
     return apart
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from dqa_keras.export.litert import verification
 from dqa_keras.export.litert.model_reader import ModelReader, Node, Unsupported
-from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.ops import Window
 
 
 def nearest(reader: ModelReader, index: int) -> Node | None:

@@ -11,6 +11,7 @@ from dqa_keras.export.litert.model_reader import Node, Unsupported
 from dqa_keras.export.packed.op_reader import Reader
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
     Floats,
     Operation,
@@ -21,7 +22,7 @@ from dqa_keras.export.plan.program import (
     depthwise_layout,
     padded,
 )
-from dqa_keras.export.plan.records import NONE, Code, Type, Window
+from dqa_keras.export.plan.records import NONE, Type
 
 _WEIGHT = 127
 _WIDE = 32767
@@ -156,7 +157,7 @@ class Emitter:
             arrays["multiplier"] = padded(value.offset)
         self.program.operations.append(
             Operation(
-                Code.READ, [value.number], out, arrays=arrays, shift=limit,
+                OpCode.QUANTIZE_INPUT, [value.number], out, arrays=arrays, shift=limit,
                 name=self._name(tensor),
             )
         )  # fmt: skip
@@ -184,7 +185,7 @@ class Emitter:
             arrays["power"] = padded(ones, 1)
         self.program.operations.append(
             Operation(
-                Code.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
+                OpCode.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
                 arrays=arrays, name=self._name(tensor),
             )
         )  # fmt: skip
@@ -306,19 +307,19 @@ class Emitter:
         )
         if kept:
             arrays["power"] = padded(np.ones_like(low) if power is None else power, 1)
-        code, products, operands = Code.COMBINE, 0, []
+        code, products, operands = OpCode.ADD, 0, []
         if value.operand is not None and value.node is not None:
             operands = [value.operand]
             step = self.program.tensors[value.operand].step
             if value.node.kind == "average":
-                code, gain = Code.AVERAGE, step
+                code, gain = OpCode.AVERAGE, step
             else:
                 kernel = value.node.arrays["kernel"] * step
                 depthwise = value.node.kind == "depthwise"
-                code = Code.DEPTHWISE if depthwise else Code.CONV
+                code = OpCode.DEPTHWISE if depthwise else OpCode.CONV
                 products = kernel.size * value.shape[0] * value.shape[1]
                 if not depthwise and not is_output and self._in_tiles(value, operands):
-                    code, kernel = Code.WINOGRAD, winograd.weights_of(kernel)
+                    code, kernel = OpCode.WINOGRAD, winograd.weights_of(kernel)
                 axes = (0, 1) if depthwise else (1, 2, 3)
                 largest = np.abs(kernel).max(axis=axes)
                 gain = np.where(largest > 0, largest, 1.0) / _WEIGHT
@@ -398,7 +399,7 @@ class Emitter:
         self._emit(convolution, tiled(inverse_step), bounds, index, name, tiled(power))
         self.program.operations.append(
             Operation(
-                Code.DEPTH_TO_SPACE, [index], output,
+                OpCode.DEPTH_TO_SPACE, [index], output,
                 Window(stride=(factors[0], factors[1])), name=name,
             )
         )  # fmt: skip

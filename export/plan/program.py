@@ -5,12 +5,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.export.plan.records import NONE, Code, Type, Window
+from dqa_keras.export.plan.ops import BLOCK, GROUP, OpCode, Window
+from dqa_keras.export.plan.records import NONE, Type
 
 Floats = NDArray[np.float64]
-
-BLOCK = 16  # output channels computed together
-GROUP = 4  # input channels multiplied together
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -70,11 +68,11 @@ class Operation:
     """An `Op` on tensors, before it is known where they live.
 
     Args:
-        code: `Code`.
-        operands: List of tensors. An input's number if the code is READ.
+        code: `OpCode`.
+        operands: List of tensors. An input's number if the code is QUANTIZE_INPUT.
         output: Integer. Tensor, or the number of an output if `is_output`.
         window: `Window`.
-        places: List of integers. First channel of each operand of JOIN.
+        places: List of integers. First channel of each operand of CONCAT.
         addends: List of pairs: tensor, float32 array of scales.
         arrays: Dictionary of arrays: weights, multiplier, bias, low, high, power.
         shift: Integer, as in `Op`.
@@ -83,7 +81,7 @@ class Operation:
         products: Integer. Multiplications, for statistics.
     """
 
-    code: Code
+    code: OpCode
     operands: list[int]
     output: int
     window: Window = dataclasses.field(default_factory=Window)

@@ -1,33 +1,18 @@
 """What a plan computes, in NumPy: the definition that every runtime must meet.
 
 Whole tensors instead of strips, integers that cannot overflow, and the float32
-operations of `dqa_keras.export.plan.Op` in their order.
-
->>> from dqa_keras.export.plan import records, reference
->>> sorted(code.name for code in records.Code)[:3]
-['AVERAGE', 'BILINEAR', 'COMBINE']
+operations of `dqa_keras.export.plan.records.Op` in their order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.plan import winograd
-from dqa_keras.export.plan.records import (
-    NONE,
-    Buffer,
-    Code,
-    Kind,
-    Op,
-    Plan,
-    Type,
-    Window,
-)
-
-BLOCK = 16
-GROUP = 4
+from dqa_keras.export.plan.ops import BLOCK, GROUP, OpCode, Window
+from dqa_keras.export.plan.records import NONE, Buffer, Kind, Op, Plan, Type
 
 
 class Reference:
@@ -53,146 +38,222 @@ class Reference:
         Returns:
             The outputs, and what each op (by number) wrote.
         """
-        plan = self._plan
-        numbers = [i for i, b in enumerate(plan.buffers) if b.kind == Kind.INPUT]
-        values: dict[int, NDArray] = {
-            number: np.asarray(x, np.float32)
-            for number, x in zip(numbers, inputs, strict=True)
-        }
-        steps: dict[int, np.float32] = {}
+        buffers = self._plan.buffers
+        numbers = [i for i, b in enumerate(buffers) if b.kind == Kind.INPUT]
+        run = _Run(self._plan, self._constants)
+        for number, x in zip(numbers, inputs, strict=True):
+            run.values[number] = np.asarray(x, np.float32)
         written = {}
-        for number, op in enumerate(plan.ops):
-            values[op.output] = self._run(op, values, steps)
-            written[number] = values[op.output]
+        for number, op in enumerate(self._plan.ops):
+            written[number] = run.values[op.output] = FUNCTIONS[op.code](run, op)
         outputs = [
-            values[i] for i, b in enumerate(plan.buffers) if b.kind == Kind.OUTPUT
+            run.values[i] for i, b in enumerate(buffers) if b.kind == Kind.OUTPUT
         ]
         return outputs, written
 
-    def _array(self, offset: int, channels: int) -> NDArray[np.float32]:
-        return np.frombuffer(self._constants, "<f4", channels, offset)
 
-    def _run(
-        self, op: Op, values: dict[int, NDArray], steps: dict[int, np.float32]
+class _Run:
+    """What the ops of one run share.
+
+    Args:
+        plan: `Plan`.
+        constants: Bytes of its weights and arrays.
+    """
+
+    def __init__(self, plan: Plan, constants: bytes) -> None:
+        self.buffers = plan.buffers
+        self.constants = constants
+        self.values: dict[int, NDArray] = {}  # by buffer
+        self.steps: dict[int, np.float32] = {}  # by slot
+
+    def array(self, offset: int, channels: int) -> NDArray[np.float32]:
+        """An array of a number for each output channel."""
+        return np.frombuffer(self.constants, "<f4", channels, offset)
+
+    def operand(self, op: Op) -> tuple[NDArray, Buffer]:
+        """The first operand's values and buffer."""
+        number = op.links[0].buffer
+        return self.values[number], self.buffers[number]
+
+    def centred(self, op: Op) -> tuple[NDArray, Buffer]:
+        """The same, but 0 stands for 0."""
+        x, source = self.operand(op)
+        return x - (source.zero if source.type == Type.CODES else 0), source
+
+    def finish(
+        self, op: Op, total: NDArray[np.int64] | NDArray[np.float32] | None
     ) -> NDArray:
-        out = self._plan.buffers[op.output]
-        operands = [link for link in op.links if not link.addend]
-        if op.code == Code.READ:
-            return self._read(op, values[operands[0].buffer], out, steps)
-        if op.code in (Code.LOAD, Code.STORE):
-            return values[operands[0].buffer]
-        x = values[operands[0].buffer] if operands else None
-        source = self._plan.buffers[operands[0].buffer] if operands else None
-        if op.code == Code.MAXIMUM and x is not None:
-            return _maximum(x, op.window, out)
-        if op.code == Code.NEAREST and x is not None:
-            return x.repeat(op.window.stride[0], 0).repeat(op.window.stride[1], 1)
-        if op.code == Code.DEPTH_TO_SPACE and x is not None:
-            return _depth_to_space(x, op.window.stride, out)
-        if op.code == Code.BILINEAR and x is not None:
-            return _bilinear(x, op.window.stride, op.shift)
-        if op.code == Code.JOIN:
-            shape = (out.height, out.width, out.channels)
-            joined = np.full(shape, out.zero, np.int64)
-            for link in operands:
-                part = values[link.buffer]
-                joined[..., link.value : link.value + part.shape[2]] = part
-            return joined
-        total = self._sums(op, x, source, out)
-        return self._finish(op, total, source, out, values, steps)
+        """From the sums of an op, if it has any, to what it writes."""
+        out = self.buffers[op.output]
 
-    def _read(
-        self,
-        op: Op,
-        x: NDArray[np.float32],
-        out: Buffer,
-        steps: dict[int, np.float32],
-    ) -> NDArray[np.int64]:
-        if op.weights != NONE:
-            x = x * self._array(op.weights, out.channels)
-        if op.multiplier != NONE:
-            x = x + self._array(op.multiplier, out.channels)
-        largest = np.max(np.abs(x))
-        if largest < np.float32(1e-30):
-            largest = np.float32(1)
-        limit = np.float32(op.shift)
-        steps[out.slot] = largest / limit
-        return np.rint(np.clip(x * (limit / largest), -limit, limit)).astype(np.int64)
-
-    def _sums(
-        self, op: Op, x: NDArray | None, source: Buffer | None, out: Buffer
-    ) -> NDArray[np.int64] | None:
-        """Integer sums, with 0 for what lies outside the input."""
-        if x is None or source is None:
-            return None
-        centred = x - (source.zero if source.type == Type.CODES else 0)
-        w = op.window
-        if op.code == Code.AVERAGE:
-            return _sum_windows(centred, w, out)
-        down, across = w.height, w.width
-        if op.code == Code.WINOGRAD:
-            down, across = winograd.TAPS, winograd.TAPS
-        taps = down * across
-        groups, blocks = -(-source.channels // GROUP), -(-out.channels // BLOCK)
-        if op.code == Code.DEPTHWISE:
-            flat = np.frombuffer(
-                self._constants, np.int8, taps * blocks * BLOCK, op.weights
-            )
-            kernel = flat.reshape(w.height, w.width, -1)[..., : out.channels]
-        else:
-            count = blocks * taps * groups * BLOCK * GROUP
-            flat = np.frombuffer(self._constants, np.int8, count, op.weights)
-            split = flat.reshape(blocks, down, across, groups, BLOCK, GROUP)
-            kernel = split.transpose(1, 2, 3, 5, 0, 4).reshape(
-                down, across, groups * GROUP, blocks * BLOCK
-            )[:, :, : source.channels, : out.channels]
-        if op.code == Code.WINOGRAD:
-            size = (out.height, out.width)
-            return winograd.convolved(centred, kernel.astype(np.int64), w, size)
-        total = np.zeros((out.height, out.width, out.channels))
-        for ky in range(w.height):
-            for kx in range(w.width):
-                tap = _tap(centred, w, out, ky, kx, 0)
-                weights = kernel[ky, kx].astype(np.float64)
-                # Whole numbers far below 2^53: exact.
-                product = tap * weights if op.code == Code.DEPTHWISE else tap @ weights
-                total += product
-        return total.astype(np.int64)
-
-    def _finish(
-        self,
-        op: Op,
-        total: NDArray[np.int64] | None,
-        source: Buffer | None,
-        out: Buffer,
-        values: dict[int, NDArray],
-        steps: dict[int, np.float32],
-    ) -> NDArray:
         def scale(offset: int, buffer: Buffer) -> NDArray[np.float32]:
-            array = self._array(offset, out.channels)
-            return array if buffer.slot == NONE else array * steps[buffer.slot]
+            array = self.array(offset, out.channels)
+            return array if buffer.slot == NONE else array * self.steps[buffer.slot]
 
-        bias = self._array(op.bias, out.channels)
+        bias = self.array(op.bias, out.channels)
         v = np.broadcast_to(bias, (out.height, out.width, out.channels))
-        if total is not None and source is not None:
-            part = total.astype(np.float32)
-            if op.code == Code.AVERAGE:
-                part = part * (np.float32(1) / _taps(source, op.window, out))
-            v = part * scale(op.multiplier, source) + v
+        if total is not None:
+            _, source = self.operand(op)
+            v = total.astype(np.float32) * scale(op.multiplier, source) + v
         for link in op.links:
             if link.addend:
-                b = self._plan.buffers[link.buffer]
+                b = self.buffers[link.buffer]
                 zero = b.zero if b.type == Type.CODES else 0
-                code = (values[link.buffer] - zero).astype(np.float32)
+                code = (self.values[link.buffer] - zero).astype(np.float32)
                 v = v + code * scale(link.value, b)
-        v = np.maximum(v, self._array(op.low, out.channels))
-        v = np.minimum(v, self._array(op.high, out.channels))
+        v = np.maximum(v, self.array(op.low, out.channels))
+        v = np.minimum(v, self.array(op.high, out.channels))
         if out.type == Type.FLOAT:
             return v
         code = np.rint(v)
         if out.type == Type.CODES:
-            code = code * self._array(op.power, out.channels) + np.float32(out.zero)
+            code = code * self.array(op.power, out.channels) + np.float32(out.zero)
         return code.astype(np.int64)
+
+
+def _quantize_input(run: _Run, op: Op) -> NDArray[np.int64]:
+    x, _ = run.operand(op)
+    out = run.buffers[op.output]
+    if op.weights != NONE:
+        x = x * run.array(op.weights, out.channels)
+    if op.multiplier != NONE:
+        x = x + run.array(op.multiplier, out.channels)
+    largest = np.max(np.abs(x))
+    if largest < np.float32(1e-30):
+        largest = np.float32(1)
+    limit = np.float32(op.shift)
+    run.steps[out.slot] = largest / limit
+    return np.rint(np.clip(x * (limit / largest), -limit, limit)).astype(np.int64)
+
+
+def _copy(run: _Run, op: Op) -> NDArray:
+    x, _ = run.operand(op)
+    return x
+
+
+def _weights(run: _Run, op: Op, taps: tuple[int, int]) -> NDArray[np.int8]:
+    """The weights of a convolution, (taps, taps, I, O)."""
+    _, source = run.operand(op)
+    out = run.buffers[op.output]
+    groups, blocks = -(-source.channels // GROUP), -(-out.channels // BLOCK)
+    size = op.code.rule.weights.size(op.window, source.channels, out.channels)
+    flat = np.frombuffer(run.constants, np.int8, size, op.weights)
+    split = flat.reshape(blocks, *taps, groups, BLOCK, GROUP)
+    whole = split.transpose(1, 2, 3, 5, 0, 4).reshape(
+        *taps, groups * GROUP, blocks * BLOCK
+    )
+    return whole[:, :, : source.channels, : out.channels]
+
+
+def _conv(run: _Run, op: Op) -> NDArray:
+    x, _ = run.centred(op)
+    w, out = op.window, run.buffers[op.output]
+    kernel = _weights(run, op, (w.height, w.width)).astype(np.float64)
+    # Whole numbers far below 2^53: exact.
+    total = sum(
+        _tap(x, w, out, ky, kx, 0) @ kernel[ky, kx]
+        for ky in range(w.height)
+        for kx in range(w.width)
+    )
+    return run.finish(op, np.asarray(total).astype(np.int64))
+
+
+def _depthwise(run: _Run, op: Op) -> NDArray:
+    x, source = run.centred(op)
+    w, out = op.window, run.buffers[op.output]
+    size = op.code.rule.weights.size(w, source.channels, out.channels)
+    flat = np.frombuffer(run.constants, np.int8, size, op.weights)
+    kernel = flat.reshape(w.height, w.width, -1)[..., : out.channels]
+    total = sum(
+        _tap(x, w, out, ky, kx, 0) * kernel[ky, kx].astype(np.float64)
+        for ky in range(w.height)
+        for kx in range(w.width)
+    )
+    return run.finish(op, np.asarray(total).astype(np.int64))
+
+
+def _winograd(run: _Run, op: Op) -> NDArray:
+    x, _ = run.centred(op)
+    out = run.buffers[op.output]
+    kernel = _weights(run, op, (winograd.TAPS, winograd.TAPS)).astype(np.int64)
+    size = (out.height, out.width)
+    return run.finish(op, winograd.convolved(x, kernel, op.window, size))
+
+
+def _add(run: _Run, op: Op) -> NDArray:
+    return run.finish(op, None)
+
+
+def _average(run: _Run, op: Op) -> NDArray:
+    x, source = run.centred(op)
+    out = run.buffers[op.output]
+    total = _sum_windows(x, op.window, out).astype(np.float32)
+    return run.finish(op, total * (np.float32(1) / _taps(source, op.window, out)))
+
+
+def _max_pool(run: _Run, op: Op) -> NDArray[np.int64]:
+    x, _ = run.operand(op)
+    w, out = op.window, run.buffers[op.output]
+    lowest = int(x.min())
+    taps = [
+        _tap(x, w, out, ky, kx, lowest)
+        for ky in range(w.height)
+        for kx in range(w.width)
+    ]
+    return np.max(taps, axis=0).astype(np.int64)
+
+
+def _nearest(run: _Run, op: Op) -> NDArray:
+    x, _ = run.operand(op)
+    return x.repeat(op.window.stride[0], 0).repeat(op.window.stride[1], 1)
+
+
+def _bilinear(run: _Run, op: Op) -> NDArray[np.int64]:
+    x, _ = run.operand(op)
+    factors = op.window.stride
+    above, below, wy = _between(x.shape[0], factors[0])
+    left, right, wx = _between(x.shape[1], factors[1])
+    wx, wy = wx[:, None], wy[:, None, None]
+    rows = x[:, left] * (2 * factors[1] - wx) + x[:, right] * wx
+    total = rows[above] * (2 * factors[0] - wy) + rows[below] * wy
+    return (total + (1 << op.shift >> 1)) >> op.shift
+
+
+def _concat(run: _Run, op: Op) -> NDArray[np.int64]:
+    out = run.buffers[op.output]
+    joined = np.full((out.height, out.width, out.channels), out.zero, np.int64)
+    for link in op.links:
+        part = run.values[link.buffer]
+        joined[..., link.value : link.value + part.shape[2]] = part
+    return joined
+
+
+def _depth_to_space(run: _Run, op: Op) -> NDArray:
+    x, _ = run.operand(op)
+    factors, out = op.window.stride, run.buffers[op.output]
+    split = x.reshape(*x.shape[:2], *factors, out.channels).transpose(0, 2, 1, 3, 4)
+    large = split.reshape(
+        x.shape[0] * factors[0], x.shape[1] * factors[1], out.channels
+    )
+    return large[: out.height, : out.width]
+
+
+# What each op computes.
+FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
+    OpCode.QUANTIZE_INPUT: _quantize_input,
+    OpCode.LOAD: _copy,
+    OpCode.STORE: _copy,
+    OpCode.CONV: _conv,
+    OpCode.DEPTHWISE: _depthwise,
+    OpCode.ADD: _add,
+    OpCode.AVERAGE: _average,
+    OpCode.MAX_POOL: _max_pool,
+    OpCode.NEAREST: _nearest,
+    OpCode.BILINEAR: _bilinear,
+    OpCode.CONCAT: _concat,
+    OpCode.DEPTH_TO_SPACE: _depth_to_space,
+    OpCode.WINOGRAD: _winograd,
+}
 
 
 def _tap(
@@ -222,35 +283,8 @@ def _taps(source: Buffer, w: Window, out: Buffer) -> NDArray[np.float32]:
     return _sum_windows(ones, w, out).astype(np.float32)
 
 
-def _maximum(x: NDArray, w: Window, out: Buffer) -> NDArray[np.int64]:
-    lowest = int(x.min())
-    taps = [
-        _tap(x, w, out, ky, kx, lowest)
-        for ky in range(w.height)
-        for kx in range(w.width)
-    ]
-    return np.max(taps, axis=0).astype(np.int64)
-
-
-def _depth_to_space(x: NDArray, factors: tuple[int, int], out: Buffer) -> NDArray:
-    split = x.reshape(*x.shape[:2], *factors, out.channels).transpose(0, 2, 1, 3, 4)
-    large = split.reshape(
-        x.shape[0] * factors[0], x.shape[1] * factors[1], out.channels
-    )
-    return large[: out.height, : out.width]
-
-
 def _between(size: int, s: int) -> tuple[NDArray, NDArray, NDArray]:
     """For an axis that grows s times: both neighbours, and the second's weight."""
     doubled = 2 * np.arange(size * s) + 1 + s
     second = doubled // (2 * s)
     return np.maximum(second - 1, 0), np.minimum(second, size - 1), doubled % (2 * s)
-
-
-def _bilinear(x: NDArray, factors: tuple[int, int], shift: int) -> NDArray[np.int64]:
-    above, below, wy = _between(x.shape[0], factors[0])
-    left, right, wx = _between(x.shape[1], factors[1])
-    wx, wy = wx[:, None], wy[:, None, None]
-    rows = x[:, left] * (2 * factors[1] - wx) + x[:, right] * wx
-    total = rows[above] * (2 * factors[0] - wy) + rows[below] * wy
-    return (total + (1 << shift >> 1)) >> shift

@@ -1,20 +1,19 @@
 """Cuts a program into stages and finds what each needs.
 
 Operations run in stages. Inside a stage rows flow from operation to operation through
-rings that hold only the last rows needed; between stages tensors are stored whole, in
-packed form. Of all ways to cut that take hardly more memory than the best one, the one
-that moves fewest bytes is chosen.
+line buffers, which hold only the last rows needed. Between stages tensors are stored
+whole, in packed form. Of all ways to cut that take hardly more memory than the best
+one, the one that moves fewest bytes is chosen.
 """
 
 import dataclasses
 from collections.abc import Iterator
 
 from dqa_keras.export.plan.arena import align
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import Operation, Program, Tensor
-from dqa_keras.export.plan.records import Buffer, Code, Kind, Type, Window
-from dqa_keras.export.plan.winograd import TILE
+from dqa_keras.export.plan.records import Buffer, Kind, Type
 
-_SLACK = 64
 # Operations of one stage at most: more would only cost planning time.
 _LONGEST = 14
 # Pixels of a strip at least, so that weights are used more than once when loaded.
@@ -25,24 +24,13 @@ _CACHE = 256 * 1024
 # Memory that may be spent, over the least possible, on moving fewer bytes.
 _TOLERANCE = 1.02
 
-_WINDOWED = {
-    Code.CONV, Code.WINOGRAD, Code.DEPTHWISE, Code.AVERAGE, Code.MAXIMUM,
-}  # fmt: skip
-
 
 def rows_read(
-    code: Code, window: Window, addend: bool, height: int, first: int, end: int
+    code: OpCode, window: Window, addend: bool, height: int, first: int, end: int
 ) -> tuple[int, int]:
     """Which rows of an input (of `height`) rows `first` to `end` of an output need."""
-    s = window.stride[0]
-    if code in _WINDOWED and not addend:
-        first = first * s - window.top
-        end = (end - 1) * s - window.top + (window.height - 1) * window.dilation[0] + 1
-    elif code in (Code.NEAREST, Code.DEPTH_TO_SPACE):
-        first, end = first // s, (end - 1) // s + 1
-    elif code == Code.BILINEAR:
-        first = (2 * first + 1 + s) // (2 * s) - 1
-        end = (2 * (end - 1) + 1 + s) // (2 * s) + 1
+    if not addend:
+        first, end = code.rule.rows(window, first, end)
     first = min(max(first, 0), height - 1)
     return first, max(min(end, height), first + 1)
 
@@ -63,7 +51,7 @@ def packed_row(tensor: Tensor) -> int:
 class Move:
     """One op of a stage: an operation, or a tensor's way in or out of memory."""
 
-    code: Code
+    code: OpCode
     reads: list[tuple[int, bool]]  # tensor, whether an addend
     writes: int  # tensor; -1 - number for an output
     window: Window
@@ -72,11 +60,11 @@ class Move:
     @property
     def is_sink(self) -> bool:
         """Whether it takes rows out of the stage."""
-        return self.code == Code.STORE or self.writes < 0
+        return self.code == OpCode.STORE or self.writes < 0
 
 
 @dataclasses.dataclass
-class Ring:
+class LineBuffer:
     """What a stage keeps of a tensor."""
 
     rows: int = 0
@@ -93,8 +81,8 @@ class Cut:
     end: int
     moves: list[Move]
     steps: int
-    rings: dict[int, Ring]
-    ring_bytes: int
+    line_buffers: dict[int, LineBuffer]
+    line_bytes: int
     memory: int
     traffic: int
     # For each pair of a tensor that dies and one that is born: how far the new one
@@ -132,7 +120,7 @@ class Stages:
         return wanted[::-1]
 
     def _read_by(self, operation: Operation) -> list[int]:
-        if operation.code == Code.READ:
+        if operation.code == OpCode.QUANTIZE_INPUT:
             return []
         return [*operation.operands, *(tensor for tensor, _ in operation.addends)]
 
@@ -153,13 +141,13 @@ class Stages:
         there: set[int] = set()
         for operation in self._operations[first:end]:
             reads = [(tensor, False) for tensor in operation.operands]
-            if operation.code == Code.READ:
+            if operation.code == OpCode.QUANTIZE_INPUT:
                 reads = []
             reads += [(tensor, True) for tensor, _ in operation.addends]
             for tensor, _ in reads:
                 if tensor not in there:
                     there.add(tensor)
-                    moves.append(Move(Code.LOAD, [], tensor, Window()))
+                    moves.append(Move(OpCode.LOAD, [], tensor, Window()))
             writes = -1 - operation.output if operation.is_output else operation.output
             moves.append(
                 Move(operation.code, reads, writes, operation.window, operation)
@@ -168,15 +156,15 @@ class Stages:
                 continue
             there.add(writes)
             if self._last.get(writes, -1) >= end:
-                moves.append(Move(Code.STORE, [(writes, False)], writes, Window()))
+                moves.append(Move(OpCode.STORE, [(writes, False)], writes, Window()))
         return moves
 
     def _walk(
         self, moves: list[Move], steps: int, done: dict[int, int]
     ) -> Iterator[tuple[int, int, int]]:
         """Move and rows of every run, as the runtime does it."""
-        # Rings are known by their tensor; a store counts its rows by itself.
-        keys = [-1000 - i if m.code == Code.STORE else m.writes
+        # Line buffers are known by their tensor; a store counts its rows by itself.
+        keys = [-1000 - i if m.code == OpCode.STORE else m.writes
                 for i, m in enumerate(moves)]  # fmt: skip
         heights = [self._height(move.writes) for move in moves]
         for key in keys:
@@ -190,9 +178,8 @@ class Stages:
                 key = keys[i]
                 if needed[key] <= done[key]:
                     continue
-                if moves[i].code == Code.WINOGRAD:
-                    whole = -(-needed[key] // TILE) * TILE
-                    needed[key] = min(whole, heights[i])
+                tile = moves[i].code.rule.tile
+                needed[key] = min(-(-needed[key] // tile) * tile, heights[i])
                 for tensor, addend in moves[i].reads:
                     _, end = rows_read(
                         moves[i].code, moves[i].window, addend,
@@ -214,14 +201,14 @@ class Stages:
             (self._height(m.writes), self._width(m.writes)) for m in sinks
         )
         steps = -(-height // -(-_STRIP_PIXELS // width))
-        rings = {m.writes: Ring() for m in moves if not m.is_sink}
-        self._frame(moves, rings)
+        line_buffers = {m.writes: LineBuffer() for m in moves if not m.is_sink}
+        self._frame(moves, line_buffers)
         dying = {
             m.writes: 0
             for m in moves
-            if m.code == Code.LOAD and self._last[m.writes] < end
+            if m.code == OpCode.LOAD and self._last[m.writes] < end
         }
-        born = {m.writes: 0 for m in moves if m.code == Code.STORE}
+        born = {m.writes: 0 for m in moves if m.code == OpCode.STORE}
         rows = {tensor: packed_row(self._tensors[tensor]) for tensor in {*dying, *born}}
         whole = sum(self._bytes(tensor) for tensor in dying)
         leads = {(old, new): 0 for old in dying for new in born}
@@ -229,25 +216,28 @@ class Stages:
         for i, begin, until in self._walk(moves, steps, done):
             move = moves[i]
             if not move.is_sink:
-                rings[move.writes].rows = max(rings[move.writes].rows, until - begin)
+                line_buffers[move.writes].rows = max(
+                    line_buffers[move.writes].rows, until - begin
+                )
             for tensor, addend in move.reads:
                 low, _ = rows_read(
                     move.code, move.window, addend, self._tensors[tensor].shape[0],
                     begin, until,
                 )  # fmt: skip
-                ring = rings[tensor]
-                ring.rows = max(ring.rows, done[tensor] - low)
-            if move.code == Code.LOAD and move.writes in dying:
+                lines = line_buffers[tensor]
+                lines.rows = max(lines.rows, done[tensor] - low)
+            if move.code == OpCode.LOAD and move.writes in dying:
                 dying[move.writes] = until * rows[move.writes]
-            elif move.code == Code.STORE:
+            elif move.code == OpCode.STORE:
                 born[move.writes] = until * rows[move.writes]
                 most = max(most, whole - sum(dying.values()) + sum(born.values()))
                 for old, new in leads:
                     if new == move.writes:
                         lead = born[new] - dying[old]
                         leads[old, new] = max(leads[old, new], lead)
-        ring_bytes = sum(
-            align(self.ring(tensor, ring).size) for tensor, ring in rings.items()
+        line_bytes = sum(
+            align(self.line_buffer(tensor, lines).size)
+            for tensor, lines in line_buffers.items()
         )
         lasting = sum(
             self._bytes(tensor)
@@ -255,46 +245,47 @@ class Stages:
             if made < first and self._last.get(tensor, -1) >= end
         )
         moved = sum(
-            self._bytes(m.writes) for m in moves if m.code in (Code.LOAD, Code.STORE)
+            self._bytes(m.writes)
+            for m in moves
+            if m.code in (OpCode.LOAD, OpCode.STORE)
         )
         weights = sum(
             operation.arrays["weights"].nbytes
             for operation in self._operations[first:end]
-            if "weights" in operation.arrays and operation.code != Code.READ
+            if "weights" in operation.arrays and operation.code != OpCode.QUANTIZE_INPUT
         )
         moved += weights * (steps if weights > _CACHE else 1)
         return Cut(
-            first, end, moves, steps, rings, ring_bytes, lasting + most + ring_bytes,
-            moved, leads,
+            first, end, moves, steps, line_buffers, line_bytes,
+            lasting + most + line_bytes, moved, leads,
         )  # fmt: skip
 
-    def _frame(self, moves: list[Move], rings: dict[int, Ring]) -> None:
-        """Gives rings the zeros around them that windows reach."""
+    def _frame(self, moves: list[Move], line_buffers: dict[int, LineBuffer]) -> None:
+        """Gives line buffers the zeros around them that windows reach."""
         for move in moves:
-            if move.code not in (Code.CONV, Code.WINOGRAD, Code.DEPTHWISE):
+            if not move.code.rule.frame:
                 continue
             w, tensor = move.window, move.reads[0][0]
             height, width, _ = self._tensors[tensor].shape
-            ring = rings[tensor]
+            lines = line_buffers[tensor]
             reach = (w.width - 1) * w.dilation[1]
-            across = self._width(move.writes)
-            if move.code == Code.WINOGRAD:
-                across = -(-across // TILE) * TILE
+            tile = move.code.rule.tile
+            across = -(-self._width(move.writes) // tile) * tile
             last = (across - 1) * w.stride[1] - w.left + reach
-            ring.left = max(ring.left, w.left)
-            ring.right = max(ring.right, last - width + 1)
+            lines.left = max(lines.left, w.left)
+            lines.right = max(lines.right, last - width + 1)
             down = (w.height - 1) * w.dilation[0]
             bottom = (self._height(move.writes) - 1) * w.stride[0] - w.top + down
-            ring.zero_row |= w.top > 0 or bottom >= height
+            lines.zero_row |= w.top > 0 or bottom >= height
 
-    def ring(self, tensor: int, ring: Ring) -> Buffer:
-        """A ring as a buffer."""
+    def line_buffer(self, tensor: int, lines: LineBuffer) -> Buffer:
+        """A line buffer as a buffer of a plan."""
         t = self._tensors[tensor]
         buffer = Buffer(
-            Kind.RING, t.type, *t.shape, t.zero, t.peak, ring.rows, ring.left,
-            ring.right, ring.zero_row, slot=t.slot,
+            Kind.LINE_BUFFER, t.type, *t.shape, t.zero, t.peak, lines.rows, lines.left,
+            lines.right, lines.zero_row, slot=t.slot,
         )  # fmt: skip
-        buffer.size = (ring.rows + ring.zero_row) * buffer.row_bytes
+        buffer.size = (lines.rows + lines.zero_row) * buffer.row_bytes
         return buffer
 
     def cuts(self) -> list[Cut]:

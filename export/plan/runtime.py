@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.export.plan.records import Code
+from dqa_keras.export.plan.ops import OpCode
 
 # Instruction sets, as in codec.h; all give the same bits.
 ISAS = {
@@ -196,7 +196,7 @@ class NativeRuntime:
         return int(self._library.dqa_runtime_spilled(self._handle))
 
     def observe(self, seen: Callable[[int, int, NDArray], Any], plan: Any) -> None:
-        """Calls `seen(op, row, codes)` with each row that an op leaves in a ring."""
+        """Calls `seen(op, row, codes)` for each row of codes that an op makes."""
 
         def forward(_: Any, op: int, row: int, codes: int, pixel_bytes: int) -> None:
             buffer = plan.buffers[plan.ops[op].output]
@@ -211,10 +211,10 @@ class NativeRuntime:
     def profile(self) -> NDArray[np.float64]:
         """An array of seconds to which runs add from now on.
 
-        By `Code`, summed over threads; last those of the convolutions' in which sums
+        By `OpCode`, summed over threads; last those of the convolutions' in which sums
         became codes.
         """
-        self._seconds = np.zeros(len(Code) + 1)
+        self._seconds = np.zeros(len(OpCode) + 1)
         self._library.dqa_runtime_profile(
             self._handle, ctypes.c_void_p(self._seconds.ctypes.data)
         )

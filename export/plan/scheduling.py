@@ -10,11 +10,11 @@ import numpy as np
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import Item, align, best_place
 from dqa_keras.export.plan.coded_size import coded_bytes, row_scratch, storage_class
+from dqa_keras.export.plan.ops import OpCode
 from dqa_keras.export.plan.program import Packing, Program, Tensor
 from dqa_keras.export.plan.records import (
     NONE,
     Buffer,
-    Code,
     Kind,
     Link,
     Op,
@@ -76,7 +76,7 @@ def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, Storage]]:
     found = []
     for number, cut in enumerate(cuts):
         for move in cut.moves:
-            if move.code == Code.STORE:
+            if move.code == OpCode.STORE:
                 made[move.writes] = number
     for tensor, first in made.items():
         storage = storage_class(program.tensors[tensor])
@@ -91,7 +91,7 @@ def _last_stage(cuts: list[Cut], tensor: int) -> int:
         number
         for number, cut in enumerate(cuts)
         for move in cut.moves
-        if move.code == Code.LOAD and move.writes == tensor
+        if move.code == OpCode.LOAD and move.writes == tensor
     )
 
 
@@ -146,12 +146,12 @@ def planned(
         return len(buffers) - 1, len(items) - 1
 
     for number, cut in enumerate(cuts):
-        rings = {
-            tensor: add_buffer(scheduler.ring(tensor, ring), number, number)[0]
-            for tensor, ring in cut.rings.items()
+        line_buffers = {
+            tensor: add_buffer(scheduler.line_buffer(tensor, lines), number, number)[0]
+            for tensor, lines in cut.line_buffers.items()
         }
         for move in cut.moves:
-            if move.code == Code.STORE:
+            if move.code == OpCode.STORE:
                 t = tensors[move.writes]
                 storage = coded.get(move.writes, Storage.RAW)
                 table, size = NONE, packed_row(t) * t.shape[0]
@@ -173,9 +173,9 @@ def planned(
                 continue
             leads[stored[old][1], stored[new][1]] = lead
         for move in cut.moves:
-            ops.append(_op(move, rings, stored, constants, first_output))
+            ops.append(_op(move, line_buffers, stored, constants, first_output))
             reads = [tensors[tensor] for tensor, _ in move.reads]
-            if move.code == Code.WINOGRAD:
+            if move.code == OpCode.WINOGRAD:
                 room = winograd.room(reads[0].shape[2], tensors[move.writes].shape)
                 row = max(row, room)
             if move.operation is not None and any(t.slot != NONE for t in reads):
@@ -215,32 +215,34 @@ def _table(
 
 def _op(
     move: Move,
-    rings: dict[int, int],
+    line_buffers: dict[int, int],
     stored: dict[int, tuple[int, int]],
     constants: _Constants,
     first_output: int,
 ) -> Op:
     """A move as an instruction."""
-    if move.code == Code.LOAD:
-        return Op(move.code, rings[move.writes], [Link(stored[move.writes][0])])
-    if move.code == Code.STORE:
-        return Op(move.code, stored[move.writes][0], [Link(rings[move.writes])])
+    if move.code == OpCode.LOAD:
+        return Op(move.code, line_buffers[move.writes], [Link(stored[move.writes][0])])
+    if move.code == OpCode.STORE:
+        return Op(move.code, stored[move.writes][0], [Link(line_buffers[move.writes])])
     operation = move.operation
     if operation is None:
         raise ValueError("only loads and stores have no operation")
-    if operation.code == Code.READ:
+    if operation.code == OpCode.QUANTIZE_INPUT:
         links = [Link(operation.operands[0])]
     else:
         places = operation.places or [0] * len(operation.operands)
         links = [
-            Link(rings[tensor], place)
+            Link(line_buffers[tensor], place)
             for tensor, place in zip(operation.operands, places, strict=True)
         ]
     links += [
-        Link(rings[tensor], constants.add(scale), True)
+        Link(line_buffers[tensor], constants.add(scale), True)
         for tensor, scale in operation.addends
     ]
-    output = first_output - 1 - move.writes if move.writes < 0 else rings[move.writes]
+    output = (
+        first_output - 1 - move.writes if move.writes < 0 else line_buffers[move.writes]
+    )
     names = ("weights", "multiplier", "bias", "low", "high", "power")
     return Op(
         operation.code,

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.plan.arena import align
-from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.ops import OpCode, Window
 
 # Sums of four larger codes would not fit bytes.
 PEAK = 63
 # 9 sums of products of 8 bits, one of them of doubled codes, must fit 32 bits.
 CHANNELS = (2**31 - 1) // (127 * (9 + 1) * 2 * PEAK)
 
-TILE = 2  # outputs of a tile, down and sideways
+TILE = OpCode.WINOGRAD.rule.tile  # outputs of a tile, down and sideways
 TAPS = 4  # inputs of a tile, and products
 
 _WEIGHTS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

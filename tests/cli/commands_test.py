@@ -141,8 +141,14 @@ def test_evaluate_goes_on_where_it_stopped(files, tmp_path):
     content = json.loads(figures.read_text())
     content["rows"]["default dqa 3"]["accuracy"] = 12.34
     figures.write_text(json.dumps(content))
-    second = dqa(*arguments, "--bits", "3")
+    second = dqa(*arguments, "--bits", "3", "--int8")
     assert "12.34" in second.stdout
+    rows = json.loads(figures.read_text())["rows"]
+    # Eight bits stay closer to the float model than three do.
+    int8, coarse = rows["LiteRT int8 8"], rows["default direct 3"]
+    assert int8["output_error"] < coarse["output_error"]
+    assert int8["agreement"] >= coarse["agreement"] > 50
+    assert "LiteRT   int8" in second.stdout
 
 
 def fails(capsys, *arguments):

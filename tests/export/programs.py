@@ -3,6 +3,8 @@
 import numpy as np
 
 from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.encoding import encode
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
     Operation,
     Packing,
@@ -11,7 +13,7 @@ from dqa_keras.export.plan.program import (
     conv_layout,
     depthwise_layout,
 )
-from dqa_keras.export.plan.records import NONE, Code, Kind, Type, Window
+from dqa_keras.export.plan.records import NONE, Kind, Type
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 from dqa_keras.export.plan.scheduling import schedule
@@ -30,7 +32,7 @@ class Builder:
         self.random = np.random.default_rng(seed)
         self.program = Program([], [], [shape], [], {})
         wide = Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, 20000, slot=0)
-        self.input = self.add(wide, Code.READ, [0], shift=20000)
+        self.input = self.add(wide, OpCode.QUANTIZE_INPUT, [0], shift=20000)
 
     def add(self, tensor, code, operands, **fields):
         self.program.tensors.append(tensor)
@@ -88,14 +90,14 @@ class Builder:
         gain = 1 / (70 * np.sqrt(terms) * self.magnitude(source))
         arrays = self.arrays(tensor, gain)
         arrays["weights"] = (depthwise_layout if depthwise else conv_layout)(weights)
-        code = Code.DEPTHWISE if depthwise else Code.CONV
+        code = OpCode.DEPTHWISE if depthwise else OpCode.CONV
         if tiles:
-            code = Code.WINOGRAD
+            code = OpCode.WINOGRAD
         return self.add(tensor, code, [source], window=window, arrays=arrays)
 
     def average(self, source, tensor, window):
         arrays = self.arrays(tensor, 1 / self.magnitude(source))
-        return self.add(tensor, Code.AVERAGE, [source], window=window, arrays=arrays)
+        return self.add(tensor, OpCode.AVERAGE, [source], window=window, arrays=arrays)
 
     def combine(self, sources, tensor):
         arrays = self.arrays(tensor, 1.0)
@@ -103,7 +105,7 @@ class Builder:
         addends = [
             (source, scales / np.float32(self.magnitude(source))) for source in sources
         ]
-        return self.add(tensor, Code.COMBINE, [], addends=addends, arrays=arrays)
+        return self.add(tensor, OpCode.ADD, [], addends=addends, arrays=arrays)
 
     def leave(self, codes):
         """Lets the last operation write its sums for the outside, as `ByteCodes`."""
@@ -125,7 +127,7 @@ class Builder:
         scale = padded(self.random.normal(size=channels))
         self.program.operations.append(
             Operation(
-                Code.COMBINE,
+                OpCode.ADD,
                 [],
                 len(self.program.outputs) - 1,
                 addends=[(source, scale)],
@@ -164,7 +166,7 @@ def check(program, seed=0, plan=None, tables=b""):
     isas = machine_isas()
     cases = [(isa, 1) for isa in isas] + [(isas[-1], 2), (isas[0], 3)]
     for isa, threads in cases:
-        run = NativeRuntime(plan.encode(), constants, isa, threads, tables)
+        run = NativeRuntime(encode(plan), constants, isa, threads, tables)
         rows = []
 
         def seen(op, row, codes, rows=rows):
@@ -186,7 +188,7 @@ def check(program, seed=0, plan=None, tables=b""):
         rings = {
             i
             for i, op in enumerate(plan.ops)
-            if plan.buffers[op.output].kind == Kind.RING
+            if plan.buffers[op.output].kind == Kind.LINE_BUFFER
         }
         assert {op for op, _ in rows} == rings
         assert len(set(rows)) == len(rows), "rows were computed twice"

@@ -8,7 +8,8 @@ from programs import Builder, slid
 from dqa_keras.codec import huffman
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export.litert import residual_table
-from dqa_keras.export.plan.records import NONE, Code, Storage, Window
+from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.records import NONE, Storage
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.scheduling import planned, schedule
@@ -30,7 +31,7 @@ def skipping(shape, bits=4, extra_bits=2, signed=False, seed=0):
     # Back to the size of the skip: repeated, and cut by a window without padding.
     large = (small[0] * 4, small[1] * 4, 8)
     near = dataclasses.replace(build.tensor(last), shape=large, packing=None)
-    last = build.add(near, Code.NEAREST, [last], window=Window(stride=(4, 4)))
+    last = build.add(near, OpCode.NEAREST, [last], window=Window(stride=(4, 4)))
     cut = Window(large[0] - shape[0] + 1, large[1] - shape[1] + 1)
     last = build.conv(last, build.codes(shape, *codes), cut)
     build.output(build.combine([skip, last], build.codes(shape, *codes)))
@@ -54,7 +55,7 @@ def calibrated(program, seed=0):
     stores = {
         (b.height, b.width, b.channels, b.zero): written[number] - b.zero
         for number, op in enumerate(plan.ops)
-        if op.code == Code.STORE and (b := plan.buffers[op.output]).table != NONE
+        if op.code == OpCode.STORE and (b := plan.buffers[op.output]).table != NONE
     }
     tables = []
     for number, tensor in enumerate(program.tensors):

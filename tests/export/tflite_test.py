@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 import dqa_keras as dqa
 from dqa_keras.export import VerificationError, export_tflite, read_metadata
 from dqa_keras.export.litert import flatbuffer, verification
 from dqa_keras.export.litert.conversion import convert
 from dqa_keras.export.litert.interpreter import Runner
+from dqa_keras.export.packed import pack
 from dqa_keras.layers import quantizer_layers
 
 layers = keras.layers
@@ -290,6 +292,53 @@ def test_files_have_a_signature_with_the_models_names(exported):
     assert interpreter.get_signature_list() == {
         "serving_default": {"inputs": ["picture"], "outputs": ["output_0"]}
     }
+
+
+def _two_heads():
+    inputs = {name: keras.Input((4,), name=name) for name in ("wide", "deep")}
+    hidden = layers.Dense(6, activation="relu")(layers.Add()(list(inputs.values())))
+    return inputs, layers.Dense(1, name="zscore")(hidden), layers.Dense(3)(hidden)
+
+
+@pytest.mark.parametrize("mode", ["builtin", "packed"])
+@pytest.mark.parametrize(
+    ("structure", "names"),
+    [
+        (lambda a, b: {"score": a, "class": b}, ["class", "score"]),
+        (
+            lambda a, b: [a, layers.Activation("linear", name="kind")(b)],
+            ["zscore", "kind"],
+        ),
+        (lambda a, b: {"score": a, "boxes": [b, b]}, ["boxes_0", "boxes_1", "score"]),
+        (lambda a, b: {"only": a}, ["only"]),
+        (
+            lambda a, b: list(keras.ops.split(b, 3, axis=-1)),
+            ["split", "split_1", "split_2"],
+        ),
+        (lambda a, b: [b], ["output_0"]),
+    ],
+)
+def test_names_of_inputs_and_outputs_are_kept(structure, names, mode, tmp_path):
+    inputs, score, kind = _two_heads()
+    keras.backend.clear_session()  # `split` is named so
+    model = keras.Model(inputs, structure(score, kind))
+    random = np.random.default_rng(0)
+    x = {n: random.normal(size=(8, 4)).astype(np.float32) for n in inputs}
+    small = quantized(model, x)
+    export_tflite(small, tmp_path / "m.tflite", mode=mode, samples=x)
+    delegates = [pack.delegate()] if mode == "packed" else None
+    interpreter = Interpreter(
+        str(tmp_path / "m.tflite"), experimental_delegates=delegates
+    )
+    run = interpreter.get_signature_runner("serving_default")
+    outputs = run(**{name: values[:1] for name, values in x.items()})
+    assert set(outputs) == set(names)
+    wanted = keras.tree.flatten(small({n: a[:1] for n, a in x.items()}))
+    for name, expected in zip(names, wanted, strict=True):
+        found = outputs[name]
+        np.testing.assert_allclose(
+            found, expected, atol=0.1 if mode == "packed" else 1e-5
+        )
 
 
 def test_a_model_that_no_saved_model_can_hold(tmp_path):

@@ -83,7 +83,7 @@ def test_source_archive_is_of_one_time_and_nobody():
     assert len({member.mtime for member in members}) == 1
     assert {(m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, "", "")}
     names = {member.name.split("/", 1)[-1] for member in members}
-    assert {"export/native/src/codec.h", "LICENSE", "dqa_keras/py.typed"} <= names
+    assert {"export/native/codec/codec.h", "LICENSE", "dqa_keras/py.typed"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from programs import Builder, Tensor, slid
 from skips import SKIP, calibrated, forced, skipping
 
-from dqa_keras.export.plan.records import Code, Plan, Type, Window
+from dqa_keras.export.plan.encoding import encode
+from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.records import Plan, Type
 from dqa_keras.export.plan.scheduling import schedule
 
 
@@ -32,7 +34,7 @@ def programs() -> Iterator[Any]:
     strided = Window(3, 3, (2, 2), top=1, left=1)
     half = build.conv(first, build.codes((4, 4, 18)), strided, depthwise=True)
     pooled = Tensor((4, 4, 18), Type.CODES, np.ones(18), 0, 63)
-    pooled = build.add(pooled, Code.MAXIMUM, [first], window=Window(2, 2, (2, 2)))
+    pooled = build.add(pooled, OpCode.MAX_POOL, [first], window=Window(2, 2, (2, 2)))
     mean = build.average(half, build.codes((2, 2, 18)), Window(2, 2, (2, 2)))
     build.output(mean)
     build.output(build.conv(pooled, build.codes((4, 4, 3)), Window()))
@@ -49,13 +51,13 @@ def programs() -> Iterator[Any]:
     first = build.conv(build.input, build.codes((4, 4, 5)), Window())
     twice = Window(stride=(2, 2))
     near = Tensor((8, 8, 5), Type.CODES, np.ones(5), 0, 127)
-    near = build.add(near, Code.NEAREST, [first], window=twice)
+    near = build.add(near, OpCode.NEAREST, [first], window=twice)
     smooth = Tensor((8, 8, 5), Type.CODES, np.ones(5), 0, 127)
-    smooth = build.add(smooth, Code.BILINEAR, [first], window=twice, shift=4)
+    smooth = build.add(smooth, OpCode.BILINEAR, [first], window=twice, shift=4)
     both = Tensor((8, 8, 12), Type.CODES, np.ones(12), 0, 127)
-    both = build.add(both, Code.JOIN, [near, smooth], places=[0, 6])
+    both = build.add(both, OpCode.CONCAT, [near, smooth], places=[0, 6])
     spread = Tensor((16, 16, 3), Type.CODES, np.ones(3), 0, 127)
-    spread = build.add(spread, Code.DEPTH_TO_SPACE, [both], window=twice)
+    spread = build.add(spread, OpCode.DEPTH_TO_SPACE, [both], window=twice)
     shape = slid((16, 16), window, 4)
     wide = Tensor(shape, Type.WIDE, np.ones(4), 0, 30000)
     wide = build.conv(spread, wide, window)
@@ -77,7 +79,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plans = [(*schedule(program), b"") for program in programs()]
     for number, (plan, constants, tables) in enumerate([*plans, *coded()]):
-        data = plan.encode()
+        data = encode(plan)
         sizes = struct.pack("<II", len(data), len(tables))
         seed = sizes + data + tables + constants
         (folder / f"plan{number}").write_bytes(seed)

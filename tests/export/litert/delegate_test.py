@@ -13,7 +13,8 @@ from programs import Builder
 
 from dqa_keras.export import load_packed
 from dqa_keras.export.litert import flatbuffer
-from dqa_keras.export.plan.records import Window
+from dqa_keras.export.plan.encoding import encode
+from dqa_keras.export.plan.ops import Window
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -71,7 +72,7 @@ def resealed(data):
 
 def test_a_good_day(small, tmp_path):
     plan, constants = small
-    interpreter = load_packed(write(tmp_path / "m", plan.encode(), constants))
+    interpreter = load_packed(write(tmp_path / "m", encode(plan), constants))
     interpreter.allocate_tensors()
     x = np.random.default_rng(0).normal(size=_INPUT).astype(np.float32)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[None])
@@ -96,7 +97,7 @@ def refused(path, match, resize=None):
 
 def test_a_damaged_plan(small, tmp_path):
     plan, constants = small
-    data = bytearray(plan.encode())
+    data = bytearray(encode(plan))
     data[70] ^= 1
     path = write(tmp_path / "m", bytes(data), constants)
     refused(path, r"node 0: the plan is damaged: its checksum does not match")
@@ -104,13 +105,13 @@ def test_a_damaged_plan(small, tmp_path):
 
 def test_weights_of_the_wrong_size(small, tmp_path):
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants[:-16])
+    path = write(tmp_path / "m", encode(plan), constants[:-16])
     refused(path, rf"node 0: the weights must have {len(constants)} bytes. Received")
 
 
 def test_a_plan_from_a_newer_version(small, tmp_path):
     plan, constants = small
-    data = plan.encode()
+    data = encode(plan)
     newer = resealed(data[:4] + struct.pack("<H", 999) + data[6:])
     path = write(tmp_path / "m", newer, constants)
     refused(path, r"node 0: .*Received: version 999. Upgrade dqa_keras")
@@ -118,13 +119,13 @@ def test_a_plan_from_a_newer_version(small, tmp_path):
 
 def test_an_input_resized_to_another_shape(small, tmp_path):
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants)
+    path = write(tmp_path / "m", encode(plan), constants)
     refused(path, r"node 0: its plan is for one size.* must hold 60", (1, 9, 9, 3))
 
 
 def test_a_plan_that_is_no_constant(small, tmp_path):
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants, constant_inputs=False)
+    path = write(tmp_path / "m", encode(plan), constants, constant_inputs=False)
     refused(path, r"node 0: its plan and weights must be constants")
 
 
@@ -134,7 +135,7 @@ def test_an_op_without_a_tensor(name, small, tmp_path):
         getattr(graph.operators[0], name)[0] = -1
 
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants, change=left_out)
+    path = write(tmp_path / "m", encode(plan), constants, change=left_out)
     refused(path, r"node 0: it needs every tensor. Received: number -1")
 
 
@@ -145,7 +146,7 @@ def test_more_tensors_than_its_plan_has(name, small, tmp_path):
         numbers.insert(0, numbers[0])
 
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants, change=doubled)
+    path = write(tmp_path / "m", encode(plan), constants, change=doubled)
     refused(path, rf"node 0: its plan has fewer {name}")
 
 
@@ -156,7 +157,7 @@ def test_an_output_that_is_a_constant(small, tmp_path):
         tensor.buffer = graph.tensors[op.inputs[-1]].buffer
 
     plan, constants = small
-    path = write(tmp_path / "m", plan.encode(), constants, change=constant)
+    path = write(tmp_path / "m", encode(plan), constants, change=constant)
     with pytest.raises((RuntimeError, ValueError)):
         prepare(path)
 
@@ -164,7 +165,7 @@ def test_an_output_that_is_a_constant(small, tmp_path):
 def test_no_memory_for_the_arena(small, tmp_path):
     plan, constants = small
     large = dataclasses.replace(plan, arena=2**31)
-    path = write(tmp_path / "m", large.encode(), constants)
+    path = write(tmp_path / "m", encode(large), constants)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     room = pages * resource.getpagesize() + 2**30

@@ -88,6 +88,31 @@ def rows_as_channels(x):
     return conv(x, 3, activation=None)
 
 
+def doubled(x):
+    # An activation that ends in a product with a constant, as hard_sigmoid does.
+    return conv(dqa.layers.DQA(bits=4)(keras.ops.relu(conv(x, 6, None)) * 2), 3, None)
+
+
+def quantized_twice(x):
+    x = dqa.layers.DQA(bits=3)(dqa.layers.DQA(bits=5)(conv(x, activation=None)))
+    return conv(x, 3, activation=None)
+
+
+def split(x):
+    first, second = keras.ops.split(layers.MaxPooling2D(2)(conv(x)), 2, axis=-1)
+    return conv(layers.Concatenate()([first, conv(second, 3)]), 3, activation=None)
+
+
+def unstacked(x):
+    x = keras.ops.unstack(layers.Reshape((64, 2, 3))(conv(x)), axis=2)
+    return layers.Dense(3)(layers.Flatten()(layers.Concatenate()(x)))
+
+
+def split_into_gates(x):
+    x = dqa.layers.DQA(bits=4)(keras.ops.glu(conv(x)))
+    return conv(x, 3, activation=None)
+
+
 def quantized(body, images):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 6))
@@ -124,6 +149,11 @@ def images():
         (shared_kernel, 4),
         (also_an_output, 1),
         (rows_as_channels, 1),
+        (doubled, 1),  # its own
+        (quantized_twice, 1),
+        (split, 1),
+        (unstacked, 1),
+        (split_into_gates, 2),
     ],
 )
 def test_outputs_stay_the_same(body, products, images, tmp_path):
@@ -181,3 +211,41 @@ def test_what_relu6_clips_is_known_from_the_file(images, tmp_path):
         error = values - codes * layer.table.scale
         sqnr = 10 * np.log10(np.sum(values**2) / np.sum(error**2))
         assert layer.sqnr == pytest.approx(sqnr, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["hard_sigmoid", "hard_silu", "squareplus", "selu", "soft_shrink", "hard_tanh"],
+)
+def test_activations_of_several_ops_verify_with_scales_folded(
+    activation, images, tmp_path
+):
+    def gated(x):
+        gate = layers.GlobalAveragePooling2D(keepdims=True)(conv(x))
+        gate = layers.Conv2D(6, 1, activation=activation)(gate)
+        return conv(layers.Multiply()([x, gate]), 3, activation=None)
+
+    model = quantized(gated, images)
+    report = export_tflite(model, tmp_path / "m.tflite", samples=images[:2])
+    assert report.quantizers == 2
+    assert report.max_difference < 1e-4
+
+
+def test_wrong_bounds_after_a_folded_scale_are_still_an_error(images, tmp_path):
+    model = quantized(doubled, images)
+    export_tflite(model, tmp_path / "m.tflite", samples=images[:2])
+    data = (tmp_path / "m.tflite").read_bytes()
+    (layer,) = quantizer_layers(model)
+    upper = np.asarray(layer.code_range()[1])
+    before, after = (a.astype("<f4").tobytes() for a in (upper, upper - 2))
+    assert before in data
+    with pytest.raises(verification.VerificationError, match="codes differ"):
+        verification.check_codes(data.replace(before, after), model, images[:1])
+
+
+def test_a_report_scales_what_is_folded_into_the_models_own_product(images, tmp_path):
+    model = quantized(doubled, images)
+    export_tflite(model, tmp_path / "m.tflite", samples=images[:2])
+    (layer,) = file_report.examine_tflite(tmp_path / "m.tflite", [(images,)]).layers
+    measured = dqa.storage_bits(model, images).layers[layer.table.name]
+    assert layer.sqnr == pytest.approx(measured.sqnr, abs=0.05)

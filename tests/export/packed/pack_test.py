@@ -19,7 +19,8 @@ from dqa_keras.export import (
 )
 from dqa_keras.export.packed import pack
 from dqa_keras.export.plan import runtime
-from dqa_keras.export.plan.records import Kind, Type, describe
+from dqa_keras.export.plan.encoding import describe
+from dqa_keras.export.plan.records import Kind, Type
 from dqa_keras.export.plan.reference import Reference
 
 layers = keras.layers
@@ -241,7 +242,7 @@ def test_samples_decide_how_linear_values_are_kept(quantized, images, tmp_path):
         export_tflite(quantized, path, mode="packed", samples=samples)
         plan, _ = pack.read_plans(path.read_bytes())[0]
         return sum(
-            b.type == Type.WIDE and b.kind == Kind.RING and b.slot > 9
+            b.type == Type.WIDE and b.kind == Kind.LINE_BUFFER and b.slot > 9
             for b in plan.buffers
         )
 
@@ -259,7 +260,14 @@ def test_metadata_and_signature_are_kept(path):
 def test_plans_are_printed(path):
     text = describe(pack.read_plans(path.read_bytes())[0][0])
     assert re.search(r"stage 0: \d+ strips", text)
-    for word in ("read", "conv 3x3", "depthwise 3x3", "nearest", "join", "bilinear"):
+    for word in (
+        "quantize_input",
+        "conv 3x3",
+        "depthwise 3x3",
+        "nearest",
+        "concat",
+        "bilinear",
+    ):
         assert word in text
 
 

@@ -11,7 +11,8 @@ from dqa_keras.export import export_tflite, load_packed
 from dqa_keras.export.litert import flatbuffer, residual_table
 from dqa_keras.export.packed import pack
 from dqa_keras.export.plan.coded_size import coded_bytes, row_bound, storage_class
-from dqa_keras.export.plan.records import NONE, Kind, Storage, decode, describe
+from dqa_keras.export.plan.encoding import decode, describe, encode
+from dqa_keras.export.plan.records import NONE, Kind, Storage
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -40,7 +41,7 @@ def test_skips_are_coded_where_that_saves_memory():
     tables = calibrated(program)
     plans = [schedule(program, coded) for coded in (False, True)]
     x = np.random.default_rng(0).normal(size=program.inputs[0])
-    runs = [NativeRuntime(p.encode(), data, tables=tables) for p, data in plans]
+    runs = [NativeRuntime(encode(p), data, tables=tables) for p, data in plans]
     raw, coded = (run([x])[0] for run in runs)
     np.testing.assert_array_equal(coded, raw)
     assert coded_buffers(plans[1][0])
@@ -97,13 +98,13 @@ def test_plans_say_what_is_coded():
     program = skipping((21, 19, 20))
     calibrated(program)
     plan, _ = forced(program)
-    assert decode(plan.encode()) == plan
+    assert decode(encode(plan)) == plan
     assert "4 + 2 bits, all coded" in describe(plan)
 
 
 def refused(plan, constants, tables, match):
     with pytest.raises(RuntimeFailure, match=match):
-        NativeRuntime(plan.encode(), constants, tables=tables)
+        NativeRuntime(encode(plan), constants, tables=tables)
 
 
 def test_codewords_come_from_the_metadata_by_name():
@@ -144,16 +145,16 @@ def test_a_hostile_coded_buffer_is_refused_or_does_no_harm():
     no_scratch = dataclasses.replace(plan, arena=plan.arena - 4096)
     refused(no_scratch, constants, tables, "outside its arena")
     tight = changed(size=directory + 1)
-    assert NativeRuntime(tight.encode(), constants, tables=tables)([x])
+    assert NativeRuntime(encode(tight), constants, tables=tables)([x])
     # Line buffers of the stage that it waits for overwrite it.
     waited = plan.stages[1]
     rings = [
         plan.buffers[op.output]
         for op in plan.ops[waited.first : waited.first + waited.count]
-        if plan.buffers[op.output].kind == Kind.RING
+        if plan.buffers[op.output].kind == Kind.LINE_BUFFER
     ]
     lost = changed(offset=min(ring.offset for ring in rings), size=directory + 1)
-    run = NativeRuntime(lost.encode(), constants, tables=tables)
+    run = NativeRuntime(encode(lost), constants, tables=tables)
     with pytest.raises(RuntimeFailure, match=r"overwritten|truncated"):
         run([x])
 

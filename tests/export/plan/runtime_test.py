@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from programs import Builder, Tensor, Type, check, slid
 
-from dqa_keras.export.plan import records as plans
+from dqa_keras.export.plan.encoding import PlanError, decode, describe, encode
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import ByteCodes
-from dqa_keras.export.plan.records import Code, PlanError, Window
+from dqa_keras.export.plan.records import Kind
 from dqa_keras.export.plan.runtime import (
     ISAS,
     NativeRuntime,
@@ -93,11 +94,11 @@ def test_pools(window):
         source = build.conv(build.input, tensor, Window())
         shape = slid((10, 10), window, 6)
         same = dataclasses.replace(tensor, shape=shape)
-        build.output(build.add(same, Code.MAXIMUM, [source], window=window))
+        build.output(build.add(same, OpCode.MAX_POOL, [source], window=window))
         build.output(build.average(source, build.codes(shape), window))
     shape = slid((10, 10), window, 6)
     wide = dataclasses.replace(build.tensor(build.input), shape=shape)
-    build.output(build.add(wide, Code.MAXIMUM, [build.input], window=window))
+    build.output(build.add(wide, OpCode.MAX_POOL, [build.input], window=window))
     check(build.program)
 
 
@@ -122,7 +123,9 @@ def test_interpolation(factors, bits):
     for type_, peak in ((Type.CODES, 255), (Type.WIDE, 32767)):
         shift = max(0, (total // peak).bit_length())
         out = Tensor(shape, type_, np.ones(37), 0, peak)
-        build.output(build.add(out, Code.BILINEAR, [first], window=window, shift=shift))
+        build.output(
+            build.add(out, OpCode.BILINEAR, [first], window=window, shift=shift)
+        )
     check(build.program)
 
 
@@ -133,12 +136,12 @@ def test_enlarging_and_joining():
     shape = (8, 18, 5)
     near = build.add(
         dataclasses.replace(build.tensor(first), shape=shape),
-        Code.NEAREST, [first], window=window,
+        OpCode.NEAREST, [first], window=window,
     )  # fmt: skip
     smooth = Tensor(shape, Type.CODES, np.ones(5), 0, 127)
-    linear = build.add(smooth, Code.BILINEAR, [first], window=window, shift=4)
+    linear = build.add(smooth, OpCode.BILINEAR, [first], window=window, shift=4)
     joined = Tensor((8, 18, 13), Type.CODES, np.ones(13), 0, 127)
-    both = build.add(joined, Code.JOIN, [near, linear], places=[1, 7])
+    both = build.add(joined, OpCode.CONCAT, [near, linear], places=[1, 7])
     build.output(build.conv(both, build.codes((8, 18, 3)), Window(3, 3, top=1, left=1)))
     check(build.program)
 
@@ -151,10 +154,10 @@ def test_a_skip_across_stages_is_stored_packed():
         last = build.conv(last, build.codes((32, 32, 8)), window)
     build.output(build.combine([skip, last], build.codes((32, 32, 8))))
     plan, _ = check(build.program)
-    stored = [b for b in plan.buffers if b.kind == plans.Kind.STORED]
+    stored = [b for b in plan.buffers if b.kind == Kind.STORED]
     assert stored
     assert plan.arena < 2.2 * stored[0].size + sum(
-        b.size for b in plan.buffers if b.kind == plans.Kind.RING
+        b.size for b in plan.buffers if b.kind == Kind.LINE_BUFFER
     )
 
 
@@ -168,7 +171,7 @@ def test_channels_become_pixels(shape):
             out = dataclasses.replace(out, zero=inner.zero, packing=None)
         first = build.conv(build.input, inner, Window())
         window = Window(stride=(2, 3))
-        spread = build.add(out, Code.DEPTH_TO_SPACE, [first], window=window)
+        spread = build.add(out, OpCode.DEPTH_TO_SPACE, [first], window=window)
         build.output(build.conv(spread, build.codes((*shape[:2], 3)), Window()))
     check(build.program)
 
@@ -245,12 +248,12 @@ def programs(draw):
                 there.append(build.average(source, codes(smaller), w))
             else:
                 same = dataclasses.replace(tensor, shape=smaller)
-                there.append(build.add(same, Code.MAXIMUM, [source], window=w))
+                there.append(build.add(same, OpCode.MAX_POOL, [source], window=w))
         elif kind == "grow" and max(shape) <= 20:
             w = Window(stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))))
             larger = (shape[0] * w.stride[0], shape[1] * w.stride[1], shape[2])
             same = dataclasses.replace(tensor, shape=larger)
-            there.append(build.add(same, Code.NEAREST, [source], window=w))
+            there.append(build.add(same, OpCode.NEAREST, [source], window=w))
         elif kind == "spread" and max(shape) <= 20:
             w = Window(stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))))
             count = w.stride[0] * w.stride[1]
@@ -261,7 +264,7 @@ def programs(draw):
             out = dataclasses.replace(
                 inner, shape=(height, width, inner.shape[2] // count), packing=None
             )
-            there.append(build.add(out, Code.DEPTH_TO_SPACE, [first], window=w))
+            there.append(build.add(out, OpCode.DEPTH_TO_SPACE, [first], window=w))
         elif kind == "join":
             front = draw(st.integers(0, 3))
             grown = dataclasses.replace(
@@ -270,7 +273,7 @@ def programs(draw):
                 step=np.ones(shape[2] + front + 1),
                 packing=None,
             )
-            there.append(build.add(grown, Code.JOIN, [source], places=[front]))
+            there.append(build.add(grown, OpCode.CONCAT, [source], places=[front]))
     build.output(there[-1])
     if draw(st.booleans()):
         build.output(draw(st.sampled_from(there)))
@@ -286,7 +289,7 @@ def test_random_graphs(program):
 @pytest.fixture(scope="module")
 def small():
     plan, constants = schedule(one_conv())
-    return plan, plan.encode(), constants
+    return plan, encode(plan), constants
 
 
 def resealed(data):
@@ -295,8 +298,8 @@ def resealed(data):
 
 def test_plans_survive_the_file(small):
     plan, data, _ = small
-    assert plans.decode(data) == plan
-    assert "conv 3x3" in plans.describe(plan)
+    assert decode(data) == plan
+    assert "conv 3x3" in describe(plan)
 
 
 def test_a_damaged_plan_is_refused(small):
@@ -307,7 +310,7 @@ def test_a_damaged_plan_is_refused(small):
         with pytest.raises(RuntimeFailure):
             NativeRuntime(bytes(broken), constants)
         with pytest.raises(PlanError):
-            plans.decode(bytes(broken))
+            decode(bytes(broken))
 
 
 def test_a_wrong_plan_with_a_right_checksum_does_no_harm(small):
@@ -336,7 +339,7 @@ def test_a_newer_plan_says_so(small):
     with pytest.raises(RuntimeFailure, match=r"reads plans of version 3.*version 4"):
         NativeRuntime(newer, constants)
     with pytest.raises(PlanError, match=r"version must be 3. Received: 4"):
-        plans.decode(newer)
+        decode(newer)
 
 
 def test_weights_of_the_wrong_size_are_refused(small):
@@ -359,11 +362,11 @@ def test_threads_meet_inside_a_strip():
     plan, constants = schedule(one_conv((9, 7, 5), window=Window()))
     stages = [dataclasses.replace(stage, steps=3) for stage in plan.stages]
     plan = dataclasses.replace(plan, stages=stages)
-    run = NativeRuntime(plan.encode(), constants, threads=2)
+    run = NativeRuntime(encode(plan), constants, threads=2)
     rows = {}
 
     def seen(op, row, codes):
-        if plan.ops[op].code == Code.READ:
+        if plan.ops[op].code == OpCode.QUANTIZE_INPUT:
             rows.setdefault(threading.get_ident(), []).append(row)
 
     run.observe(seen, plan)

@@ -10,10 +10,10 @@ from programs import Builder, check, slid
 import dqa_keras as dqa
 from dqa_keras.export import export_tflite
 from dqa_keras.export.packed import pack
-from dqa_keras.export.plan import records as plans
 from dqa_keras.export.plan import winograd
+from dqa_keras.export.plan.encoding import describe, encode
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import conv_layout
-from dqa_keras.export.plan.records import Code, Window
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -58,7 +58,7 @@ def test_tiles_are_a_convolution(window, size):
 @pytest.mark.parametrize("channels", [(1, 1), (12, 20), (70, 33), (100, 16)])
 def test_the_runtime_computes_tiles(window, signed, shape, channels):
     plan, _ = check(one(shape, channels, window, signed))
-    assert "winograd 3x3" in plans.describe(plan)
+    assert "winograd 3x3" in describe(plan)
 
 
 @pytest.mark.parametrize("weight", [127, -127, -128])
@@ -94,10 +94,10 @@ def test_few_tiles_of_many_channels_are_shared_by_threads():
 
 def test_codes_that_do_not_fit_are_refused():
     plan, constants = schedule(one((4, 6), (8, 16)))
-    op = next(op for op in plan.ops if op.code == Code.WINOGRAD)
+    op = next(op for op in plan.ops if op.code == OpCode.WINOGRAD)
     plan.buffers[op.links[0].buffer].peak = winograd.PEAK + 1
     with pytest.raises(RuntimeFailure, match="tiles are of codes up to 63"):
-        NativeRuntime(plan.encode(), constants)
+        NativeRuntime(encode(plan), constants)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ def test_codes_that_do_not_fit_are_refused():
 )
 def test_other_windows_are_refused(window):
     plan, constants = schedule(one((5, 6), (8, 16)))
-    op = next(op for op in plan.ops if op.code == Code.WINOGRAD)
+    op = next(op for op in plan.ops if op.code == OpCode.WINOGRAD)
     op.window = window
     with pytest.raises(RuntimeFailure, match=r"tiles are of 3x3 taps|row"):
-        NativeRuntime(plan.encode(), constants)
+        NativeRuntime(encode(plan), constants)
 
 
 def test_a_tile_may_not_reach_past_the_columns_of_its_input():
     program = one((5, 7), (8, 16))
     plan, constants = schedule(program)
-    op = next(op for op in plan.ops if op.code == Code.WINOGRAD)
+    op = next(op for op in plan.ops if op.code == OpCode.WINOGRAD)
     ring = plan.buffers[op.links[0].buffer]
     assert ring.right == 2
     ring.right, ring.left = 1, 2
     with pytest.raises(RuntimeFailure, match="reaches past the columns"):
-        NativeRuntime(plan.encode(), constants)
+        NativeRuntime(encode(plan), constants)
 
 
 def test_tiles_are_chosen_where_they_pay():
@@ -147,7 +147,7 @@ def test_a_model_computes_in_tiles_what_keras_does(tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(quantized, path, mode="packed", samples=images)
     ((plan, _),) = pack.read_plans(path.read_bytes())
-    assert sum(op.code == Code.WINOGRAD for op in plan.ops) >= 2
+    assert sum(op.code == OpCode.WINOGRAD for op in plan.ops) >= 2
     run = pack.load_packed(path)
     run.allocate_tensors()
     run.set_tensor(run.get_input_details()[0]["index"], images[:1])

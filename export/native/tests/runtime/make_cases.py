@@ -13,8 +13,10 @@ import numpy as np
 from programs import Builder, slid
 from skips import SKIP, calibrated, forced, skipping
 
+from dqa_keras.export.plan.encoding import encode
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import Program
-from dqa_keras.export.plan.records import Code, Plan, Window
+from dqa_keras.export.plan.records import Plan
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -38,7 +40,7 @@ def residual(bits: int, extra_bits: int, signed: bool, channels: int) -> Builder
     down = build.conv(x, build.codes(shape, *codes), small, depthwise=True)
     pooled = build.add(
         build.codes(slid(shape, Window(2, 2, (2, 2)), channels), *codes),
-        Code.MAXIMUM, [down], window=Window(2, 2, (2, 2)),
+        OpCode.MAX_POOL, [down], window=Window(2, 2, (2, 2)),
     )  # fmt: skip
     build.output(pooled)
     build.output(x)
@@ -106,7 +108,7 @@ def main(folder: Path) -> None:
         x = np.random.default_rng(0).normal(size=program.inputs[0])
         x = x.astype(np.float32)
         outputs, _ = Reference(plan, constants)([x])
-        blocks = [plan.encode(), constants, tables, bytes([1, len(outputs)])]
+        blocks = [encode(plan), constants, tables, bytes([1, len(outputs)])]
         blocks += [x.tobytes()]
         blocks += [np.ascontiguousarray(output).tobytes() for output in outputs]
         with (folder / f"{name}.case").open("wb") as file:
