@@ -1,5 +1,6 @@
 """What commands read: models, data sets, and the workers of TF_CONFIG."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -87,7 +88,8 @@ def open_data(
         manual_dir=values.manual_dir,
         image_size=size,
     )
+    if splits.note:
+        print(f"data: {splits.note}", flush=True)
     test = splits.test.take(values.limit) if values.limit else splits.test
-    return datasets.Splits(
-        splits.train.take(values.calibration_images), test, splits.labels
-    )
+    train = splits.train.take(values.calibration_images)
+    return dataclasses.replace(splits, train=train, test=test)

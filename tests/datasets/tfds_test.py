@@ -1,9 +1,8 @@
-"""Data from .npz files, folders of images and TFDS, all real files."""
+"""Data that TFDS has prepared: real files."""
 
 import shutil
 import zipfile
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -130,66 +129,6 @@ def test_without_cityscapes_the_error_says_where_to_get_it(tmp_path, manual):
     folders = {"manual_dir": tmp_path / "empty"} if manual else {}
     with pytest.raises(ValueError, match=r"gtFine_trainvaltest.zip.*--manual_dir"):
         datasets.load("cityscapes", data_dir=tmp_path / "tfds", **folders)
-
-
-def test_a_folder_of_images_by_class(tmp_path):
-    for part, count in (("train", 3), ("test", 2)):
-        for name, value in (("dark", 10), ("light", 240)):
-            folder = tmp_path / part / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                picture = np.full((6, 8, 3), value, np.uint8)
-                keras.utils.save_img(folder / f"{index}.png", picture, scale=False)
-    splits = datasets.load(tmp_path, image_size=(6, 8))
-    assert splits.labels == ["dark", "light"]
-    assert int(splits.train.cardinality()) == 6
-    for image, label in splits.test:
-        assert image.shape == (6, 8, 3)
-        assert float(np.max(image)) == (10, 240)[int(label)]
-
-
-def test_a_folder_needs_a_size_and_classes(tmp_path):
-    with pytest.raises(ValueError, match="say image_size"):
-        datasets.load(tmp_path)
-    with pytest.raises(ValueError, match="one folder of images for each class"):
-        datasets.load(tmp_path, image_size=(8, 8))
-
-
-def test_npz_with_and_without_parts(tmp_path):
-    x, y = np.zeros((5, 2, 2, 1)), np.arange(5)
-    np.savez(tmp_path / "one.npz", x=x, y=y)
-    np.savez(tmp_path / "two.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
-    one, two = (datasets.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
-    assert int(one.train.cardinality()) == int(one.test.cardinality()) == 5
-    assert int(two.test.cardinality()) == 2
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"images": np.zeros(3)}, r"must hold x and y.*\['images'\]"),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "same length.*3 and 2"),
-        ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "at least 1"),
-        ({"x": np.zeros((3, 2)), "y": np.eye(3)}, r"Received: shape=\(3, 3\)"),
-        ({"x": np.array(["a"]), "y": np.zeros(1)}, "must hold numbers"),
-    ],
-)
-def test_npz_of_another_form_is_refused(tmp_path, arrays, message):
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        datasets.load(tmp_path / "bad.npz")
-
-
-def test_a_file_that_only_is_called_npz_is_refused(tmp_path):
-    (tmp_path / "empty.npz").touch()
-    with pytest.raises(ValueError, match=r"not an \.npz, as numpy\.savez writes it"):
-        datasets.load(tmp_path / "empty.npz")
-
-
-def test_pickles_are_not_loaded(tmp_path):
-    np.savez(tmp_path / "p.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
-    with pytest.raises(ValueError, match=r"not an \.npz of plain arrays"):
-        datasets.load(tmp_path / "p.npz")
 
 
 class Sample(Stripes, skip_registration=True):
