@@ -1,4 +1,4 @@
-"""What to quantize an activation to: one small, frozen, serialisable value.
+"""How to quantize activations: one small, frozen, serialisable value.
 
 >>> import dqa_keras as dqa
 >>> config = dqa.DQAConfig(bits=4, extra_bits=2, important_fraction=0.25)
@@ -14,13 +14,22 @@ ValueError: bits must be in 1..8. Received: bits=0
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Method = Literal["dqa", "direct", "noisyquant"]
 Granularity = Literal["channel", "tensor"]
 Clipping = Literal["mse", "max", "percentile", "output"]
-Ranking = Literal["auto", "mse", "greedy", "fisher", "output"]
+Ranking = Literal["mse", "greedy", "fisher", "output", "auto"]
 Entropy = Literal["residual", "all"]
+
+# The one list of what each field may be; the command and the docs follow it.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "granularity": get_args(Granularity),
+    "clipping": get_args(Clipping),
+    "ranking": get_args(Ranking),
+    "entropy": get_args(Entropy),
+}
 
 MAX_BITS = 8
 MAX_EXTRA_BITS = 4
@@ -61,9 +70,9 @@ class DQAConfig:
 
     Args:
         bits: Integer in 1..8. Stored bits n of every base code. Defaults to `4`.
-        extra_bits: Integer in 0..4, `bits + extra_bits <= 8`. Bits m that important
-            channels get on top; they are shifted out and stored as a Huffman-coded
-            residual. Used by method `"dqa"` only. Defaults to `2`.
+        extra_bits: Integer in 0..4, `bits + extra_bits <= 8`. Extra bits m of important
+            channels. They are shifted out and stored as a Huffman-coded residual. Used
+            by method `"dqa"` only. Defaults to `2`.
         important_fraction: Float in 0..1. Share of the channels of each layer that
             gets the extra bits. Defaults to `0.25`.
         method: `"dqa"`, or one of the baselines `"direct"` (no channel is important)
@@ -74,21 +83,23 @@ class DQAConfig:
         granularity: `"channel"` or `"tensor"`: whether each channel has a scale of
             its own or all channels of a layer share one range. Defaults to
             `"channel"`.
-        clipping: `"mse"`, `"max"`, `"percentile"` or `"output"`: how the representable
-            range is chosen from the values seen. `"output"`: those of `"mse"`, all of a
-            layer's times the factor that changes the model's output least. Defaults to
+        clipping: How the range of the codes is chosen. `"mse"`: least squared error.
+            `"max"`: the largest value seen. `"percentile"`: the range that covers
+            `percentile` percent of the values. `"output"`: a layer's ranges of `"mse"`,
+            times the one factor that changes the model's output least. Defaults to
             `"mse"`.
         percentile: Float in 50..100. Share of the magnitudes that the range covers;
             used with `clipping="percentile"`. Defaults to `99.99`.
-        ranking: What a channel's error counts. `"mse"`: the squared error that the
-            extra bits remove. `"greedy"`: the paper's; every channel is tried against
-            the model's own output. `"fisher"`: squared error times the squared gradient
-            of the loss, the model's own predictions taken as labels. `"output"`: the
-            same with the squared change of the model's output as the loss. The last two
-            take one backward pass and compare channels across layers. `"auto"`:
-            `"output"` with a budget, `"mse"` without. Defaults to `"auto"`.
+        ranking: How channels are ranked. `"mse"`: by the squared error that the extra
+            bits remove. `"greedy"`: the paper's; the extra bits of each channel are
+            tried, and compared by the model's output. `"fisher"`: by squared error
+            times the squared gradient of the loss; labels are the model's own
+            predictions. `"output"`: the same, with the squared change of the model's
+            output as the loss. The last two take one backward pass and compare channels
+            across layers. `"auto"`: `"output"` with a budget, `"mse"` without. Defaults
+            to `"auto"`.
         entropy: What is stored in Huffman code: `"residual"`, or `"all"` for the base
-            codes too, with one code a layer. The values are the same; only stored bits
+            codes too, with one code per layer. Values are the same; only stored bits
             differ. Defaults to `"residual"`.
         budget_bits: Float in 1..8. Stored bits per activation that the whole model may
             take, as `storage_bits` measures them. Calibration then chooses n, m, the
@@ -97,13 +108,14 @@ class DQAConfig:
             `dqa_keras.calibration.bit_allocation`). Needs method `"dqa"`,
             granularity `"channel"` and clipping `"mse"`. Defaults to `None`.
         budget_kib: Float. The same in KiB for one input. Defaults to `None`.
-        quantize_merges: Boolean. Whether `quantize_model` also puts quantizers behind
-            Add and Concatenate. Defaults to `False`.
-        quantize_linear: Boolean. Whether it also puts quantizers behind convolutions,
+        quantize_merges: Boolean. Whether `quantize_model` also puts quantizers after
+            merges: sums, products, concatenations and the like, as layers or as
+            operators. Defaults to `False`.
+        quantize_linear: Boolean. Whether it also puts quantizers after convolutions,
             dense layers, batch normalizations and sums without activation whose output
-            has several readers, or one that is no sum, normalization or activation:
-            MobileNetV2's linear bottlenecks. They get signed codes. Defaults to
-            `False`.
+            must be stored, because several operations read it or one that is not a sum,
+            normalization or activation: MobileNetV2's linear bottlenecks. They get
+            signed codes. Defaults to `False`.
         seed: Integer. Seeds the noise of NoisyQuant and the choice of the images on
             which `"greedy"` tries the channels. Defaults to `0`.
 
@@ -133,11 +145,8 @@ class DQAConfig:
 
     def __post_init__(self) -> None:
         """Checks every field, so that no invalid config can exist."""
-        _choice("method", self.method, ("dqa", "direct", "noisyquant"))
-        _choice("granularity", self.granularity, ("channel", "tensor"))
-        _choice("clipping", self.clipping, ("mse", "max", "percentile", "output"))
-        _choice("ranking", self.ranking, ("mse", "greedy", "fisher", "output", "auto"))
-        _choice("entropy", self.entropy, ("residual", "all"))
+        for name, allowed in CHOICES.items():
+            _choice(name, getattr(self, name), allowed)
         _choice("signed", self.signed, ("auto", True, False))
         _choice("quantize_merges", self.quantize_merges, (True, False))
         _choice("quantize_linear", self.quantize_linear, (True, False))

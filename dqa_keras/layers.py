@@ -1,7 +1,7 @@
 """Keras layers that quantize activations.
 
-Put one behind an activation, calibrate the model, and the layer rounds what passes
-through it to codes of few bits. Before calibration a layer passes its input through
+Put one after an activation and calibrate the model: the layer then rounds its inputs to
+codes of few bits. Before calibration a layer passes its input through
 unchanged.
 
 >>> import keras, numpy as np
@@ -47,8 +47,8 @@ _CONFIG_FIELDS = {f.name for f in dataclasses.fields(DQAConfig)} - {
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    """What calibration decides for one layer of C channels.
+class QuantizationParameters:
+    """The result of calibration for one layer of C channels.
 
     Args:
         bits: Integer. Bits n of a base code.
@@ -74,15 +74,15 @@ class Calibration:
     sqnr: float
 
 
-def _thinned(counts: NDArray[np.integer]) -> NDArray[np.int32]:
+def _scaled_counts(counts: NDArray[np.integer]) -> NDArray[np.int32]:
     """Counts scaled down to int32, every symbol at least 1."""
     counts = np.asarray(counts, np.float64)
     scaled = counts * min(1.0, _COUNT_TOTAL / max(counts.sum(), 1.0))
     return np.maximum(np.rint(scaled), 1).astype(np.int32)
 
 
-def _storing(encode: Callable[..., Any]) -> Callable[..., Any]:
-    """What values become once stored as the codes that `encode` gives."""
+def _round_trip(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that encodes values with `encode` and decodes them again."""
 
     def store(
         x: Any, calibrated: Any, scale: Any, inverse_scale: Any, q_min: Any, q_max: Any
@@ -94,12 +94,12 @@ def _storing(encode: Callable[..., Any]) -> Callable[..., Any]:
     return fused(store)
 
 
-_store = _storing(quantizers.encode)
-_store_straight_through = _storing(quantizers.encode_straight_through)
+_store = _round_trip(quantizers.encode)
+_store_straight_through = _round_trip(quantizers.encode_straight_through)
 
 
 def _learning(x: Any, calibrated: Any, scale: Any, q_min: Any, q_max: Any) -> Any:
-    """What values become, with gradients for the scale too."""
+    """Encodes values and decodes them again, with gradients for the scale too."""
     x = ops.cast(x, "float32")
     stored = quantizers.store_learning(x, scale, q_min, q_max)
     return ops.where(calibrated, stored, x)
@@ -189,7 +189,7 @@ class Quantizer(keras.layers.Layer):
         return ops.cast(outputs, self.compute_dtype)
 
     def quantized(self, inputs: Any) -> Any:
-        """What `inputs` become once stored: float32, same shape."""
+        """`inputs` encoded and decoded again: float32, same shape."""
         return self._stored(inputs, True, training=False)
 
     def _stored(self, inputs: Any, calibrated: Any, training: bool) -> Any:
@@ -253,16 +253,17 @@ class Quantizer(keras.layers.Layer):
         """What is added before quantization and subtracted after: float32 (C,)."""
         return np.zeros_like(scale)
 
-    def assign(self, calibration: Calibration) -> None:
-        """Sets what calibration decided and starts quantizing."""
+    def assign(self, calibration: QuantizationParameters) -> None:
+        """Sets the result of calibration and starts quantizing."""
         self.set_scale(np.asarray(calibration.scale, np.float32))
         self.mask.assign(calibration.mask)
         self.signed.assign(calibration.signed)
-        for counts, given in (
+        for weight, counts in (
             (self.residual_counts, calibration.residual_counts),
             (self.base_counts, calibration.base_counts),
         ):
-            counts.assign(_thinned(np.pad(given, (0, counts.shape[0] - given.size))))
+            unused = weight.shape[0] - counts.size
+            weight.assign(_scaled_counts(np.pad(counts, (0, unused))))
         if self.config.has_budget:
             total = calibration.bits + calibration.extra_bits
             self.levels.assign([2**calibration.bits, 2**total])
@@ -285,7 +286,7 @@ class Quantizer(keras.layers.Layer):
         return self.built and bool(ops.convert_to_numpy(self.calibrated))
 
     def table(self) -> LayerTable:
-        """What an interpreter must know to read and write this activation.
+        """All that an interpreter needs to read and write this activation.
 
         Raises:
             ValueError: If the layer is not calibrated.
@@ -408,8 +409,8 @@ class Direct(Quantizer):
 class NoisyQuant(Direct):
     r"""The baseline NoisyQuant: fixed noise is added before and subtracted after.
 
-    $\hat x = q(x + \nu_c) - \nu_c$ with $\nu_c$ drawn once a channel, uniformly from
-    half a step to either side.
+    $\hat x = q(x + \nu_c) - \nu_c$ with $\nu_c$ drawn once per channel, uniformly
+    from half a step to either side.
 
     Args:
         bits: Integer in 1..8. Stored bits n. Defaults to `4`.
@@ -454,7 +455,7 @@ class NoisyQuant(Direct):
         draw = np.random.default_rng(self.config.seed).uniform(-0.5, 0.5, scale.shape)
         return draw.astype(np.float32) * scale
 
-    def assign(self, calibration: Calibration) -> None:
+    def assign(self, calibration: QuantizationParameters) -> None:
         """Sets the calibration and the noise that goes with it."""
         super().assign(calibration)
         self.noise.assign(self.offset(np.asarray(calibration.scale, np.float32)))

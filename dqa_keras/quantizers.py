@@ -1,6 +1,6 @@
 r"""The arithmetic of DQA, on any Keras backend.
 
-For an activation $x$, target bits $n$, extra bits $m$ and a mask $k_c \in \{0, 1\}$ a
+For an activation $x$, target bits $n$, extra bits $m$ and a mask $k_c \in \{0, 1\}$ per
 channel, $b_c = n + m k_c$ and
 
 $$q = \mathrm{clip}(\mathrm{rint}(x \cdot s_c^{-1}), q_{min}, q_{max}), \qquad
@@ -33,6 +33,17 @@ from keras import ops
 Tensor = Any
 
 
+def code_limits(bits: int, signed: bool) -> tuple[int, int]:
+    """Smallest and largest of the codes of `bits` bits, as Python integers.
+
+    Example:
+    >>> code_limits(4, signed=False), code_limits(4, signed=True)
+    ((0, 15), (-8, 7))
+    """
+    smallest = -(2 ** (bits - 1)) if signed else 0
+    return smallest, smallest + 2**bits - 1
+
+
 def code_range(
     bits: int, extra_bits: int, mask: Tensor, signed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -52,7 +63,7 @@ def code_range(
 
 
 def limits(levels: Tensor, signed: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest of so many codes.
+    """`code_limits` of each channel, as tensors.
 
     Args:
         levels: Tensor (C,). Number of codes of each channel, powers of two.

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-import keras
-
+from dqa_keras.backend import running
 from dqa_keras.export.litert.conversion import Weights
 
 Mode = Literal["builtin", "packed"]
@@ -57,10 +56,10 @@ class Options:
             ValueError: If Keras runs on another backend than TensorFlow, a value is
                 unknown, or values do not go together.
         """
-        if keras.backend.backend() != "tensorflow":
+        if not running.runs_on("tensorflow"):
             raise ValueError(
                 "export_tflite needs TensorFlow. Received: Keras on "
-                f"{keras.backend.backend()}. Save the calibrated model with "
+                f"{running.name()}. Save the calibrated model with "
                 "model.save('model.keras') and export that file under "
                 "KERAS_BACKEND=tensorflow."
             )

@@ -1,9 +1,13 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
+from absl import flags
 
-from dqa_keras import DQAConfig
+from dqa_keras import DQAConfig, layers
+from dqa_keras.cli import shared_flags
+from dqa_keras.config import CHOICES
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,20 @@ def test_the_ranking_follows_the_budget():
     assert DQAConfig(budget_bits=3.25, ranking="fisher").ranked_by == "fisher"
     assert DQAConfig(budget_kib=10).has_budget
     assert not DQAConfig().has_budget
+
+
+METHOD_PAGE = Path(__file__).parents[1] / "docs" / "method.md"
+
+
+def test_command_layers_and_docs_know_every_choice():
+    values = flags.FlagValues()
+    shared_flags.define_config_flags(values)
+    text = METHOD_PAGE.read_text()
+    for name in ("method", "ranking", "entropy"):
+        assert set(values[name].parser.enum_values) == set(CHOICES[name])
+    assert set(layers._METHODS) == set(CHOICES["method"])
+    for name in ("clipping", "ranking"):
+        for choice in set(CHOICES[name]) - {"auto"}:
+            assert f'"{choice}"' in text, (name, choice)
+    for method in set(CHOICES["method"]) - {"dqa"}:
+        assert f"`{method}`" in text

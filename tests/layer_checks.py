@@ -5,14 +5,14 @@ import json
 import keras
 import numpy as np
 
-from dqa_keras.layers import Calibration
+from dqa_keras.layers import QuantizationParameters
 
 
 def calibration(layer, channels, *, signed=True, seed=0):
     """A made-up calibration with all scales different and every other channel on."""
     random = np.random.default_rng(seed)
     mask = np.arange(channels) % 2 == 0
-    return Calibration(
+    return QuantizationParameters(
         bits=layer.bits,
         extra_bits=layer.extra_bits,
         scale=random.uniform(0.05, 0.3, channels).astype(np.float32),

@@ -91,7 +91,7 @@ def scope(options):
 def counted_groups(options):
     """Groups of trials that this process makes, a list that grows."""
     made = []
-    outputs = partial_run.Resuming.outputs
+    outputs = partial_run.PartialRun.outputs
 
     def counting(runs, group, x):
         # The first are those of the unquantized model.
@@ -100,7 +100,7 @@ def counted_groups(options):
         made.append(group)
         return outputs(runs, group, x)
 
-    partial_run.Resuming.outputs = counting
+    partial_run.PartialRun.outputs = counting
     partial_run._VALUES = options.get("values", partial_run._VALUES)
     return made
 
@@ -108,14 +108,14 @@ def counted_groups(options):
 def calibrate_to_checkpoint(options):
     """Ends with a line that says how many rounds were this process's part."""
     computed = []
-    compute = statistics._Share.computed
+    compute = statistics._LocalStatistics.compute
 
     def counting(share, turn):
         found = compute(share, turn)
         computed.extend(found)
         return found
 
-    statistics._Share.computed = counting
+    statistics._LocalStatistics.compute = counting
     try:
         dqa.calibrate(
             quantized(options.get("ranking", "mse")),

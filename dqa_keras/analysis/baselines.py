@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from dqa_keras import quantizers
+from dqa_keras.backend.compile import compiled
 from dqa_keras.calibration import ranges
 from dqa_keras.calibration.observers import Observer
 from dqa_keras.graph import hooks
@@ -27,17 +28,8 @@ class _Grid:
         self.q_min, self.q_max = variable(), variable()
 
     def assign(self, layer: Quantizer, observer: Observer, bits: int) -> None:
-        config = layer.config
         signed = bool(ops.convert_to_numpy(layer.signed))
-        found = ranges.thresholds(
-            observer,
-            bits,
-            signed,
-            config.clipping,
-            config.granularity,
-            config.percentile,
-        )
-        scale = (found / ranges.largest_code(bits, signed)).astype(np.float32)
+        scale = ranges.scales(observer, bits, signed, layer.config)
         self.scale.assign(scale)
         self.inverse_scale.assign(np.float32(1) / scale)
         low, high = quantizers.code_range(bits, 0, np.zeros(scale.size, bool), signed)
@@ -65,7 +57,7 @@ def direct(
     Args:
         model: Keras model with calibrated quantizers; it is left as it was.
         observers: Statistics of what reaches each of them, by name
-            (`gathering.collect`).
+            (`statistics.collect`).
         bits: Integers in 1..8. Numbers of bits to measure at.
         measure: Function of the model, as a function of one batch.
 
@@ -80,7 +72,7 @@ def direct(
 
     found = {}
     with hooks.hooked(layers, hook):
-        run = hooks.compiled(lambda x: model(x, training=False))
+        run = compiled(lambda x: model(x, training=False))
         for count in bits:
             for layer in layers:
                 grids[layer.name].assign(layer, observers[layer.name], count)

@@ -198,7 +198,7 @@ def timeline(
     Raises:
         ValueError: If the model is subclassed, or a size is not known.
     """
-    if not calls.is_known(model):
+    if not calls.has_graph(model):
         raise ValueError(
             "a timeline needs a Functional or Sequential model: the layers of a "
             f"subclassed one are out of sight. Received: {type(model).__name__}"
@@ -215,7 +215,7 @@ def timeline(
         for layer in quantizer_layers(model)
         if layer.is_calibrated
     }
-    seen = calls.flattened(model, [(1, *shape) for shape in shapes])
+    seen = calls.flatten(model, [(1, *shape) for shape in shapes])
     made = [x for call in seen.calls for x in call.outputs]
     return schedule(
         [

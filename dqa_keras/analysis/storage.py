@@ -26,7 +26,7 @@ from dqa_keras.calibration.observers import decibels
 from dqa_keras.codec import huffman, sizes
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.graph import hooks
-from dqa_keras.layers import Calibration, Quantizer, quantizer_layers
+from dqa_keras.layers import QuantizationParameters, Quantizer, quantizer_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ def storage_bits(
 
 def counted(
     model: keras.Model, data: Any, *, batch_size: int = 32
-) -> dict[str, Calibration]:
+) -> dict[str, QuantizationParameters]:
     """The calibration that a model has, with its codes counted anew.
 
     Args:
@@ -246,7 +246,7 @@ def counted(
         batch_size: Integer. Images a step when `data` is arrays. Defaults to `32`.
 
     Returns:
-        A dictionary from quantizer name to `Calibration`.
+        A dictionary from quantizer name to `QuantizationParameters`.
 
     Raises:
         ValueError: If a layer is not calibrated or the data does not fit the model.
@@ -268,7 +268,7 @@ def counted(
                 sums += np.bincount(symbols.ravel(), minlength=sums.size)
             energies[layer.name] += (signal, noise)
     return {
-        layer.name: Calibration(
+        layer.name: QuantizationParameters(
             bits=layer.bits,
             extra_bits=layer.extra_bits,
             scale=tables[layer.name].scale,

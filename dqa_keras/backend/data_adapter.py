@@ -12,18 +12,11 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from dqa_keras.backend.replicas import is_distributed
+
 
 def _is_array(data: Any) -> bool:
     return hasattr(data, "shape") and hasattr(data, "dtype")
-
-
-def _is_distributed(data: Any) -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    kinds = (tf.distribute.DistributedDataset, tf.distribute.DistributedIterator)
-    return isinstance(data, kinds)
 
 
 def _slices(data: Any, batch_size: int) -> Iterator[Any]:
@@ -63,7 +56,7 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
     Raises:
         ValueError: If `data` is of another kind, or holds no batch at all.
     """
-    if _is_distributed(data):
+    if is_distributed(data):
         raise ValueError(
             "data must not be distributed: every worker reads all of it and computes "
             "its share. Give the tf.data.Dataset that it was made from."

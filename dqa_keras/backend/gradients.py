@@ -1,7 +1,6 @@
 """Gradients of a scalar with respect to tensors on the way to it.
 
-Keras has no operation for gradients, so this is the one place that asks which backend
-it runs on.
+Keras has no operation for gradients; each backend has its own.
 
 >>> from keras import ops
 >>> def run(mark):
@@ -15,8 +14,9 @@ it runs on.
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
+
+from dqa_keras.backend import running
 
 Mark = Callable[[Any], Any]
 
@@ -34,7 +34,7 @@ def marked_gradients(run: Callable[[Mark], Any]) -> list[Any]:
     Raises:
         NotImplementedError: If the backend has no gradients.
     """
-    backend = keras.backend.backend()
+    backend = running.name()
     if backend == "tensorflow":
         return _tensorflow(run)
     if backend == "torch":
@@ -76,10 +76,10 @@ def _torch(run: Callable[[Mark], Any]) -> list[Any]:
         return x
 
     with torch.enable_grad():  # the function around may run without
-        found = torch.autograd.grad(run(mark), marked, allow_unused=True)
+        gradients = torch.autograd.grad(run(mark), marked, allow_unused=True)
     return [
         torch.zeros_like(x) if gradient is None else gradient
-        for x, gradient in zip(marked, found, strict=True)
+        for x, gradient in zip(marked, gradients, strict=True)
     ]
 
 

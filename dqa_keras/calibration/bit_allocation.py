@@ -1,16 +1,15 @@
 r"""Bits, ranges and important channels of all layers, under one storage budget.
 
 Every layer may take any n and m, every channel n or n + m bits and a range of its own.
-What a channel's error costs is its sensitivity times its squared error on the
-histogram; what its codes cost is the length of their Huffman codewords. For a price
-$\lambda$ of a bit, each layer takes what makes $\Delta L + \lambda R$ smallest
-(Shoham and Gersho, 1988): codewords follow from the channels' choices and the choices
-from the codewords, in turn. The price is found by bisection, so that all layers
-together take the budget.
+A channel's loss is its sensitivity times its squared error on the histogram; its rate
+is the length of its Huffman codewords. At a price $\lambda$ per bit, each layer takes
+the choice of smallest $\Delta L + \lambda R$ (Shoham and Gersho, 1988). Codewords
+follow from the channels' choices and the choices from the codewords, in turn. Bisection
+finds the price at which all layers together take the budget.
 
-Two things come out of it that a fixed n cannot give. Where only residuals are coded,
-n = 1 with m = 2 or 3 for most channels: the zeros behind a ReLU then take two bits and
-not n. Where base codes are coded too, ranges are wide and steps follow from the price.
+This finds two things that a fixed n cannot. Where only residuals are coded, n = 1 with
+m = 2 or 3 for most channels: the zeros after a ReLU then take two bits and not n. Where
+base codes are coded too, ranges are wide and steps follow from the price.
 
 Reference:
     - [Efficient bit allocation for an arbitrary set of quantizers](
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.calibration.observers import BINS, Observer
-from dqa_keras.calibration.ranges import largest_code
+from dqa_keras.calibration.ranges import bin_codes, largest_code
 from dqa_keras.codec import blocks, huffman, sizes
 from dqa_keras.config import MAX_BITS, MAX_EXTRA_BITS
 
@@ -35,8 +34,6 @@ Split = tuple[int, int]
 # error, from 0.7 to 2.7 times as large. A wider step saves bits where codes are coded.
 _THRESHOLDS = np.geomspace(BINS / 32, 4 * BINS, 64)
 _TRIED = np.arange(-3, 10)
-
-_CENTRES = np.arange(BINS) + 0.5
 
 # Codeword lengths and choices settle each other; more rounds change next to nothing.
 _ROUNDS = 2
@@ -54,7 +51,7 @@ _STREAM_BITS = 16 + 3.5
 
 
 class Demand(NamedTuple):
-    """What the solver knows of one activation of C channels.
+    """The solver's input for one activation of C channels.
 
     Args:
         observer: `Observer`. Its histograms.
@@ -83,15 +80,15 @@ class Demand(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the solver decides for one activation of C channels.
+    """The solver's result for one activation of C channels.
 
     Args:
         bits: Integer. n.
         extra_bits: Integer. m.
         mask: Boolean array (C,). True for important channels.
         scale: Float32 array (C,). Step of each channel.
-        loss: Float. Expected loss of an input.
-        stored: Float. Expected bits of an input.
+        loss: Float. Expected loss of one input.
+        expected_bits: Float. Bits of one input, table included.
     """
 
     bits: int
@@ -99,7 +96,7 @@ class Choice(NamedTuple):
     mask: NDArray[np.bool_]
     scale: NDArray[np.float32]
     loss: float
-    stored: float
+    expected_bits: float
 
 
 def strips_of(shape: tuple[int, ...], activations: int) -> tuple[int, ...]:
@@ -122,7 +119,7 @@ def strips_of(shape: tuple[int, ...], activations: int) -> tuple[int, ...]:
 
 
 def _overhead(count: int) -> float:
-    """Bits that a section of blocks takes beside its codewords."""
+    """Bits of a section of blocks without its codewords."""
     parts = [blocks.BLOCK_SYMBOLS] * (count // blocks.BLOCK_SYMBOLS)
     parts += [count % blocks.BLOCK_SYMBOLS] if count % blocks.BLOCK_SYMBOLS else []
     return sum(_STREAM_BITS * len(blocks.stream_counts(size)) for size in parts)
@@ -140,7 +137,7 @@ def section_bits(
         coded: Float. Bits of all codewords.
 
     Returns:
-        Float: what the blocks take, coded or raw, whichever is less.
+        Float: the bits of the blocks, coded or raw, whichever is less.
     """
     counts = [pixels * channels for pixels in strips]
     raw = sum(8 * blocks.blocks_bound(count, width) for count in counts)
@@ -148,23 +145,20 @@ def section_bits(
 
 
 @functools.lru_cache(maxsize=32)
-def _grid(
+def _bin_ranges(
     bits: int, signed: bool, sign: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
-    """Of one side of zero, under each threshold of `_THRESHOLDS`.
+    """`bin_codes` of one side of zero under `_THRESHOLDS`, as ranges of bins.
 
     Returns:
-        The squared error of each bin in bins, (BINS, T); where each magnitude of codes
-        begins, (T, limit + 2) in bins; the largest magnitude.
+        The squared error of each bin, (BINS, T); the first bin of each absolute code,
+        (T, limit + 2); the largest absolute code.
     """
-    limit = 2 ** (bits - signed) - 1 if sign > 0 else (2 ** (bits - 1)) * signed
-    scale = _THRESHOLDS / largest_code(bits, signed)
-    codes = np.minimum(np.rint(_CENTRES[:, None] / scale), limit)
-    errors = (_CENTRES[:, None] - codes * scale) ** 2
-    magnitudes = np.arange(limit + 2)
-    begins = np.stack([np.searchsorted(column, magnitudes) for column in codes.T])
+    codes = bin_codes(_THRESHOLDS, bits, signed, sign)
+    every = np.arange(codes.limit + 2)
+    begins = np.stack([np.searchsorted(column, every) for column in codes.magnitudes.T])
     begins[:, -1] = BINS
-    return errors.astype(np.float32), begins, limit
+    return codes.errors.astype(np.float32), begins, codes.limit
 
 
 class _Coded(NamedTuple):
@@ -189,11 +183,8 @@ class _Layer:
         self.splits: list[Split] = []
         self._pixels = demand.activations / demand.channels
         observer = demand.observer
-        total = observer.positive.sum(1, dtype=np.float64)
-        sides = [(observer.positive, 1)]
-        if observer.negative is not None:
-            total = total + observer.negative.sum(1, dtype=np.float64)
-            sides.append((observer.negative, -1))
+        sides = observer.sides()
+        total = sum(side.sum(1, dtype=np.float64) for side, _ in sides)
         self._share = [
             (side / np.maximum(total, 1)[:, None], sign) for side, sign in sides
         ]
@@ -210,15 +201,15 @@ class _Layer:
         channels = np.arange(demand.channels)
         error = np.zeros((channels.size, _THRESHOLDS.size))
         for share, sign in self._share:
-            error += share @ _grid(bits, demand.signed, sign)[0]
+            error += share @ _bin_ranges(bits, demand.signed, sign)[0]
         best = np.argmin(error, 1)
         tried = np.clip(best[:, None] + _TRIED, 0, _THRESHOLDS.size - 1)
         counts = np.zeros((*tried.shape, 2**bits), np.float32)
         for share, sign in self._share:
-            _, begins, limit = _grid(bits, demand.signed, sign)
+            _, begins, limit = _bin_ranges(bits, demand.signed, sign)
             below = np.pad(np.cumsum(share, 1), ((0, 0), (1, 0))) * self._pixels
-            found = np.diff(below[channels[:, None, None], begins[tried]], axis=2)
-            counts[..., sign * np.arange(limit + 1) & (2**bits - 1)] += found
+            each = np.diff(below[channels[:, None, None], begins[tried]], axis=2)
+            counts[..., sign * np.arange(limit + 1) & (2**bits - 1)] += each
         width = demand.observer.width[:, None]
         loss = np.take_along_axis(error, tried, 1) * width**2
         scale = _THRESHOLDS[tried] * width / largest_code(bits, demand.signed)
@@ -232,7 +223,7 @@ class _Layer:
         )
 
     def choose(self, split: Split, price: float) -> Choice:
-        """What makes loss + price * bits smallest at these n and m."""
+        """The choice of smallest loss + price * bits at these n and m."""
         bits, extra_bits = split
         demand, high, low = self.demand, self._at(sum(split)), self._at(bits)
         every = np.arange(demand.channels)
@@ -264,7 +255,7 @@ class _Layer:
             mask,
             np.where(mask, high.scale[every, taken], low.scale[every, plain]),
             float(loss),
-            stored_bits(
+            expected_bits(
                 demand,
                 split,
                 int(mask.sum()),
@@ -292,17 +283,19 @@ class _Layer:
         choices = {split: self.choose(split, price) for split in self.splits}
         ranked = sorted(
             choices,
-            key=lambda split: choices[split].loss + price * choices[split].stored,
+            key=lambda split: (
+                choices[split].loss + price * choices[split].expected_bits
+            ),
         )
         if keep is not None:
             self.splits = ranked[:keep]
         return choices[ranked[0]]
 
 
-def stored_bits(
+def expected_bits(
     demand: Demand, split: Split, important: int, base: float, residual: float
 ) -> float:
-    """Bits that one input's activation takes, table included.
+    """Bits that one input's activation is expected to take, table included.
 
     Args:
         demand: `Demand`.
@@ -341,12 +334,12 @@ def solve(demands: Sequence[Demand], total: float) -> list[Choice]:
     layers = [_Layer(demand) for demand in demands]
     activations = sum(demand.activations for demand in demands)
     # Wider codes than this gain nothing at such a budget and take most of the time.
-    most = min(MAX_BITS, int(total / activations) + 4)
+    widest = min(MAX_BITS, int(total / activations) + 4)
     for layer in layers:
         layer.splits = [
             (bits, extra)
-            for bits in range(1, most + 1)
-            for extra in range(min(MAX_EXTRA_BITS, most - bits) + 1)
+            for bits in range(1, widest + 1)
+            for extra in range(min(MAX_EXTRA_BITS, widest - bits) + 1)
         ]
 
     def at(price: float, keep: int | None) -> list[Choice]:
@@ -357,45 +350,45 @@ def solve(demands: Sequence[Demand], total: float) -> list[Choice]:
     unit = unit or 1.0
     cheap, dear = -24.0, 8.0
     under = at(unit * 2.0**40, None)
-    if _stored(under) > total:
+    if _total_bits(under) > total:
         raise ValueError(
             "the budget must be at least "
-            f"{_stored(under) / activations:.3f} bits per activation "
-            f"({_stored(under) / 8192:.2f} KiB) for these layers. Received: "
+            f"{_total_bits(under) / activations:.3f} bits per activation "
+            f"({_total_bits(under) / 8192:.2f} KiB) for these layers. Received: "
             f"{total / activations:.3f} ({total / 8192:.2f} KiB)"
         )
     for step in range(_STEPS):
         middle = (cheap + dear) / 2
-        found = at(unit * 2.0**middle, _KEPT_SPLITS if step == _WIDE_STEPS else None)
-        if _stored(found) > total:
+        choices = at(unit * 2.0**middle, _KEPT_SPLITS if step == _WIDE_STEPS else None)
+        if _total_bits(choices) > total:
             cheap = middle
         else:
-            dear, under = middle, found
+            dear, under = middle, choices
     return _filled(layers, under, unit * 2.0**dear, total)
 
 
-def _stored(choices: Sequence[Choice]) -> float:
-    return sum(choice.stored for choice in choices)
+def _total_bits(choices: Sequence[Choice]) -> float:
+    return sum(choice.expected_bits for choice in choices)
 
 
 def _filled(
     layers: list[_Layer], chosen: list[Choice], price: float, total: float
 ) -> list[Choice]:
-    """Spends what the price leaves over, where layers are few and their steps large."""
+    """Spends bits that the price leaves over: with few layers its steps are large."""
     prices = [price * 2.0**octave for octave in (-4, -2, -1, 0, 1, 2)]
     points: list[list[Choice]] = []
-    while total - _stored(chosen) > _UNSPENT * total:
+    while total - _total_bits(chosen) > _UNSPENT * total:
         points = points or [
             [layer.choose(split, price) for split in layer.splits for price in prices]
             for layer in layers
         ]
-        spare = total - _stored(chosen)
+        spare = total - _total_bits(chosen)
         better = [
             (chosen[index].loss - point.loss, index, point)
-            for index, found in enumerate(points)
-            for point in found
+            for index, own_points in enumerate(points)
+            for point in own_points
             if point.loss < chosen[index].loss
-            and 0 < point.stored - chosen[index].stored <= spare
+            and 0 < point.expected_bits - chosen[index].expected_bits <= spare
         ]
         if not better:
             break

@@ -1,11 +1,11 @@
 """Calibrates the quantizers of a model from data.
 
-One pass over the data gathers statistics; everything else follows from them:
+One pass over the data collects statistics; everything else follows from them:
 
-    gathering (observers) -> deciding -> the layers' state
+    statistics (observers) -> parameters -> the layers' state
 
 The model runs unquantized during that pass. With `ranking="greedy"` a fixed number of
-images is kept aside and tried again with each channel's extra bits.
+images is kept, on which each channel's extra bits are tried.
 """
 
 import os
@@ -18,7 +18,7 @@ import keras
 from dqa_keras.backend import data_adapter
 from dqa_keras.calibration import distribution, parameters, statistics
 from dqa_keras.calibration.checkpoint import Checkpoint
-from dqa_keras.calibration.distribution import Team
+from dqa_keras.calibration.distribution import WorkerGroup
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 
@@ -95,42 +95,44 @@ def calibrate(
     if any(not layer.built for layer in layers) or not layers:
         x, data = data_adapter.first_batch(data, batch_size)
         layers = _built_quantizers(model, x)
-    team = distribution.team(model)
+    workers = distribution.worker_group(model)
     loss = parameters.loss_needed(layers)
-    kept = Checkpoint(checkpoint, model, batch_size, loss)
+    progress_file = Checkpoint(checkpoint, model, batch_size, loss)
     with _passing_through(layers):
-        gathered = statistics.collect(
+        collected = statistics.collect(
             model,
             data,
             batch_size,
             verbose,
             keep=parameters.images_needed(model, layers),
             loss=loss,
-            team=team,
-            checkpoint=kept,
+            workers=workers,
+            checkpoint=progress_file,
         )
         unused = [
-            layer.name for layer in layers if layer.name not in gathered.observers
+            layer.name for layer in layers if layer.name not in collected.observers
         ]
         if unused:
             raise ValueError(
                 f"layer {unused[0]!r} was never called: it is part of the model "
                 "but not on the way from its inputs to its outputs. Remove it."
             )
-        decided = parameters.decide(model, layers, gathered, verbose, team, kept)
+        computed = parameters.compute(
+            model, layers, collected, verbose, workers, progress_file
+        )
         for layer in layers:
-            layer.assign(decided[layer.name])
-        _adopt(layers, team)
-    kept.remove()
+            layer.assign(computed[layer.name])
+        _adopt_first(layers, workers)
+    progress_file.remove()
 
 
-def _adopt(layers: list[Quantizer], team: Team) -> None:
-    """Takes over what the first worker decided: libraries may round otherwise."""
-    if team.size == 1:
+def _adopt_first(layers: list[Quantizer], workers: WorkerGroup) -> None:
+    """Takes over the first worker's parameters: libraries may round otherwise."""
+    if workers.size == 1:
         return
     for layer in layers:
         own = {str(i): weight for i, weight in enumerate(layer.get_weights())}
-        first = team.exchange(own if team.rank == 0 else {})[0]
+        first = workers.all_gather(own if workers.rank == 0 else {})[0]
         layer.set_weights([first[name] for name in own])
 
 

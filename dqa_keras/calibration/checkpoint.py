@@ -1,9 +1,9 @@
-r"""What calibration has seen so far, in a file, so that it can go on from there.
+r"""A calibration's progress in a file, from which it can resume.
 
-A file holds statistics of the first images of a stream, and the CRC-32 of those images:
-whoever goes on reads them again, to be sure that they are the same, but computes
-nothing. The statistics are those of all workers, so any number of workers may go on.
-Once all images are seen, the errors of the trials that were made come to them.
+A file holds statistics of the first images of a stream, and the CRC-32 of those images.
+On resume, images already seen are read again to verify their CRC, not recomputed. The
+statistics are those of all workers, so any number of workers may resume. After the last
+image the file also holds the errors of the trials that were made.
 
     "DQA checkpoint 1\n"
     CRC-32 of all that follows, uint32, little-endian
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras import files
+from dqa_keras.backend import running
 from dqa_keras.calibration.observers import Observer
 from dqa_keras.layers import quantizer_layers
 
@@ -42,7 +43,7 @@ class Progress:
         digest: Integer. CRC-32 of those images, as `digest` gives it.
         observers: Dictionary from quantizer name to `Observer`.
         errors: Dictionary from a number that stands for some trials, their images and
-            quantizer, to their errors, float64 (K,); NaN where one was not made yet.
+            quantizer, to their errors, float64 (K,); NaN where a trial is missing.
     """
 
     images: int = 0
@@ -52,7 +53,7 @@ class Progress:
 
 
 def digest(arrays: Iterable[NDArray], start: int = 0) -> int:
-    """CRC-32 of types, shapes and contents of arrays, after those that gave `start`."""
+    """CRC-32 of the types, shapes and contents of arrays, continued from `start`."""
     for array in arrays:
         start = zlib.crc32(f"{array.dtype}{array.shape}".encode(), start)
         start = zlib.crc32(np.ascontiguousarray(array).data, start)
@@ -60,13 +61,13 @@ def digest(arrays: Iterable[NDArray], start: int = 0) -> int:
 
 
 def model_digest(model: keras.Model, batch_size: int, loss: str | None) -> int:
-    """CRC-32 of all that statistics depend on but the data.
+    """CRC-32 of what statistics depend on, except the data.
 
-    The state of the quantizers is not part of it: it does not change what they see.
+    The state of the quantizers does not change their inputs and is left out.
     """
     layers = quantizer_layers(model)
     own = {id(weight) for layer in layers for weight in layer.weights}
-    start = zlib.crc32(repr((keras.backend.backend(), batch_size, loss)).encode())
+    start = zlib.crc32(repr((running.name(), batch_size, loss)).encode())
     for layer in layers:
         start = zlib.crc32(
             f"{layer.activation_shape}{layer.compute_dtype}".encode(), start
@@ -85,7 +86,7 @@ class Checkpoint:
         loss: Which loss sensitivities belong to, or None.
     """
 
-    # Work between two checkpoints, of which a crash takes at most this much.
+    # Time between two checkpoints: a crash loses at most this much work.
     seconds = 20.0
 
     def __init__(
@@ -101,7 +102,7 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> Progress:
-        """What the file says, or nothing yet if there is no file.
+        """The progress in the file; no progress where there is no file.
 
         Raises:
             ValueError: If the file is damaged, of another kind, or belongs to another
@@ -125,12 +126,12 @@ class Checkpoint:
             )
         expected = file.read(_CRC.size)
         start = file.tell()
-        found = 0
+        crc = 0
         while chunk := file.read(_CHUNK):
-            found = zlib.crc32(chunk, found)
-        if expected != _CRC.pack(found):
+            crc = zlib.crc32(chunk, crc)
+        if expected != _CRC.pack(crc):
             raise ValueError(
-                f"the checkpoint {self.path} is damaged: its CRC-32 is {found:08x}, "
+                f"the checkpoint {self.path} is damaged: its CRC-32 is {crc:08x}, "
                 f"not the one it names. Delete it to start over."
             )
         file.seek(start)
@@ -158,7 +159,7 @@ class Checkpoint:
         return progress
 
     def save(self, progress: Progress) -> None:
-        """Writes the file whole or not at all."""
+        """Writes the file atomically."""
         if self.path is None or not progress.images:
             return
         arrays: dict[str, Any] = {
@@ -179,15 +180,15 @@ class Checkpoint:
                 **arrays,
             )
             file.seek(len(_MAGIC) + _CRC.size)
-            found = 0
+            crc = 0
             while chunk := file.read(_CHUNK):
-                found = zlib.crc32(chunk, found)
+                crc = zlib.crc32(chunk, crc)
             file.seek(len(_MAGIC))
-            file.write(_CRC.pack(found))
+            file.write(_CRC.pack(crc))
         self._saved = time.monotonic()
 
-    def save_in_time(self, progress: Progress) -> None:
-        """Writes the file if it was not for some time."""
+    def save_if_due(self, progress: Progress) -> None:
+        """Writes the file if the last time was `seconds` ago."""
         if time.monotonic() - self._saved >= self.seconds:
             self.save(progress)
 

@@ -1,26 +1,26 @@
 """Several workers that calibrate one model together, by `tf.distribute`.
 
-Every worker reads all the data and computes its share of it; what they find is put
-together with arithmetic that is exact under regrouping, so the result is the same, bit
-for bit, whatever their number.
+Every worker reads all the data and computes its share of it. Their statistics are added
+with arithmetic that is exact under regrouping, so the result is the same, bit for bit,
+whatever the number of workers.
 
 >>> import keras
 >>> from dqa_keras.calibration import distribution
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
->>> team = distribution.team(model)
->>> team.size, team.rank, team.replicas
+>>> workers = distribution.worker_group(model)
+>>> workers.size, workers.rank, workers.replicas
 (1, 0, 1)
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.graph import hooks
+from dqa_keras.backend import replicas
 
 Arrays = Mapping[str, Any]  # of NumPy arrays
 
@@ -29,8 +29,8 @@ class LostWorkerError(RuntimeError):
     """Another worker is gone, so the work cannot be finished together."""
 
 
-class Team:
-    """The workers that share the work; one that is alone by default.
+class WorkerGroup:
+    """The workers that share the work; by default one alone.
 
     Args:
         strategy: `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`
@@ -44,24 +44,17 @@ class Team:
 
     def __init__(self, strategy: Any = None) -> None:
         self.strategy = strategy
-        self.replicas = hooks.replica_count(strategy)
+        self.replicas = replicas.replica_count(strategy)
         self.size = 1
         self.rank = 0
         if strategy is not None:
             self.size = strategy.num_replicas_in_sync // self.replicas
         if self.size > 1:
-            self._gather = _gathering(strategy)
-            self.rank = self._ranked()
+            self._all_gather = replicas.all_gather(strategy)
+            self.rank = replicas.worker_rank(strategy)
 
-    def _ranked(self) -> int:
-        ids = self.strategy.experimental_distribute_values_from_function(
-            lambda context: context.replica_id_in_sync_group
-        )
-        local = self.strategy.experimental_local_results(ids)
-        return int(local[0]) // self.replicas
-
-    def exchange(self, arrays: Arrays) -> list[Arrays]:
-        """What every worker gives, to every worker.
+    def all_gather(self, arrays: Arrays) -> list[Arrays]:
+        """Hands each worker's arrays to all workers.
 
         Args:
             arrays: Dictionary of arrays by name.
@@ -74,23 +67,17 @@ class Team:
         """
         if self.size == 1:
             return [arrays]
-        import tensorflow as tf
-
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         try:
-            sizes, payload = self._gather(buffer.getvalue())
-        except tf.errors.OpError as error:
+            parts = self._all_gather(buffer.getvalue())
+        except replicas.GatherError as error:
             raise LostWorkerError(
                 f"another worker is gone: worker {self.rank} of {self.size} cannot "
-                f"reach it ({type(error).__name__}). Start all workers again; with a "
+                f"reach it ({error}). Start all workers again; with a "
                 "checkpoint they go on from where it was last written."
             ) from error
-        ends = np.cumsum(sizes)
-        parts = (
-            payload[end - size : end] for size, end in zip(sizes, ends, strict=True)
-        )
-        return [_unpacked(part.tobytes()) for part in parts]
+        return [_unpacked(part) for part in parts]
 
 
 def _unpacked(data: bytes) -> dict[str, NDArray]:
@@ -98,66 +85,14 @@ def _unpacked(data: bytes) -> dict[str, NDArray]:
         return dict(file)
 
 
-def _gathering(
-    strategy: Any,
-) -> Callable[[bytes], tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """A function that hands bytes to all workers: lengths and contents of all.
-
-    Both are in words of four bytes, the smallest integers that collectives take; the
-    first replica of each worker gives its bytes, the others nothing.
-    """
-    import tensorflow as tf
-
-    replicas = hooks.replica_count(strategy)
-
-    def gathered(words: Any) -> tuple[Any, Any]:
-        context = tf.distribute.get_replica_context()
-        words = tf.identity(words)  # an argument has no device, which all_gather needs
-        length = tf.shape(words)
-        return context.all_gather(length, axis=0), context.all_gather(words, axis=0)
-
-    @tf.function(autograph=False, reduce_retracing=True)
-    def step(words: Any) -> Any:
-        return strategy.run(gathered, args=(words,))
-
-    def gather(data: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        words = np.frombuffer(data.ljust(-(-len(data) // 4) * 4, b"\0"), np.int32)
-        given = strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(
-                words if context.replica_id_in_sync_group % replicas == 0 else words[:0]
-            )
-        )
-        lengths, contents = step(given)
-        local = strategy.experimental_local_results
-        return local(lengths)[0].numpy(), local(contents)[0].numpy()
-
-    return gather
-
-
-def team(model: keras.Model) -> Team:
-    """The workers of the `tf.distribute` strategy that is active, or a team of one.
+def worker_group(model: keras.Model) -> WorkerGroup:
+    """The workers of the `tf.distribute` strategy that is active, or a single one.
 
     Args:
         model: Keras model; it may have been made under the strategy.
 
     Raises:
-        ValueError: If the strategy is of another kind than those of `Team`.
+        ValueError: If the strategy is neither `MirroredStrategy`,
+            `MultiWorkerMirroredStrategy` nor `OneDeviceStrategy`.
     """
-    if keras.backend.backend() != "tensorflow":
-        return Team()
-    import tensorflow as tf
-
-    strategy = model.distribute_strategy
-    if not tf.distribute.has_strategy() and strategy is tf.distribute.get_strategy():
-        return Team()
-    known = (
-        tf.distribute.MirroredStrategy,
-        tf.distribute.MultiWorkerMirroredStrategy,
-        tf.distribute.OneDeviceStrategy,
-    )
-    if not isinstance(strategy, known):
-        raise ValueError(
-            "calibration runs under MirroredStrategy and MultiWorkerMirroredStrategy. "
-            f"Received: {type(strategy).__name__}"
-        )
-    return Team(strategy)
+    return WorkerGroup(replicas.strategy_of(model))

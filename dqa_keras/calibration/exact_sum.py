@@ -12,21 +12,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# A float32 is m 2^e with |m| < 2^24 and -149 <= e <= 104. It is added to the limbs that
-# its bits fall into; a limb stands for multiples of 2^(32 i - 149) and has room for the
-# sum of 2^31 of them.
+# A float32 is m 2^e with |m| < 2^24 and -149 <= e <= 104. Its bits are added to the
+# limbs that they fall into. Limb i counts multiples of 2^(32 i - 149) and has room for
+# the sum of 2^31 values.
 _LIMBS = 9
 _LOWEST = -149
 _BITS = 32
 
 
 def zeros(size: int) -> NDArray[np.int64]:
-    """Limbs of so many sums of nothing: int64 (size, 9)."""
+    """Limbs of `size` empty sums: int64 (size, 9)."""
     return np.zeros((size, _LIMBS), np.int64)
 
 
 def limbs(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Finite float32 values (size,) as limbs, to be added up as integers."""
+    """Finite float32 values (size,) as limbs, which add up as integers."""
     fraction, exponent = np.frexp(values.astype(np.float64))
     mantissa = np.ldexp(fraction, 24).astype(np.int64)
     place = exponent - 24 - _LOWEST
@@ -34,15 +34,15 @@ def limbs(values: NDArray[np.float32]) -> NDArray[np.int64]:
     mantissa >>= np.maximum(-place, 0)
     limb, shift = np.divmod(np.maximum(place, 0), _BITS)
     shifted = mantissa << shift
-    found = zeros(values.size)
+    split = zeros(values.size)
     rows = np.arange(values.size)
-    found[rows, limb] = shifted & (2**_BITS - 1)
-    found[rows, np.minimum(limb + 1, _LIMBS - 1)] += shifted >> _BITS
-    return found
+    split[rows, limb] = shifted & (2**_BITS - 1)
+    split[rows, np.minimum(limb + 1, _LIMBS - 1)] += shifted >> _BITS
+    return split
 
 
 def value(limbs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The sums, float64 (size,): rounded the same way whatever made up the limbs."""
+    """The sums, float64 (size,): their rounding does not depend on the order."""
     carried = limbs.copy()
     for i in range(_LIMBS - 1):
         carried[:, i + 1] += carried[:, i] >> _BITS

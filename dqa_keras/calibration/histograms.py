@@ -10,18 +10,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.calibration.observers import BINS, Observer
-from dqa_keras.calibration.ranges import largest_code
+from dqa_keras import quantizers
+from dqa_keras.calibration.observers import Observer
+from dqa_keras.calibration.ranges import BIN_CENTRES, largest_code
 from dqa_keras.codec.layer_table import LayerTable
 
-# Bins of a picture, to 1 and beyond it.
+# Bins of a picture, up to 1 and beyond it.
 _BINS = 60
 _BEYOND = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """Values of one activation, as shares of the largest that its codes reach.
+    """Values of one activation, as shares of the largest value of its codes.
 
     Args:
         edges: Float64 array (B + 1,). Borders of the bins; the outer bins also hold
@@ -60,13 +61,10 @@ def histogram(table: LayerTable, observer: Observer) -> Histogram:
             continue
         bits = table.bits + important * table.extra_bits
         largest = largest_code(bits, table.signed)
-        smallest = -(2 ** (bits - 1)) if table.signed else 0
+        smallest, _ = quantizers.code_limits(bits, table.signed)
         counts = np.zeros(_BINS)
-        sides = [(observer.positive, 1)]
-        if observer.negative is not None:
-            sides.append((observer.negative, -1))
-        for side, sign in sides:
-            centres = (np.arange(BINS) + 0.5) * observer.width[rows, None]
+        for side, sign in observer.sides():
+            centres = BIN_CENTRES * observer.width[rows, None]
             codes = sign * centres / table.scale[rows, None]
             amounts = side[rows].astype(np.float64)
             where = np.clip(codes / largest, edges[0], edges[-1])

@@ -75,7 +75,7 @@ class Observer:
         return exact_sum.value(self._sensitivity)
 
     def add_gradients(self, squares: NDArray[np.floating]) -> None:
-        """Takes in squared gradients (C,), summed over some images, as float32."""
+        """Adds squared gradients (C,), summed over some images, as float32."""
         self._sensitivity += exact_sum.limbs(squares.astype(np.float32))
 
     @property
@@ -88,13 +88,18 @@ class Observer:
         """Float32 array (C,): largest absolute value seen."""
         return np.maximum(self.maximum, -self.minimum)
 
+    def sides(self) -> list[tuple[Histogram, int]]:
+        """The histograms on each side of zero, with their signs."""
+        positive = [(self.positive, 1)]
+        return positive if self.negative is None else [*positive, (self.negative, -1)]
+
     def update(
         self,
         samples: NDArray[np.float32],
         minimum: NDArray[np.float32],
         maximum: NDArray[np.float32],
     ) -> None:
-        """Takes in a batch.
+        """Adds a batch.
 
         Args:
             samples: Float32 array (M, C). Values for the histogram.
@@ -125,7 +130,7 @@ class Observer:
             self.negative += counts[1]
 
     def merge(self, other: "Observer") -> None:
-        """Takes in what another observer of the same layer has seen."""
+        """Adds the statistics of another observer of the same layer."""
         self._sensitivity = self._sensitivity + other._sensitivity
         self.values += other.values
         self.minimum = np.minimum(self.minimum, other.minimum)
@@ -139,8 +144,8 @@ class Observer:
             self.negative += _folded(other.negative.copy(), shifts)
 
     def arrays(self) -> dict[str, Any]:
-        """All that it knows, for `from_arrays`: plain arrays by name."""
-        found: dict[str, Any] = {
+        """The whole state as plain arrays by name, for `from_arrays`."""
+        arrays: dict[str, Any] = {
             "minimum": self.minimum,
             "maximum": self.maximum,
             "values": np.int64(self.values),
@@ -149,12 +154,12 @@ class Observer:
             "positive": self.positive,
         }
         if self.negative is not None:
-            found["negative"] = self.negative
-        return found
+            arrays["negative"] = self.negative
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> "Observer":
-        """The observer that `arrays` were taken from."""
+        """The inverse of `arrays`."""
         observer = cls(arrays["minimum"].size)
         observer.minimum = arrays["minimum"]
         observer.maximum = arrays["maximum"]
@@ -166,7 +171,7 @@ class Observer:
         return observer
 
     def pooled(self) -> "Observer":
-        """All channels as one."""
+        """An observer of all channels as one."""
         pooled = Observer(1)
         pooled.minimum = self.minimum.min(keepdims=True)
         pooled.maximum = self.maximum.max(keepdims=True)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dqa_keras.backend import data_adapter
+from dqa_keras.backend.compile import compiled
 from dqa_keras.calibration.observers import decibels
-from dqa_keras.graph import hooks
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 
@@ -79,7 +79,7 @@ def output_sqnr(
     layers = quantizer_layers(model)
     for layer in layers:
         layer.table()  # raises where there is no calibration
-    run = hooks.compiled(lambda x: model(x, training=False))
+    run = compiled(lambda x: model(x, training=False))
 
     def outputs(x: Any) -> list[NDArray[np.float64]]:
         return [

@@ -1,6 +1,6 @@
-"""Decides ranges, important channels and codes from what was gathered.
+"""Quantization parameters from statistics.
 
-observers -> ranges -> importance -> allocation or budget -> `Calibration`
+observers -> ranges -> ranking -> allocation or bit allocation -> parameters
 """
 
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from tqdm import tqdm
 
 from dqa_keras.calibration import allocation, bit_allocation, ranges, ranking
 from dqa_keras.calibration.checkpoint import Checkpoint
-from dqa_keras.calibration.distribution import Team
+from dqa_keras.calibration.distribution import WorkerGroup
 from dqa_keras.calibration.observers import Observer, decibels
-from dqa_keras.calibration.statistics import Gathered
+from dqa_keras.calibration.statistics import Statistics
 from dqa_keras.calibration.trials import Trials
 from dqa_keras.codec import huffman
 from dqa_keras.graph import calls
-from dqa_keras.layers import Calibration, Quantizer
+from dqa_keras.layers import QuantizationParameters, Quantizer
 
 # Images on which codes are tried. Where each has many outputs, as in segmentation, a
 # trial costs more of them and each of them says more.
 _TRIAL_IMAGES = 32
 _DENSE_TRIAL_IMAGES = 12
 
-# Of the ranges with the least squared error, which `clipping="output"` tries.
+# Factors by which `clipping="output"` tries to change the ranges of `"mse"`.
 _FACTORS = np.array([1, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.35], np.float32)
 
 
@@ -34,7 +34,7 @@ def _is_greedy(layer: Quantizer) -> bool:
     return layer.extra_bits > 0 and layer.config.ranking == "greedy"
 
 
-class _Chosen(NamedTuple):
+class _Choice(NamedTuple):
     """n, m, important channels (C,) and the scale of each channel, float32 (C,)."""
 
     bits: int
@@ -43,21 +43,21 @@ class _Chosen(NamedTuple):
     scale: NDArray[np.float32]
 
 
-class _Steps(NamedTuple):
+class _Scales(NamedTuple):
     """The scale of each channel at n and at n + m bits, float32 (C,)."""
 
     coarse: NDArray[np.float32]
     fine: NDArray[np.float32]
 
     def of(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """The scales if the channels of a mask (..., C) are important."""
+        """The scales where the channels of a mask (..., C) are important."""
         return np.where(mask, self.fine, self.coarse)
 
 
 def _ranker(
     layers: list[Quantizer], trials: Trials | None, verbose: int
-) -> Callable[[Quantizer, Observer, bool, _Steps], NDArray[np.floating]]:
-    """The function that scores the channels of a layer."""
+) -> Callable[[Quantizer, Observer, bool, _Scales], NDArray[np.floating]]:
+    """A function that scores the channels of a layer."""
     greedy = [layer for layer in layers if _is_greedy(layer)]
     progress = tqdm(
         total=ranking.trial_count(greedy),
@@ -67,33 +67,33 @@ def _ranker(
     )
 
     def rank(
-        layer: Quantizer, observer: Observer, signed: bool, steps: _Steps
+        layer: Quantizer, observer: Observer, signed: bool, scales: _Scales
     ) -> NDArray[np.floating]:
         if not layer.extra_bits:
-            return np.zeros(steps.fine.size)
+            return np.zeros(scales.fine.size)
         if trials is None or not _is_greedy(layer):
             scores = ranking.mse_scores(
-                observer, steps, layer.bits, layer.extra_bits, signed
+                observer, scales, layer.bits, layer.extra_bits, signed
             )
             if layer.config.ranked_by in ("fisher", "output"):
                 scores *= observer.sensitivity
             return scores
 
         def errors(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-            return trials.errors(layer, masks, steps.of(masks), progress.update)
+            return trials.errors(layer, masks, scales.of(masks), progress.update)
 
-        return ranking.greedy_scores(errors, steps.fine.size)
+        return ranking.greedy_scores(errors, scales.fine.size)
 
     return rank
 
 
-def _narrowed(
+def _rescaled(
     trials: Trials, layer: Quantizer, mask: NDArray[np.bool_], scale: NDArray
 ) -> NDArray[np.float32]:
-    """The scales, all times the factor that changes the model's output least."""
-    scales = (_FACTORS[:, None] * scale).astype(np.float32)
-    masks = np.broadcast_to(mask, scales.shape)
-    return scales[np.argmin(trials.errors(layer, masks, scales))]
+    """The scales times the one factor that changes the model's output least."""
+    tried = (_FACTORS[:, None] * scale).astype(np.float32)
+    masks = np.broadcast_to(mask, tried.shape)
+    return tried[np.argmin(trials.errors(layer, masks, tried))]
 
 
 def _is_signed(layer: Quantizer, observer: Observer) -> bool:
@@ -102,32 +102,22 @@ def _is_signed(layer: Quantizer, observer: Observer) -> bool:
     return layer.config.signed
 
 
-def _steps(layer: Quantizer, observer: Observer, signed: bool) -> _Steps:
-    config = layer.config
-
-    def at(bits: int) -> NDArray[np.float32]:
-        found = ranges.thresholds(
-            observer,
-            bits,
-            signed,
-            config.clipping,
-            config.granularity,
-            config.percentile,
-        )
-        return (found / ranges.largest_code(bits, signed)).astype(np.float32)
-
-    return _Steps(at(layer.bits), at(layer.bits + layer.extra_bits))
+def _scales(layer: Quantizer, observer: Observer, signed: bool) -> _Scales:
+    return _Scales(
+        ranges.scales(observer, layer.bits, signed, layer.config),
+        ranges.scales(observer, layer.bits + layer.extra_bits, signed, layer.config),
+    )
 
 
-def _finish(
+def _parameters(
     layer: Quantizer,
     observer: Observer,
     signed: bool,
-    chosen: _Chosen,
+    choice: _Choice,
     scores: NDArray[np.floating],
-) -> Calibration:
-    """Counts and SQNR of one layer, from what was chosen for it."""
-    bits, extra_bits, mask, scale = chosen
+) -> QuantizationParameters:
+    """The parameters of one layer, with counts and SQNR of its choice."""
+    bits, extra_bits, mask, scale = choice
     base_counts = np.zeros(2**bits, np.int64)
     residual_counts = np.zeros(2**extra_bits, np.int64)
     signal = noise = 0.0
@@ -138,12 +128,12 @@ def _finish(
         ):
             counts = side.counts[rows].astype(np.float64)
             codes = side.codes[rows]
-            base_counts += _counted(codes >> shift, counts, base_counts.size)
+            base_counts += _symbol_counts(codes >> shift, counts, base_counts.size)
             if important:
-                residual_counts += _counted(codes, counts, residual_counts.size)
+                residual_counts += _symbol_counts(codes, counts, residual_counts.size)
             signal += float(np.sum(counts * side.values[rows] ** 2))
             noise += float(np.sum(counts * side.errors[rows] ** 2))
-    return Calibration(
+    return QuantizationParameters(
         bits=bits,
         extra_bits=extra_bits,
         scale=scale,
@@ -157,7 +147,7 @@ def _finish(
 
 
 def _demand(layer: Quantizer, observer: Observer, images: int) -> bit_allocation.Demand:
-    """What the solver must know of a layer's activation."""
+    """The solver's input for a layer's activation."""
     activations = round(observer.values / images)
     if layer.config.ranked_by == "mse":
         channels = observer.maximum.size
@@ -173,53 +163,55 @@ def _demand(layer: Quantizer, observer: Observer, images: int) -> bit_allocation
     )
 
 
-def _taken(demand: bit_allocation.Demand, calibration: Calibration) -> float:
-    """Bits of one input that a layer outside the budget takes."""
+def _expected_bits(
+    demand: bit_allocation.Demand, parameters: QuantizationParameters
+) -> float:
+    """Bits of one input that a layer with known parameters takes."""
 
     def coded(counts: NDArray[np.integer], share: float) -> float:
         mean = huffman.mean_length(counts, huffman.code_lengths(counts))
         return mean * share * demand.activations
 
-    return bit_allocation.stored_bits(
+    return bit_allocation.expected_bits(
         demand,
-        (calibration.bits, calibration.extra_bits),
-        int(calibration.mask.sum()),
-        coded(calibration.base_counts, 1.0),
-        coded(calibration.residual_counts, float(np.mean(calibration.mask))),
+        (parameters.bits, parameters.extra_bits),
+        int(parameters.mask.sum()),
+        coded(parameters.base_counts, 1.0),
+        coded(parameters.residual_counts, float(np.mean(parameters.mask))),
     )
 
 
-def _spent(
+def _share_budget(
     layers: list[Quantizer],
     sharing: list[Quantizer],
-    gathered: Gathered,
-    others: dict[str, Calibration],
-) -> dict[str, Calibration]:
-    """Calibrations of the layers that share a budget with all `others`."""
+    statistics: Statistics,
+    others: dict[str, QuantizationParameters],
+) -> dict[str, QuantizationParameters]:
+    """Parameters of the layers that share a budget with all `others`."""
     demands = {
-        layer.name: _demand(layer, gathered.observers[layer.name], gathered.images)
+        layer.name: _demand(layer, statistics.observers[layer.name], statistics.images)
         for layer in layers
     }
     activations = sum(demand.activations for demand in demands.values())
-    bits, kib = _the_only(
+    bits, kib = _agreed(
         "the budget",
         {(layer.config.budget_bits, layer.config.budget_kib) for layer in sharing},
     )
     total = kib * 8192 if bits is None else bits * activations
-    total -= sum(_taken(demands[name], done) for name, done in others.items())
+    total -= sum(_expected_bits(demands[name], known) for name, known in others.items())
     choices = bit_allocation.solve([demands[layer.name] for layer in sharing], total)
-    decided = {}
+    parameters = {}
     for layer, choice in zip(sharing, choices, strict=True):
         demand = demands[layer.name]
-        chosen = _Chosen(choice.bits, choice.extra_bits, choice.mask, choice.scale)
-        decided[layer.name] = _finish(
+        chosen = _Choice(choice.bits, choice.extra_bits, choice.mask, choice.scale)
+        parameters[layer.name] = _parameters(
             layer, demand.observer, demand.signed, chosen, demand.sensitivity
         )
-    return decided
+    return parameters
 
 
-def _the_only(what: str, values: set[Any]) -> Any:
-    """The one value that layers share, None if there is none."""
+def _agreed(what: str, values: set[Any]) -> Any:
+    """The value that all layers agree on, None if there is none."""
     if len(values) > 1:
         raise ValueError(
             f"layers of one model must agree on {what}. "
@@ -228,7 +220,7 @@ def _the_only(what: str, values: set[Any]) -> Any:
     return next(iter(values), None)
 
 
-def _counted(
+def _symbol_counts(
     codes: NDArray[np.int64], counts: NDArray[np.float64], symbols: int
 ) -> NDArray[np.int64]:
     """How often each value of the lowest bits of the codes occurs."""
@@ -236,23 +228,23 @@ def _counted(
     return np.bincount(low, counts.ravel(), minlength=symbols).astype(np.int64)
 
 
-def _is_tried(layers: list[Quantizer]) -> bool:
-    """Whether codes are tried against the model's output."""
+def _needs_trials(layers: list[Quantizer]) -> bool:
+    """Whether trial codes are compared by the model's output."""
     return any(
         _is_greedy(layer) or layer.config.clipping == "output" for layer in layers
     )
 
 
 def images_needed(model: keras.Model, layers: list[Quantizer]) -> int:
-    """How many images `decide` tries codes on."""
-    if not _is_tried(layers):
+    """How many images `compute` tries codes on."""
+    if not _needs_trials(layers):
         return 0
-    is_dense = calls.is_known(model) and any(len(y.shape) > 2 for y in model.outputs)
+    is_dense = calls.has_graph(model) and any(len(y.shape) > 2 for y in model.outputs)
     return _DENSE_TRIAL_IMAGES if is_dense else _TRIAL_IMAGES
 
 
 def loss_needed(layers: list[Quantizer]) -> Literal["fisher", "output"] | None:
-    """The loss whose sensitivities `decide` needs, if any.
+    """The loss whose sensitivities `compute` needs, if any.
 
     Raises:
         ValueError: If layers of one model ask for two.
@@ -262,57 +254,57 @@ def loss_needed(layers: list[Quantizer]) -> Literal["fisher", "output"] | None:
         for layer in layers
         if layer.extra_bits > 0 or layer.config.has_budget
     }
-    return _the_only("the ranking", rankings & {"fisher", "output"})
+    return _agreed("the ranking", rankings & {"fisher", "output"})
 
 
-def decide(
+def compute(
     model: keras.Model,
     layers: list[Quantizer],
-    gathered: Gathered,
+    statistics: Statistics,
     verbose: int,
-    team: Team,
+    workers: WorkerGroup,
     checkpoint: Checkpoint,
-) -> dict[str, Calibration]:
-    """The calibration of every layer.
+) -> dict[str, QuantizationParameters]:
+    """The quantization parameters of every layer.
 
     Args:
-        model: Keras model whose quantizers let everything pass.
+        model: Keras model whose quantizers pass everything through.
         layers: Its quantizers.
-        gathered: `Gathered` over the calibration data.
+        statistics: `Statistics` of the calibration data.
         verbose: Integer. `0` hides the progress bar.
-        team: `Team` of the workers that share the trials.
-        checkpoint: `Checkpoint` that keeps what trials found.
+        workers: `WorkerGroup` that shares the trials.
+        checkpoint: `Checkpoint` that keeps the errors of trials.
 
     Returns:
-        A dictionary from quantizer name to `Calibration`.
+        A dictionary from quantizer name to `QuantizationParameters`.
 
     Raises:
         ValueError: If layers disagree on the budget or it cannot be met.
         LostWorkerError: If another worker is gone.
     """
     trials = (
-        Trials(model, gathered.kept, team, checkpoint, gathered.progress)
-        if _is_tried(layers)
+        Trials(model, statistics.sample, workers, checkpoint, statistics.progress)
+        if _needs_trials(layers)
         else None
     )
     rank = _ranker(layers, trials, verbose)
-    decided = {}
+    parameters = {}
     for layer in layers:
         if layer.config.has_budget:
             continue
-        observer = gathered.observers[layer.name]
+        observer = statistics.observers[layer.name]
         signed = _is_signed(layer, observer)
         layer.signed.assign(signed)
-        steps = _steps(layer, observer, signed)
-        scores = rank(layer, observer, signed, steps)
+        scales = _scales(layer, observer, signed)
+        scores = rank(layer, observer, signed, scales)
         mask = allocation.top_share(scores, layer.config.important_fraction)
         mask &= layer.extra_bits > 0
-        scale = steps.of(mask)
+        scale = scales.of(mask)
         if trials is not None and layer.config.clipping == "output":
-            scale = _narrowed(trials, layer, mask, scale)
-        chosen = _Chosen(layer.bits, layer.extra_bits, mask, scale)
-        decided[layer.name] = _finish(layer, observer, signed, chosen, scores)
+            scale = _rescaled(trials, layer, mask, scale)
+        chosen = _Choice(layer.bits, layer.extra_bits, mask, scale)
+        parameters[layer.name] = _parameters(layer, observer, signed, chosen, scores)
     sharing = [layer for layer in layers if layer.config.has_budget]
     if sharing:
-        decided.update(_spent(layers, sharing, gathered, decided))
-    return decided
+        parameters.update(_share_budget(layers, sharing, statistics, parameters))
+    return parameters

@@ -1,8 +1,7 @@
-"""From statistics to ranges: which magnitude the largest code stands for.
+"""Ranges from statistics: which magnitude the largest code stands for.
 
-Everything here works on an `Observer`'s histograms, so no second look at the data is
-needed. A *threshold* is the value that the largest code decodes to; the scale follows
-from it.
+Everything here works on an `Observer`'s histograms, not on the data. A *threshold* is
+the value that the largest code decodes to; the scale follows from it.
 """
 
 import functools
@@ -12,14 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras import quantizers
 from dqa_keras.calibration.observers import BINS, Histogram, Observer
-from dqa_keras.config import Clipping, Granularity
+from dqa_keras.config import Clipping, DQAConfig, Granularity
 
 # Candidate thresholds of the MSE search, in bins: an octave below the smallest possible
 # maximum (BINS / 2) loses more than it gains above 1 bit; four octaves cover 1 bit too.
 _CANDIDATES = np.geomspace(BINS / 16, BINS, 97)
 
-_CENTRES = np.arange(BINS) + 0.5
+BIN_CENTRES = np.arange(BINS) + 0.5
 
 
 def largest_code(bits: int, signed: bool) -> int:
@@ -27,31 +27,48 @@ def largest_code(bits: int, signed: bool) -> int:
 
     One signed bit has codes -1 and 0 only; there the threshold maps to -1.
     """
-    return 2**bits - 1 if not signed else max(2 ** (bits - 1) - 1, 1)
+    return max(quantizers.code_limits(bits, signed)[1], 1)
 
 
-def _sides(observer: Observer) -> list[tuple[Histogram, int]]:
-    """The histograms that hold something, each with its sign."""
-    sides = [(observer.positive, 1)]
-    if observer.negative is not None:
-        sides.append((observer.negative, -1))
-    return sides
+class BinCodes(NamedTuple):
+    """The codes of the bins on one side of zero, under T thresholds.
+
+    Args:
+        magnitudes: Float64 array (BINS, T). Absolute code of each bin.
+        errors: Float64 array (BINS, T). Squared error of each bin, in squared bins.
+        limit: Integer. Largest absolute code.
+    """
+
+    magnitudes: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    limit: int
 
 
-def _limit(bits: int, signed: bool, sign: int) -> int:
-    """Largest code magnitude on one side of zero."""
-    if sign > 0:
-        return 2 ** (bits - signed) - 1
-    return 2 ** (bits - 1) if signed else 0
+def bin_codes(
+    thresholds: NDArray[np.float64], bits: int, signed: bool, sign: int
+) -> BinCodes:
+    """Codes of `bits` bits for each bin, under each threshold (T,) in bins.
+
+    Args:
+        thresholds: Float64 array (T,). In units of the bins' width.
+        bits: Integer in 1..8.
+        signed: Boolean. Whether codes are signed.
+        sign: Integer. `1` for the positive side of zero, `-1` for the negative one.
+
+    Returns:
+        A `BinCodes`.
+    """
+    scale = thresholds / largest_code(bits, signed)
+    limit = abs(quantizers.code_limits(bits, signed)[sign > 0])
+    magnitudes = np.minimum(np.rint(BIN_CENTRES[:, None] / scale), limit)
+    errors = (BIN_CENTRES[:, None] - magnitudes * scale) ** 2
+    return BinCodes(magnitudes, errors, limit)
 
 
 @functools.lru_cache(maxsize=64)
 def _candidate_errors(bits: int, signed: bool, sign: int) -> NDArray[np.float64]:
     """Squared error, in bins, of each bin under each candidate: (BINS, candidates)."""
-    scale = _CANDIDATES / largest_code(bits, signed)
-    codes = np.rint(_CENTRES[:, None] / scale)
-    codes = np.minimum(codes, _limit(bits, signed, sign))
-    return (_CENTRES[:, None] - codes * scale) ** 2
+    return bin_codes(_CANDIDATES, bits, signed, sign).errors
 
 
 def thresholds(
@@ -82,28 +99,38 @@ def thresholds(
     if granularity == "tensor":
         observer = observer.pooled()
     if clipping == "max":
-        found = observer.magnitude.astype(np.float64)
+        limits = observer.magnitude.astype(np.float64)
     elif clipping == "percentile":
-        total = np.sum([side.astype(np.int64) for side, _ in _sides(observer)], axis=0)
+        total = np.sum([side.astype(np.int64) for side, _ in observer.sides()], axis=0)
         below = np.cumsum(total, axis=1)
         enough = below >= below[:, -1:] * (percentile / 100)
-        found = (np.argmax(enough, axis=1) + 1) * observer.width
-        found = np.minimum(found, observer.magnitude)
+        limits = (np.argmax(enough, axis=1) + 1) * observer.width
+        limits = np.minimum(limits, observer.magnitude)
     else:
         errors = sum(
             side.astype(np.float64) @ _candidate_errors(bits, signed, sign)
-            for side, sign in _sides(observer)
+            for side, sign in observer.sides()
         )
         best = _CANDIDATES[np.argmin(errors, axis=1)] * observer.width
-        found = np.where(observer.magnitude > 0, best, 0)
+        limits = np.where(observer.magnitude > 0, best, 0)
     # float32 reciprocals of anything smaller overflow.
-    found = np.where(found > 1e-30, found, 0)
-    found[found == 0] = found.max() or 1.0
-    return np.broadcast_to(found, (channels,)).copy()
+    limits = np.where(limits > 1e-30, limits, 0)
+    limits[limits == 0] = limits.max() or 1.0
+    return np.broadcast_to(limits, (channels,)).copy()
+
+
+def scales(
+    observer: Observer, bits: int, signed: bool, config: DQAConfig
+) -> NDArray[np.float32]:
+    """The step of each channel for codes of `bits` bits, as a config clips: (C,)."""
+    limits = thresholds(
+        observer, bits, signed, config.clipping, config.granularity, config.percentile
+    )
+    return (limits / largest_code(bits, signed)).astype(np.float32)
 
 
 class Binned(NamedTuple):
-    """One side of a histogram and what its bins are stored as, each (C, BINS)."""
+    """One side of a histogram with the codes of its bins, each array (C, BINS)."""
 
     counts: Histogram
     values: NDArray[np.float64]
@@ -118,7 +145,7 @@ def histogram_codes(
     signed: bool,
     offset: NDArray[np.float32] | float = 0.0,
 ) -> Iterator[Binned]:
-    """What each bin of a histogram is stored as.
+    """The code of each bin of a histogram.
 
     Args:
         observer: `Observer` of C channels.
@@ -133,9 +160,9 @@ def histogram_codes(
     """
     step = np.asarray(scale, np.float64)[:, None]
     shift = np.broadcast_to(offset, scale.shape)[:, None]
-    low, high = -_limit(bits, signed, -1), _limit(bits, signed, 1)
-    for counts, sign in _sides(observer):
-        values = sign * _CENTRES * observer.width[:, None]
+    low, high = quantizers.code_limits(bits, signed)
+    for counts, sign in observer.sides():
+        values = sign * BIN_CENTRES * observer.width[:, None]
         codes = np.clip(np.rint((values + shift) / step), low, high)
         errors = values + shift - codes * step
         yield Binned(counts, values, codes.astype(np.int64), errors)

@@ -32,8 +32,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from dqa_keras.backend.compile import compiled
 from dqa_keras.backend.gradients import Mark, marked_gradients
-from dqa_keras.graph.hooks import compiled, hooked
+from dqa_keras.graph.hooks import hooked
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 Loss = Literal["fisher", "output"]

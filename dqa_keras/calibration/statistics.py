@@ -1,20 +1,20 @@
 """One pass over the data: what reaches each quantizer, and a few of the images.
 
-The model runs as it is; what it computes in front of each quantizer is reduced to an
-`Observer`, so memory does not grow with the data. With b images a round, p sampled
+The model runs as it is. Each quantizer's input is reduced to an `Observer`, so memory
+does not grow with the data. With b images a round, p sampled
 positions an image (at most 128), C channels of all quantizers together and C' of the
 widest, calibration takes, beyond what `predict` takes with batches of b images,
 
     4 KiB C + max(4 bytes b p C + (12 KiB + 16 bytes b p) C', 80 KiB C')
 
-where no activation is negative; 4, 12 and 80 KiB count twice where they may be, and
+where no activation is negative; 4, 12 and 80 KiB count twice where some are, and
 workers hold the first term twice. The traced graph comes on top: tens of MiB, whatever
 the data. `benchmarks/growth.py` measures both.
 
-The data is cut into rounds of `batch_size` images. Workers read all of them and compute
-every so many; a round is computed whole by one of them, and `Observer`s merge exactly,
-so nothing depends on the number of workers. From time to time they compare notes, put
-together what they have, and each writes it to its checkpoint.
+The data is cut into rounds of `batch_size` images. Every worker reads all rounds and
+computes its share of them. One worker computes a round whole, and `Observer`s merge
+exactly, so the result does not depend on the number of workers. From time to time the
+workers merge their observers, and each writes the result to its checkpoint.
 """
 
 import time
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from dqa_keras.backend import data_adapter
 from dqa_keras.calibration import sensitivity
 from dqa_keras.calibration.checkpoint import Checkpoint, Progress, digest
-from dqa_keras.calibration.distribution import Team
+from dqa_keras.calibration.distribution import WorkerGroup
 from dqa_keras.calibration.observers import Observer
 from dqa_keras.graph import hooks
 from dqa_keras.layers import Quantizer, quantizer_layers
@@ -42,7 +42,7 @@ _POSITIONS = 128
 _GOLDEN = 0.6180339887498949
 
 
-def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
+def _summarize(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
     """Samples (M, C); smallest, largest, summed values (C,); size; passes inputs on."""
     x = ops.cast(inputs, "float32")
     axes = list(range(x.ndim - 1))
@@ -63,16 +63,16 @@ def _statistics(layer: Quantizer, inputs: Any) -> tuple[Any, Any]:
     return (samples, minimum, maximum, total, ops.size(x)), inputs
 
 
-class Gathered(NamedTuple):
-    """What one pass over the data gives.
+class Statistics(NamedTuple):
+    """The result of one pass over the data.
 
     Args:
         progress: `Progress` after all images.
-        kept: A batch of some of them, or None if none were to be kept.
+        sample: A batch of some of them, or None if none were asked for.
     """
 
     progress: Progress
-    kept: Any
+    sample: Any
 
     @property
     def observers(self) -> dict[str, Observer]:
@@ -81,7 +81,7 @@ class Gathered(NamedTuple):
 
     @property
     def images(self) -> int:
-        """How many images were seen."""
+        """Number of images read."""
         return self.progress.images
 
 
@@ -91,7 +91,7 @@ class _Reservoir:
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
         self._random = np.random.default_rng(seed)
-        self._kept: list[Any] = []
+        self._sample: list[Any] = []
         self._seen = 0
 
     def add(self, x: Any) -> None:
@@ -105,12 +105,12 @@ class _Reservoir:
             self._seen += 1
             if slot < self._size:
                 image = keras.tree.map_structure(lambda a, row=row: a[row], arrays)
-                self._kept[slot : slot + 1] = [image]
+                self._sample[slot : slot + 1] = [image]
 
     def batch(self) -> Any:
-        if not self._kept:
+        if not self._sample:
             return None
-        return keras.tree.map_structure(lambda *rows: np.stack(rows), *self._kept)
+        return keras.tree.map_structure(lambda *rows: np.stack(rows), *self._sample)
 
 
 class _Round(NamedTuple):
@@ -125,15 +125,19 @@ class _Reader:
 
     Attributes:
         images: Integer. How many images were read.
-        digest: Integer. Their CRC-32, or 0 if nobody asks for it.
+        digest: Integer. Their CRC-32, or 0 if it is not needed.
     """
 
     def __init__(
-        self, rounds: data_adapter.Rounds, team: Team, checked: bool, verbose: int
+        self,
+        rounds: data_adapter.Rounds,
+        workers: WorkerGroup,
+        checked: bool,
+        verbose: int,
     ) -> None:
         self._rounds = rounds
         self._source = iter(rounds)
-        self._at_once = team.size * team.replicas
+        self._at_once = workers.size * workers.replicas
         self._checked = checked
         self._bar = tqdm(
             desc="calibrate", unit="image", disable=None if verbose else True
@@ -142,18 +146,18 @@ class _Reader:
         self.digest = 0
 
     def skip(self, progress: Progress, reservoir: "_Reservoir") -> None:
-        """Reads the images that a checkpoint has seen, and makes sure of it."""
+        """Reads the images that a checkpoint has seen, and verifies their CRC."""
         if self.images >= progress.images:
             return
         while self.images < progress.images:
-            given = self._next()
-            if given is None:
+            skipped = self._next()
+            if skipped is None:
                 raise ValueError(
                     f"the checkpoint has seen {progress.images} images, but the data "
                     f"holds {self.images}. Give the same data, or delete the "
                     "checkpoint to start over."
                 )
-            reservoir.add(given.x)
+            reservoir.add(skipped.x)
         if self.digest != progress.digest:
             raise ValueError(
                 f"the first {progress.images} images are not those that the "
@@ -161,10 +165,10 @@ class _Reader:
                 "shuffled, or delete the checkpoint to start over."
             )
 
-    def turn(self) -> list[_Round]:
-        """The next rounds; fewer at the end, and then none."""
-        given = (self._next() for _ in range(self._at_once))
-        return [one for one in given if one is not None]
+    def next_rounds(self) -> list[_Round]:
+        """One round per replica of each worker; fewer at the end, and then none."""
+        rounds = (self._next() for _ in range(self._at_once))
+        return [one for one in rounds if one is not None]
 
     def _next(self) -> _Round | None:
         x = next(self._source, None)
@@ -172,7 +176,7 @@ class _Reader:
             self._bar.total = self.images
             self._bar.close()
             return None
-        given = _Round(self.images, x)
+        current = _Round(self.images, x)
         leaves = keras.tree.flatten(x)
         self.images += len(leaves[0])
         if self._checked:
@@ -180,38 +184,36 @@ class _Reader:
         if self._rounds.images is not None:
             self._bar.total = max(self._rounds.images, self.images)
         self._bar.update(len(leaves[0]))
-        return given
+        return current
 
 
-class _Share:
-    """What this worker has computed since the workers last put theirs together."""
+class _LocalStatistics:
+    """What this worker has observed since the workers last merged."""
 
     def __init__(
-        self, model: keras.Model, team: Team, loss: sensitivity.Loss | None
+        self, model: keras.Model, workers: WorkerGroup, loss: sensitivity.Loss | None
     ) -> None:
-        self._team = team
+        self._workers = workers
         self._names = [layer.name for layer in quantizer_layers(model)]
-        self._observe = hooks.observing_replicas(model, _statistics, team.strategy)
+        self._observe = hooks.observing_replicas(model, _summarize, workers.strategy)
         self._backward = sensitivity.observing(model, loss) if loss else None
         self.observers: dict[str, Observer] = {}
 
-    def computed(self, turn: list[_Round]) -> list[Any]:
-        """What reaches the quantizers in this worker's part of a turn."""
-        first = self._team.rank * self._team.replicas
-        mine = turn[first : first + self._team.replicas]
-        for given in mine:
-            _check_inputs(given)
-        found = self._observe([given.x for given in mine]) if mine else []
-        for given, reports in zip(mine, found, strict=True):
-            _check_reports(given, reports)
-        gradients = [
-            self._backward(given.x) if self._backward else () for given in mine
-        ]
-        return list(zip(found, gradients, strict=True))
+    def compute(self, rounds: list[_Round]) -> list[Any]:
+        """Reports and gradients at the quantizers, of this worker's share of rounds."""
+        first = self._workers.rank * self._workers.replicas
+        own = rounds[first : first + self._workers.replicas]
+        for one in own:
+            _check_inputs(one)
+        observed = self._observe([one.x for one in own]) if own else []
+        for one, reports in zip(own, observed, strict=True):
+            _check_reports(one, reports)
+        gradients = [self._backward(one.x) if self._backward else () for one in own]
+        return list(zip(observed, gradients, strict=True))
 
-    def add(self, found: list[Any]) -> None:
-        """Takes in what `computed` gave."""
-        for reports, gradients in found:
+    def add(self, computed: list[Any]) -> None:
+        """Adds results of `compute` to the observers."""
+        for reports, gradients in computed:
             for layer, (samples, minimum, maximum, _, size) in reports:
                 if layer.name not in self.observers:
                     self.observers[layer.name] = Observer(minimum.size)
@@ -221,44 +223,44 @@ class _Share:
                 self.observers[layer.name].add_gradients(squares)
 
     def merge(self, into: dict[str, Observer]) -> None:
-        """Adds every worker's share, one layer at a time to save memory."""
+        """Adds every worker's observers, one layer at a time to save memory."""
         for name in self._names:
             own = self.observers.pop(name, None)
-            for arrays in self._team.exchange({} if own is None else own.arrays()):
+            for arrays in self._workers.all_gather({} if own is None else own.arrays()):
                 if arrays:
                     other = Observer.from_arrays(arrays)
                     into.setdefault(name, Observer(other.maximum.size)).merge(other)
 
 
-def _check_inputs(given: _Round) -> None:
+def _check_inputs(current: _Round) -> None:
     # A convolution fused with its ReLU turns NaN into 0 on some CPUs: it must be found
     # where it enters.
-    for leaf in keras.tree.flatten(given.x):
+    for leaf in keras.tree.flatten(current.x):
         bad = ~np.isfinite(leaf).reshape(len(leaf), -1).all(1)
         if bad.any():
             raise ValueError(
                 "the model's inputs must be finite. Received: NaN or infinity in image "
-                f"{given.first + int(np.argmax(bad))}. Check the data."
+                f"{current.first + int(np.argmax(bad))}. Check the data."
             )
 
 
-def _check_reports(given: _Round, reports: list[tuple[Quantizer, Any]]) -> None:
+def _check_reports(current: _Round, reports: list[tuple[Quantizer, Any]]) -> None:
     for layer, (_, _, _, total, _) in reports:
         if not np.all(np.isfinite(total)):
-            last = given.first + len(keras.tree.flatten(given.x)[0]) - 1
+            last = current.first + len(keras.tree.flatten(current.x)[0]) - 1
             raise ValueError(
                 f"the activation in front of {layer.name!r} must be finite. "
-                f"Received: NaN or infinity in images {given.first} to {last}. Check "
+                f"Received: NaN or infinity in images {current.first} to {last}. Check "
                 "the data and the weights of the layers before it."
             )
 
 
-def _compared(
-    team: Team, error: Exception | None, **values: Any
+def _gather_notes(
+    workers: WorkerGroup, error: Exception | None, **values: Any
 ) -> list[Mapping[str, NDArray]]:
-    """The values of all workers; an error of one is raised by all."""
+    """Each worker's values; an error of one worker is raised by all."""
     failure = np.array("" if error is None else str(error))
-    notes = team.exchange(
+    notes = workers.all_gather(
         {"failure": failure, **{name: np.array(v) for name, v in values.items()}}
     )
     if error is not None:
@@ -270,17 +272,17 @@ def _compared(
 
 
 def _check_same(notes: list[Mapping[str, NDArray]], name: str, what: str) -> None:
-    found = [int(note[name]) for note in notes]
-    if len(set(found)) > 1:
-        raise ValueError(f"all workers must {what}. Received: {found}, by worker")
+    values = [int(note[name]) for note in notes]
+    if len(set(values)) > 1:
+        raise ValueError(f"all workers must {what}. Received: {values}, by worker")
 
 
-def _resumed(
-    share: _Share, team: Team, checkpoint: Checkpoint
+def _resume(
+    local: _LocalStatistics, workers: WorkerGroup, checkpoint: Checkpoint
 ) -> tuple[Progress, bool]:
-    """Where the calibration goes on, and whether any worker keeps a checkpoint.
+    """The progress to resume from, and whether any worker keeps a checkpoint.
 
-    A worker whose checkpoint is behind, or that has none, gets what the furthest has.
+    All workers resume from the checkpoint that has seen the most images.
     """
     error = None
     progress = Progress()
@@ -288,8 +290,8 @@ def _resumed(
         progress = checkpoint.load()
     except ValueError as problem:
         error = problem
-    notes = _compared(
-        team,
+    notes = _gather_notes(
+        workers,
         error,
         model=checkpoint.model,
         keeps=checkpoint.path is not None,
@@ -300,11 +302,11 @@ def _resumed(
     images = [int(note["images"]) for note in notes]
     furthest = int(np.argmax(images))
     if len(set(images)) > 1:
-        share.observers = progress.observers if team.rank == furthest else {}
+        local.observers = progress.observers if workers.rank == furthest else {}
         digest_there = int(notes[furthest]["digest"])
-        errors = progress.errors if team.rank == furthest else {}
+        errors = progress.errors if workers.rank == furthest else {}
         progress = Progress(images[furthest], digest_there, errors=errors)
-        share.merge(progress.observers)
+        local.merge(progress.observers)
     return progress, any(bool(note["keeps"]) for note in notes)
 
 
@@ -315,55 +317,55 @@ def collect(
     verbose: int,
     keep: int,
     loss: sensitivity.Loss | None,
-    team: Team | None = None,
+    workers: WorkerGroup | None = None,
     checkpoint: Checkpoint | None = None,
-) -> Gathered:
-    """Statistics of what reaches each quantizer, and a few images.
+) -> Statistics:
+    """Statistics of each quantizer's inputs, and a sample of the images.
 
     Args:
         model: Keras model whose quantizers let everything pass.
         data: Inputs, as for `calibrate`.
         batch_size: Integer. Images that are computed together.
         verbose: Integer. `0` hides the progress bar.
-        keep: Integer. How many images to keep; a uniform sample of all.
-        loss: Which loss the observers' `sensitivity` belongs to; `None` saves the
-            backward pass.
-        team: `Team` of the workers that share the work. Defaults to one worker.
-        checkpoint: `Checkpoint` to go on from and to write. Defaults to none.
+        keep: Integer. Size of the sample of the images, which is uniform.
+        loss: Which loss the observers' `sensitivity` is measured with; `None` saves
+            the backward pass.
+        workers: `WorkerGroup` that shares the work. Defaults to one worker.
+        checkpoint: `Checkpoint` to resume from and to write. Defaults to none.
 
     Returns:
-        A `Gathered`.
+        A `Statistics`.
 
     Raises:
         ValueError: If the data is empty or does not fit the model or the checkpoint, an
             activation holds NaN or infinity, or the workers' models or data differ.
         LostWorkerError: If another worker is gone.
     """
-    team = team or Team()
+    workers = workers or WorkerGroup()
     checkpoint = checkpoint or Checkpoint(None, model, batch_size, loss)
-    share = _Share(model, team, loss)
-    progress, keeps = _resumed(share, team, checkpoint)
-    alone = team.size == 1
+    local = _LocalStatistics(model, workers, loss)
+    progress, keeps = _resume(local, workers, checkpoint)
+    alone = workers.size == 1
     if alone:
-        share.observers = progress.observers
+        local.observers = progress.observers
     reservoir = _Reservoir(keep, quantizer_layers(model)[0].config.seed)
     rounds = data_adapter.Rounds(model, data, batch_size)
-    reader = _Reader(rounds, team, keeps or not alone, verbose)
-    turns, done = 1, False
+    reader = _Reader(rounds, workers, keeps or not alone, verbose)
+    steps, done = 1, False
     while not done:
         error = None
         started = time.monotonic()
         whole = True
         try:
             reader.skip(progress, reservoir)
-            for _ in range(turns):
-                turn = reader.turn()
-                done = not turn
-                found = share.computed(turn)
+            for _ in range(steps):
+                current = reader.next_rounds()
+                done = not current
+                computed = local.compute(current)
                 whole = False
-                share.add(found)
-                for given in turn:
-                    reservoir.add(given.x)
+                local.add(computed)
+                for one in current:
+                    reservoir.add(one.x)
                 if alone:
                     progress.images, progress.digest = reader.images, reader.digest
                 whole = True
@@ -375,20 +377,20 @@ def collect(
             if alone or not isinstance(problem, Exception):
                 raise
             error = problem  # the others must hear of it, or they would wait
-        notes = _compared(
-            team,
+        notes = _gather_notes(
+            workers,
             error,
             images=reader.images,
             digest=reader.digest,
-            seconds=(time.monotonic() - started) / turns,
+            seconds=(time.monotonic() - started) / steps,
         )
         _check_same(notes, "images", "read the same images")
         _check_same(notes, "digest", "read the same images in the same order")
         if done or keeps:
             if not alone:
-                share.merge(progress.observers)
+                local.merge(progress.observers)
             progress.images, progress.digest = reader.images, reader.digest
             checkpoint.save(progress)
         slowest = max(float(note["seconds"]) for note in notes)
-        turns = max(1, int(checkpoint.seconds / max(slowest, 1e-6)))
-    return Gathered(progress, reservoir.batch())
+        steps = max(1, int(checkpoint.seconds / max(slowest, 1e-6)))
+    return Statistics(progress, reservoir.batch())

@@ -1,7 +1,7 @@
-"""The error of a model's output while the codes of one quantizer are tried.
+"""The error of a model's output under trial codes of one quantizer.
 
-Only what lies behind the quantizer runs, several trials at once. Subclassed models hide
-where that is, and a shared layer has several such places: they run whole.
+Only the part of the model after the quantizer runs, several trials at once. Subclassed
+models hide that part, and a shared layer has several: such models run whole.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from dqa_keras.backend.compile import compiled
 from dqa_keras.calibration.checkpoint import Checkpoint, Progress, digest
-from dqa_keras.calibration.distribution import Team
-from dqa_keras.calibration.partial_run import Resuming
-from dqa_keras.graph import calls, hooks
+from dqa_keras.calibration.distribution import WorkerGroup
+from dqa_keras.calibration.partial_run import PartialRun
+from dqa_keras.graph import calls
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 # Mask (C,) and scale (C,) of each trial.
@@ -23,14 +24,15 @@ Pairs = list[tuple[NDArray[np.bool_], NDArray[np.float32]]]
 
 
 class Trials:
-    """Tries masks and scales at one quantizer; all others pass everything.
+    """Tries masks and scales at one quantizer; all others pass everything through.
 
-    Workers share the trials. What is found goes to the checkpoint from time to time.
+    Workers share the trials. Errors go to the checkpoint from time to time.
 
     Args:
-        model: Keras model whose quantizers pass everything.
+        model: Keras model whose quantizers pass everything through.
         images: A batch of inputs.
-        team: `Team` of workers that call all this alike. Defaults to one worker.
+        workers: `WorkerGroup` whose workers make the same calls. Defaults to one
+            worker.
         checkpoint: `Checkpoint` to write. Defaults to none.
         progress: `Progress` with the errors that are known already. Defaults to none.
     """
@@ -39,22 +41,22 @@ class Trials:
         self,
         model: keras.Model,
         images: Any,
-        team: Team | None = None,
+        workers: WorkerGroup | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._model, self._images = model, images
-        self._team = team or Team()
+        self._workers = workers or WorkerGroup()
         self._checkpoint = checkpoint
         self._progress = progress or Progress()
         self._digest = digest(map(np.asarray, keras.tree.flatten(images)))
-        self._resuming: Resuming | None = None
+        self._partial_run: PartialRun | None = None
         self._run: Callable[[Any], Any] | None = None
         self._expected: list[list[NDArray[np.float32]]] = []
-        if calls.is_known(model):
-            self._resuming = Resuming(model, images)
+        if calls.has_graph(model):
+            self._partial_run = PartialRun(model, images)
         known = {str(key): value for key, value in self._progress.errors.items()}
-        for note in self._team.exchange(known):
+        for note in self._workers.all_gather(known):
             for key, errors in note.items():
                 _fill(self._progress.errors.setdefault(int(key), errors.copy()), errors)
 
@@ -65,7 +67,7 @@ class Trials:
         scales: NDArray[np.float32],
         progress: Callable[[int], object] = lambda done: None,
     ) -> NDArray[np.float64]:
-        """Summed squared difference of the output from the unquantized model's.
+        """Summed squared difference from the unquantized model's output.
 
         Args:
             layer: `Quantizer` of C channels; its scale and mask are changed.
@@ -80,28 +82,28 @@ class Trials:
         Raises:
             LostWorkerError: If another worker is gone.
         """
-        found = self._progress.errors.setdefault(
+        errors = self._progress.errors.setdefault(
             self._key(layer, masks, scales), np.full(len(masks), np.nan)
         )
-        missing = int(np.isnan(found).sum())
-        progress(len(found) - missing)
+        missing = int(np.isnan(errors).sum())
+        progress(len(errors) - missing)
         if not missing:
-            return found
+            return errors
         try:
-            own = self._try_share(layer, masks, scales, found, progress)
-            for note in self._team.exchange({"errors": found}):
-                _fill(found, note["errors"])
+            own = self._try_share(layer, masks, scales, errors, progress)
+            for note in self._workers.all_gather({"errors": errors}):
+                _fill(errors, note["errors"])
         except BaseException:
             if self._checkpoint:
                 self._checkpoint.save(self._progress)
             raise
         progress(missing - own)
-        return found
+        return errors
 
     def _key(
         self, layer: Quantizer, masks: NDArray[np.bool_], scales: NDArray[np.float32]
     ) -> int:
-        """A number that stands for some trials and all that they depend on."""
+        """A hash of some trials and all that they depend on."""
         number = [other is layer for other in quantizer_layers(self._model)].index(True)
         signed = bool(ops.convert_to_numpy(layer.signed))
         about = f"{number} {type(layer)} {layer.bits} {layer.extra_bits} {signed}"
@@ -113,53 +115,53 @@ class Trials:
         layer: Quantizer,
         masks: NDArray[np.bool_],
         scales: NDArray[np.float32],
-        found: NDArray[np.float64],
+        errors: NDArray[np.float64],
         progress: Callable[[int], object],
     ) -> int:
-        """Makes this worker's share of the trials that are missing; how many."""
+        """Makes this worker's share of the missing trials; returns how many."""
         at_once, run = self._runner(layer)
         groups = [
             slice(first, first + at_once)
-            for first in range(0, len(found), at_once)
-            if np.isnan(found[first : first + at_once]).any()
+            for first in range(0, len(errors), at_once)
+            if np.isnan(errors[first : first + at_once]).any()
         ]
         own = 0
-        for group in groups[self._team.rank :: self._team.size]:
-            found[group] = run(list(zip(masks[group], scales[group], strict=True)))
-            progress(len(found[group]))
-            own += len(found[group])
+        for group in groups[self._workers.rank :: self._workers.size]:
+            errors[group] = run(list(zip(masks[group], scales[group], strict=True)))
+            progress(len(errors[group]))
+            own += len(errors[group])
             if self._checkpoint:
-                self._checkpoint.save_in_time(self._progress)
+                self._checkpoint.save_if_due(self._progress)
         return own
 
     def _runner(self, layer: Quantizer) -> tuple[int, Callable[[Pairs], Any]]:
         """How many trials run at once, and the function that runs them."""
-        if self._resuming and self._resuming.knows(layer):
-            return self._resumed(self._resuming, layer)
+        if self._partial_run and self._partial_run.can_start_at(layer):
+            return self._run_partially(self._partial_run, layer)
         return 1, self._whole(layer)
 
-    def _resumed(
-        self, resuming: Resuming, layer: Quantizer
+    def _run_partially(
+        self, partial_run: PartialRun, layer: Quantizer
     ) -> tuple[int, Callable[[Pairs], Any]]:
-        inputs = resuming.go_to(layer)
+        inputs = partial_run.start_at(layer)
         if not self._expected:
             self._expected = [
-                [_array(y) for y in resuming.outputs(group, x)]
+                [_array(y) for y in partial_run.outputs(group, x)]
                 for group, x in enumerate(inputs)
             ]
 
         def run(some: Pairs) -> NDArray[np.float64]:
-            found = np.zeros(len(some))
+            errors = np.zeros(len(some))
             for group, x in enumerate(inputs):
                 stored = [_stored(layer, mask, scale, x) for mask, scale in some]
-                outputs = resuming.outputs(group, ops.concatenate(stored))
-                found += _squared_distance(outputs, self._expected[group], len(some))
-            return found
+                outputs = partial_run.outputs(group, ops.concatenate(stored))
+                errors += _squared_distance(outputs, self._expected[group], len(some))
+            return errors
 
-        return resuming.copies(), run
+        return partial_run.copies(), run
 
     def _whole(self, layer: Quantizer) -> Callable[[Pairs], Any]:
-        run = self._run or hooks.compiled(lambda x: self._model(x, training=False))
+        run = self._run or compiled(lambda x: self._model(x, training=False))
         self._run = run
         expected = [_array(y) for y in keras.tree.flatten(run(self._images))]
 
@@ -176,7 +178,7 @@ class Trials:
 
 
 def _fill(errors: NDArray[np.float64], other: NDArray[np.float64]) -> None:
-    """Takes over what another worker found."""
+    """Takes over errors that another worker measured."""
     np.copyto(errors, other, where=np.isnan(errors))
 
 

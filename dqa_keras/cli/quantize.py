@@ -80,7 +80,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             batch_size=inputs.BATCH,
             checkpoint=values.checkpoint,
         )
-        rank = distribution.team(quantized).rank
+        rank = distribution.worker_group(quantized).rank
     if rank:
         print(f"worker {rank} is done; worker 0 writes {output}")
         return

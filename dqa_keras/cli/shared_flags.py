@@ -1,13 +1,14 @@
 """Flags that several commands share, and the config that they describe."""
 
-from typing import Any
+from typing import Any, get_args
 
 from absl import flags
 
 from dqa_keras.cli.inputs import BUILT_IN, WEIGHTS
-from dqa_keras.config import DQAConfig, Method
+from dqa_keras.config import CHOICES, DQAConfig, Method
 
-METHODS: tuple[Method, ...] = ("direct", "noisyquant", "dqa")
+# In the order of reports: the baselines first.
+METHODS: tuple[Method, ...] = (*get_args(Method)[1:], "dqa")
 PRESETS = ("default", "paper")
 
 
@@ -87,14 +88,14 @@ def define_config_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "ranking",
         None,
-        ("auto", "mse", "greedy", "fisher", "output"),
+        CHOICES["ranking"],
         "How channels are ranked.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "entropy",
         None,
-        ("residual", "all"),
+        CHOICES["entropy"],
         "What is stored in Huffman code: residuals, or base codes too.",
         flag_values=values,
     )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras import quantizers
 from dqa_keras.codec.layer_table import LayerTable
 
 
@@ -32,9 +33,13 @@ def code_dtype(table: LayerTable) -> np.dtype[Any]:
 
 def code_limits(table: LayerTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Smallest and largest code of each channel: two float32 arrays (C,)."""
-    levels = np.where(table.mask, 2 ** (table.bits + table.extra_bits), 2**table.bits)
-    low = -levels // 2 if table.signed else np.zeros_like(levels)
-    return low.astype(np.float32), (low + levels - 1).astype(np.float32)
+    plain = quantizers.code_limits(table.bits, table.signed)
+    important = quantizers.code_limits(table.bits + table.extra_bits, table.signed)
+    low, high = (
+        np.where(table.mask, fine, coarse).astype(np.float32)
+        for coarse, fine in zip(plain, important, strict=True)
+    )
+    return low, high
 
 
 def quantize(values: NDArray[np.float32], table: LayerTable) -> NDArray[np.integer]:

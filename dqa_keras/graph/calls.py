@@ -1,11 +1,11 @@
-"""The calls that a model makes, one after the other.
+"""The calls that a model makes, in the order that they run.
 
 >>> import keras
 >>> from dqa_keras.graph import calls
 >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.ReLU(name="relu")])
 >>> head = keras.layers.Dense(2, name="head")
 >>> model = keras.Sequential([keras.Input((4,)), inner, head])
->>> [call.operation.name for call in calls.flattened(model).calls]
+>>> [call.operation.name for call in calls.flatten(model).calls]
 ['relu', 'head']
 """
 
@@ -22,7 +22,7 @@ class Call(NamedTuple):
     Args:
         operation: Keras layer or operation.
         arguments: Its arguments, `(args, kwargs)`.
-        outputs: The `KerasTensor`s that it makes, as a flat list.
+        outputs: The `KerasTensor`s that it gives, as a flat list.
     """
 
     operation: Any
@@ -34,19 +34,19 @@ class Call(NamedTuple):
         """The `KerasTensor`s that it reads; constants are left out."""
         return symbolic(self.arguments)
 
-    def run(self, known: Mapping[int, Any], operation: Any = None) -> list[Any]:
+    def run(self, values: Mapping[int, Any], operation: Any = None) -> list[Any]:
         """Makes the call on actual tensors, in inference mode.
 
         Args:
-            known: The tensor for each input, by `id` of its `KerasTensor`.
-            operation: What is called. Defaults to the call's own operation.
+            values: The tensor of each input, by `id` of its `KerasTensor`.
+            operation: The operation to call. Defaults to the call's own.
 
         Returns:
-            What stands for `outputs`, as a flat list.
+            The tensors of `outputs`, as a flat list.
         """
         operation = operation or self.operation
         args, kwargs = keras.tree.map_structure(
-            lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x,
+            lambda x: values[id(x)] if isinstance(x, keras.KerasTensor) else x,
             self.arguments,
         )
         if "training" in inspect.signature(operation.call).parameters:
@@ -59,7 +59,7 @@ class Graph(NamedTuple):
 
     Args:
         inputs: The model's inputs, as a flat list of `KerasTensor`s.
-        calls: `Call`s; in place of a model inside the model, those that it makes.
+        calls: `Call`s. A nested model is replaced by the calls that it makes.
         outputs: The model's outputs, as a flat list of `KerasTensor`s.
     """
 
@@ -74,18 +74,18 @@ def symbolic(structure: Any) -> list[Any]:
     return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
 
 
-def is_known(model: keras.Model) -> bool:
-    """Whether the calls can be seen: subclassed models hide theirs."""
+def has_graph(model: keras.Model) -> bool:
+    """Whether a model is Functional or Sequential, so that its calls can be seen."""
     return isinstance(model, keras.Sequential) or hasattr(model, "operations")
 
 
-def flattened(
+def flatten(
     model: keras.Model, input_shapes: Sequence[tuple[int | None, ...]] | None = None
 ) -> Graph:
     """The calls of a model.
 
     Args:
-        model: Functional or Sequential Keras model; see `is_known`.
+        model: Functional or Sequential Keras model; see `has_graph`.
         input_shapes: Shapes to run it on, with the batch axis. Defaults to the
             model's own.
 
@@ -105,7 +105,7 @@ def flattened(
 
     def recorded(operation: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if isinstance(operation, keras.Model) and is_known(operation):
+            if isinstance(operation, keras.Model) and has_graph(operation):
                 return run(operation, args[0])
             outputs = operation.compute_output_spec(*args, **kwargs)
             calls.append(Call(operation, (args, kwargs), symbolic(outputs)))

@@ -25,7 +25,7 @@ from keras import layers as keras_layers
 
 from dqa_keras.config import DQAConfig
 from dqa_keras.graph.layer_kinds import is_activation
-from dqa_keras.graph.linear_outputs import kept_linear
+from dqa_keras.graph.linear_outputs import stored_linear
 from dqa_keras.layers import Quantizer, make_quantizer, quantizer_layers
 
 _MERGE_LAYERS = (keras_layers.Add, keras_layers.Concatenate)
@@ -86,7 +86,7 @@ class _Plan:
 
     def linear(self, model: keras.Model) -> frozenset[str]:
         """Names of a model's linear layers that are to be quantized."""
-        return kept_linear(model) if self._config.quantize_linear else frozenset()
+        return stored_linear(model) if self._config.quantize_linear else frozenset()
 
     def choose(self, operation: Any, linear: bool) -> DQAConfig | Skipped | None:
         """A config, a reason to skip, or None where there is nothing to quantize."""

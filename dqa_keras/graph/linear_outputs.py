@@ -1,8 +1,8 @@
-"""Finds linear layers whose output is read more than once, or by what multiplies.
+"""Finds linear layers whose output must be stored.
 
-Such an output waits in memory as an activation does, although no activation made it:
-MobileNetV2's linear bottlenecks, a residual stream. What a single sum, normalisation or
-activation reads takes no memory: it is computed in one go with its reader.
+A linear output with several consumers, or one that multiplies, takes memory as an
+activation does: MobileNetV2's linear bottlenecks, a residual stream. An output with one
+fusible consumer (a sum, a normalisation, an activation) is never stored.
 
 >>> import keras
 >>> from keras import layers
@@ -10,7 +10,7 @@ activation reads takes no memory: it is computed in one go with its reader.
 >>> x = layers.ReLU()(layers.Conv2D(8, 3, name="expand")(inputs))
 >>> x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 1, name="project")(x))
 >>> model = keras.Model(inputs, layers.Conv2D(8, 1, name="next")(x))
->>> sorted(kept_linear(model))
+>>> sorted(stored_linear(model))
 ['norm']
 """
 
@@ -37,8 +37,8 @@ _LINEAR = (
     keras_layers.SeparableConv1D,
     keras_layers.SeparableConv2D,
 )
-# Nothing happens in them when a trained model runs.
-_PASSING = (
+# Layers that only act in training.
+_INFERENCE_IDENTITY = (
     keras_layers.Dropout,
     keras_layers.GaussianDropout,
     keras_layers.GaussianNoise,
@@ -48,8 +48,8 @@ _PASSING = (
 )
 
 
-def kept_linear(model: keras.Model) -> frozenset[str]:
-    """Names of a model's linear layers whose output must be kept.
+def stored_linear(model: keras.Model) -> frozenset[str]:
+    """Names of a model's linear layers whose output must be stored.
 
     Args:
         model: Functional Keras model. Layers of nested models are not looked at.
@@ -57,30 +57,32 @@ def kept_linear(model: keras.Model) -> frozenset[str]:
     Returns:
         A set of names.
     """
-    readers: dict[tuple[int, int, int], list[Any]] = defaultdict(list)
+    consumers: dict[tuple[int, int, int], list[Any]] = defaultdict(list)
     nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
     for node in nodes:
         for tensor in node.input_tensors:
-            readers[_source(tensor)].append(node)
+            consumers[_source(tensor)].append(node)
 
-    def all_readers(node: Any) -> list[Any]:
-        found = []
+    def all_consumers(node: Any) -> list[Any]:
+        operations = []
         for tensor in node.outputs:
-            for reader in readers[_source(tensor)]:
-                passes = isinstance(reader.operation, _PASSING)
-                found += all_readers(reader) if passes else [reader.operation]
-        return found
+            for consumer in consumers[_source(tensor)]:
+                if isinstance(consumer.operation, _INFERENCE_IDENTITY):
+                    operations += all_consumers(consumer)
+                else:
+                    operations.append(consumer.operation)
+        return operations
 
-    def is_kept(node: Any) -> bool:
-        found = all_readers(node)
-        return len(found) > 1 or not all(map(_goes_along, found))
+    def is_stored(node: Any) -> bool:
+        operations = all_consumers(node)
+        return len(operations) > 1 or not all(map(_is_fusible, operations))
 
     return frozenset(
         node.operation.name
         for node in nodes
         if isinstance(node.operation, _LINEAR)
         and not is_activation(node.operation)
-        and is_kept(node)
+        and is_stored(node)
     )
 
 
@@ -89,8 +91,8 @@ def _source(tensor: Any) -> tuple[int, int, int]:
     return id(operation), node, number
 
 
-def _goes_along(operation: Any) -> bool:
-    """Whether an operation is computed in one go with the linear one before it."""
+def _is_fusible(operation: Any) -> bool:
+    """Whether an operation is fused with the linear one before it."""
     if isinstance(operation, (keras_layers.Add, keras_layers.BatchNormalization)):
         return True
     if not isinstance(operation, keras.Layer) and type(operation).__name__ == "Add":

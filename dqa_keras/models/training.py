@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dqa_keras import files, models
 from dqa_keras.analysis.accuracy import Tally
+from dqa_keras.backend.running import runs_on
 from dqa_keras.models import torch_layers
 from dqa_keras.models.weights import save_weights
 
@@ -287,7 +288,7 @@ def train(
         size = round(height * scale), round(width * scale)
         with _policy(recipe.precision):
             model = build(image_size=size)
-        if keras.backend.backend() == "torch":
+        if runs_on("torch"):
             model = torch_layers.for_training(model)
         batches = _Batches(images, labels, recipe, model.output_shape[-1], size, seed)
         _compile(model, recipe, len(batches) * recipe.epochs)

@@ -13,11 +13,11 @@ from dqa_keras.analysis import baselines
 from dqa_keras.analysis.accuracy import Tally
 from dqa_keras.analysis.memory import Timeline, timeline
 from dqa_keras.analysis.storage import Storage, storage_bits
+from dqa_keras.backend.compile import compiled
 from dqa_keras.calibration import output_noise, statistics
 from dqa_keras.calibration.histograms import Histogram, histogram
 from dqa_keras.calibration.observers import decibels
 from dqa_keras.codec.layer_table import LayerTable
-from dqa_keras.graph import hooks
 from dqa_keras.graph.insertion import Skipped, skipped
 from dqa_keras.layers import quantizer_layers
 
@@ -155,7 +155,7 @@ def _scores(
 ) -> Scores:
     labelled, masks = _has_labels(test)
     layers = quantizer_layers(model)
-    run = hooks.compiled(lambda x: model(x, training=False))
+    run = compiled(lambda x: model(x, training=False))
     plain: list[NDArray[np.floating]] = []
     progress = tqdm(
         total=len(BASELINE_BITS) + 2, desc="accuracy", unit="model", disable=None

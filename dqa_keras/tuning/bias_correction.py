@@ -59,14 +59,14 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
     """
     for layer in quantizer_layers(quantized):
         layer.table()  # raises if the layer is not calibrated
-    if not (calls.is_known(model) and calls.is_known(quantized)):
+    if not (calls.has_graph(model) and calls.has_graph(quantized)):
         raise ValueError(
             "bias correction needs Functional or Sequential models: the layers of a "
             f"subclassed one are out of sight. Received: {type(model).__name__}"
         )
     originals = _originals(quantized, model)
     images = next(iter(data_adapter.Rounds(model, data, _IMAGES)))
-    changed = _corrected(calls.flattened(quantized), originals, images)
+    changed = _corrected(calls.flatten(quantized), originals, images)
     found = storage.counted(quantized, images)  # other activations, other codes
     for layer in quantizer_layers(quantized):
         layer.assign(found[layer.name])
@@ -99,10 +99,10 @@ def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
     """The layers of the model that have weights, by name."""
     found = {
         call.operation.name: call.operation
-        for call in calls.flattened(model).calls
+        for call in calls.flatten(model).calls
         if _shapes(call.operation)
     }
-    for call in calls.flattened(quantized).calls:
+    for call in calls.flatten(quantized).calls:
         layer = call.operation
         if isinstance(layer, Quantizer):
             continue

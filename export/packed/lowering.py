@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras import quantizers
 from dqa_keras.analysis.storage import mean_code_bits
 from dqa_keras.codec.layer_table import LayerTable
+from dqa_keras.codec.symbols import code_limits
 from dqa_keras.export.litert.model_reader import Node, Unsupported, check_window
 from dqa_keras.export.packed.op_reader import Reader
 from dqa_keras.export.packed.partition import Region
@@ -170,9 +172,7 @@ class _Lowering(Emitter):
         if node.quantizer is None:
             raise Unsupported("a quantizer without a layer")
         table = node.quantizer.table()
-        width = np.where(table.mask, table.bits + table.extra_bits, table.bits)
-        q_min = np.where(table.signed, -(2.0 ** (width - 1)), 0.0)
-        q_max = 2.0**width - 1 + q_min
+        q_min, q_max = (x.astype(np.float64) for x in code_limits(table))
         power = np.where(table.mask, 1.0, 2.0**table.extra_bits)
         total = table.bits + table.extra_bits
         step = node.arrays["step"]
@@ -180,7 +180,7 @@ class _Lowering(Emitter):
             value.shape,
             Type.CODES,
             step / power,
-            2 ** (total - 1) if table.signed else 0,
+            -quantizers.code_limits(total, table.signed)[0],
             2**total - 1,
             q_min * step,
             q_max * step,

@@ -5,7 +5,7 @@ import tensorflow as tf
 from layer_checks import calibrated
 
 import dqa_keras as dqa
-from dqa_keras.backend.compile import fused
+from dqa_keras.backend.compile import compiled, fused
 
 LAYERS = [dqa.layers.DQA, dqa.layers.Direct, dqa.layers.NoisyQuant]
 
@@ -54,3 +54,39 @@ def test_fused_gradients_equal_eager_gradients(layer_class, x):
 
     x = tf.constant(x)
     np.testing.assert_allclose(tf.function(gradient)(x), gradient(x), rtol=1e-6)
+
+
+def test_one_graph_serves_batches_of_any_size():
+    traced = []
+
+    def double(x):
+        traced.append(x.shape)
+        return 2 * x
+
+    run = compiled(double)
+    for size in (4, 4, 1, 7):
+        x = np.ones((size, 3), np.float32)
+        np.testing.assert_array_equal(run(x), 2 * x)
+    assert len(traced) == 1
+
+
+def test_images_of_changing_sizes_take_two_graphs():
+    traced = []
+
+    def double(x):
+        traced.append(x.shape)
+        return 2 * x
+
+    run = compiled(double)
+    for size in (4, 5, 9, 4, 2):
+        x = np.ones((2, size, 3), np.float32)
+        np.testing.assert_array_equal(run(x), 2 * x)
+    assert len(traced) == 2
+    assert traced[-1] == (None, None, 3)
+
+
+def test_structures_of_inputs_are_kept():
+    run = compiled(lambda x: {"sum": x["a"] + x["b"]})
+    a = np.float32([[1, 2]])
+    for _ in range(2):
+        np.testing.assert_array_equal(run({"a": a, "b": a})["sum"], 2 * a)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import dqa_keras as dqa
-from dqa_keras.layers import Calibration, quantizer_layers
+from dqa_keras.layers import QuantizationParameters, quantizer_layers
 
 CONFIGS = {
     "default": dqa.DQAConfig(bits=3, extra_bits=2),
@@ -58,7 +58,7 @@ def codes() -> dict[str, np.ndarray]:
         layer.build(x.shape)
         for signed in (False, True):
             layer.assign(
-                Calibration(
+                QuantizationParameters(
                     bits=layer.bits,
                     extra_bits=layer.extra_bits,
                     scale=np.float32([0.125, 0.125, 0.3, 0.07, 0.2, 1 / 3]),

@@ -32,7 +32,7 @@ def demands():
 
 
 def bits_of(demands, choices):
-    return sum(c.stored for c in choices) / sum(d.activations for d in demands)
+    return sum(c.expected_bits for c in choices) / sum(d.activations for d in demands)
 
 
 @pytest.mark.parametrize("bits", [1.5, 2.5, 4.3])

@@ -99,7 +99,7 @@ def test_a_budgeted_model_calibrates_again_where_it_was_traced(network, data):
     dqa.calibrate(model, data[:80], verbose=0)
     for layer in quantizer_layers(model):
         layer.assign(
-            dqa.layers.Calibration(
+            dqa.layers.QuantizationParameters(
                 bits=8,
                 extra_bits=0,
                 scale=np.full(layer.scale.shape, 2.0**-8, np.float32),

@@ -117,9 +117,9 @@ def test_only_what_lies_behind_a_quantizer_runs():
     x = dqa.layers.DQA(name="q", **OPTIONS)(x)
     model = keras.Model(inputs, Counted(name="behind")(x))
     ran.clear()
-    runs = partial_run.Resuming(model, np.ones((2, 4), np.float32))
+    runs = partial_run.PartialRun(model, np.ones((2, 4), np.float32))
     (layer,) = quantizer_layers(model)
-    (inputs,) = runs.go_to(layer)
+    (inputs,) = runs.start_at(layer)
     ran.clear()
     runs.outputs(0, inputs)
     assert "before" not in ran

@@ -6,42 +6,6 @@ import dqa_keras as dqa
 from dqa_keras.graph import hooks
 
 
-def test_one_graph_serves_batches_of_any_size():
-    traced = []
-
-    def double(x):
-        traced.append(x.shape)
-        return 2 * x
-
-    run = hooks.compiled(double)
-    for size in (4, 4, 1, 7):
-        x = np.ones((size, 3), np.float32)
-        np.testing.assert_array_equal(run(x), 2 * x)
-    assert len(traced) == 1
-
-
-def test_images_of_changing_sizes_take_two_graphs():
-    traced = []
-
-    def double(x):
-        traced.append(x.shape)
-        return 2 * x
-
-    run = hooks.compiled(double)
-    for size in (4, 5, 9, 4, 2):
-        x = np.ones((2, size, 3), np.float32)
-        np.testing.assert_array_equal(run(x), 2 * x)
-    assert len(traced) == 2
-    assert traced[-1] == (None, None, 3)
-
-
-def test_structures_of_inputs_are_kept():
-    run = hooks.compiled(lambda x: {"sum": x["a"] + x["b"]})
-    a = np.float32([[1, 2]])
-    for _ in range(2):
-        np.testing.assert_array_equal(run({"a": a, "b": a})["sum"], 2 * a)
-
-
 def test_observing_gives_the_report_of_each_call_and_passes_the_outputs_on():
     first, second = keras.Input((2,)), keras.Input((2,))
     shared = dqa.layers.DQA(name="shared")

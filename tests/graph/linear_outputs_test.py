@@ -2,11 +2,11 @@ import keras
 import pytest
 from keras import layers as kl
 
-from dqa_keras.graph.linear_outputs import kept_linear
+from dqa_keras.graph.linear_outputs import stored_linear
 
 
 def kept(inputs, outputs):
-    return kept_linear(keras.Model(inputs, outputs))
+    return stored_linear(keras.Model(inputs, outputs))
 
 
 def conv(name, **options):

@@ -23,15 +23,15 @@ OLD = b"what was there before"
 MOST = 14  # places of all to kill at: the first, the last, and some between
 
 CALIBRATION = [
-    "conversion.quantize_model",
-    "gathering.collect",
-    "observers.update",
-    "checkpoint.save",
-    "deciding.decide",
-    "importance.mse_scores",
+    "graph.insertion.quantize_model",
+    "calibration.statistics.collect",
+    "calibration.observers.update",
+    "calibration.checkpoint.save",
+    "calibration.parameters.compute",
+    "calibration.ranking.mse_scores",
     "layers.assign",
-    "checkpoint.remove",
-    "storage.storage_bits",
+    "calibration.checkpoint.remove",
+    "analysis.storage.storage_bits",
     "cli.outputs.save_keras",
     "files.replacing",
 ]
