@@ -22,13 +22,13 @@ def expected():
 def computed(monkeypatch):
     """The first image of each round that is computed."""
     seen = []
-    compute = statistics._Share.computed
+    compute = statistics._LocalStatistics.compute
 
-    def spy(share, turn):
-        seen.extend(given.first for given in turn)
-        return compute(share, turn)
+    def spy(local, rounds):
+        seen.extend(one.first for one in rounds)
+        return compute(local, rounds)
 
-    monkeypatch.setattr(statistics._Share, "computed", spy)
+    monkeypatch.setattr(statistics._LocalStatistics, "compute", spy)
     return seen
 
 
