@@ -65,7 +65,7 @@ browser:
 
 test: lint browser
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
-	  --ignore tests/notebooks_test.py --ignore tests/backends --ignore tests/slow \
+	  --ignore tests/docs/notebooks_test.py --ignore tests/backends --ignore tests/slow \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90
 
 # An environment of its own: no TensorFlow in it, so nothing can lean on it by accident.
@@ -109,12 +109,13 @@ bounds: $(BOUNDS)/installed
 # What the site shows of the notebooks is what they printed when last run.
 $(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py dqa_keras/*/*.py \
     export/*.py export/*/*.py) | install
-	$(PYTHON) -m pytest tests/notebooks_test.py
+	$(PYTHON) -m pytest tests/docs/notebooks_test.py
 	touch $@
 
 notebooks: $(NOTEBOOKS_RUN)
 
 docs: $(NOTEBOOKS_RUN)
+	@$(call need,dot,graphviz)
 	rm -rf build/site && mkdir -p build/site/export
 	cp -r docs benchmarks *.md build/site && cp export/FORMAT.md build/site/export
 	cp -r build/notebooks build/site/docs

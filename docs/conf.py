@@ -13,6 +13,7 @@ release = version = dqa_keras.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.graphviz",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx-mathjax-offline",
@@ -23,6 +24,7 @@ html_theme = "furo"
 html_title = "dqa_keras"
 html_show_sphinx = False
 html_copy_source = False
+graphviz_output_format = "svg"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 

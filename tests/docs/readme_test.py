@@ -9,7 +9,7 @@ import keras
 
 import dqa_keras as dqa
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 FIGURES = (ROOT / "docs" / "figures.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"

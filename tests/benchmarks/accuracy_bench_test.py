@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
 
 
 @pytest.fixture(scope="module")

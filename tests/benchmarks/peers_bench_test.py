@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PEERS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "peers.py"))
+PEERS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "peers.py"))
 
 
 def test_a_peer_that_does_not_install_is_named_with_the_last_line_of_pip(tmp_path):

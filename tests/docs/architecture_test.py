@@ -1,0 +1,120 @@
+"""docs/architecture.md beside the tree: folders, files, sizes, imports."""
+
+import configparser
+import itertools
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+CODE = {".py", ".cc", ".h", ".c", ".kt"}
+MOST_LINES = 450
+MOST_MODULES = 18
+
+
+def tracked(*folders):
+    """Files of the repository in these folders."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [Path(name) for name in listed if (ROOT / name).exists()]
+
+
+def code():
+    return [p for p in tracked("dqa_keras", "export", "tests") if p.suffix in CODE]
+
+
+def named():
+    """Paths that the page names."""
+    return set(re.findall(r"`([\w./]+/[\w./]*)`", PAGE))
+
+
+def test_every_file_named_is_there():
+    assert [path for path in named() if not (ROOT / path).exists()] == []
+
+
+def test_every_folder_of_code_is_on_the_page():
+    folders = {path.parent for path in code() if path.parts[0] != "tests"}
+    known = {Path(path) for path in named() if path.endswith("/")}
+    # Below these the layout is Maven's, and that of the tests above.
+    known_below = {Path("export/android"), Path("export/native/tests")}
+    missing = [
+        str(folder)
+        for folder in folders - known
+        if not known_below & {folder, *folder.parents}
+        and folder.parent != Path("export/native/bindings")
+        and folder.parent != Path("export/native/include")
+    ]
+    assert missing == []
+
+
+def test_folders_are_small_enough_to_look_over():
+    modules = Counter()
+    for folder, _ in {(p.parent, p.stem) for p in code() if p.stem != "__init__"}:
+        modules[folder] += 1
+    assert {str(f): n for f, n in modules.items() if n > MOST_MODULES} == {}
+
+
+def test_long_modules_have_their_reason_on_the_page():
+    reasons = PAGE.partition("longer than 450 lines")[2]
+    long = {
+        str(path)
+        for path in code()
+        if len((ROOT / path).read_text().splitlines()) > MOST_LINES
+    }
+    assert long == set(re.findall(r"^\| `([\w./]+)` \|", reasons, re.MULTILINE))
+
+
+def test_three_steps_end_at_the_line():
+    steps = PAGE.partition("## Three steps")[2].partition("\n## ")[0]
+    row = r"`([\w/]+\.\w+)` \|[^`|]*(?:`\w+`: )?`([^`|]+)` \|$"
+    rows = re.findall(row, steps, re.MULTILINE)
+    assert len(rows) == 3
+    for path, line in rows:
+        assert line in (ROOT / path).read_text(), path
+
+
+def layers(contract):
+    """Layers of import-linter, the highest first: sets of names."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    lines = settings[f"importlinter:contract:{contract}"]["layers"].split("\n")
+    return [set(re.findall(r"\w+", line)) for line in lines if line.strip()]
+
+
+def test_the_picture_has_the_rooms_that_imports_are_checked_by():
+    (picture,) = re.findall(r"^digraph.*?^}", PAGE, re.MULTILINE | re.DOTALL)
+    drawn = set(re.findall(r"\w+", picture))
+    rooms = set().union(*layers("rooms"), *layers("export")) - {"graph"} | {"graph_"}
+    assert rooms - {"version", "options"} <= drawn
+
+
+def test_the_pictures_arrows_go_down():
+    (picture,) = re.findall(r"^digraph.*?^}", PAGE, re.MULTILINE | re.DOTALL)
+    inside = layers("export")
+    outside = layers("rooms")
+    at = next(i for i, rooms in enumerate(outside) if "export" in rooms)
+    order = [*outside[:at], *inside, *outside[at + 1 :]]
+    floor = {room: number for number, rooms in enumerate(order) for room in rooms}
+    floor["native"] = len(order)
+    arrows = re.findall(r"^  ([\w{} ]+(?: -> [\w{} ]+)+)", picture, re.MULTILINE)
+    assert len(arrows) > 10
+    for arrow in arrows:
+        ends = [re.findall(r"\w+", part) for part in arrow.split("->")]
+        for above, below in itertools.pairwise(ends):
+            for a in above:
+                for b in below:
+                    assert floor[a.rstrip("_")] < floor[b.rstrip("_")], (a, b)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
+def test_the_page_is_linked(page):
+    assert re.search(r"architecture", (ROOT / page).read_text())
