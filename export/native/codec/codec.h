@@ -25,6 +25,16 @@ struct Phase {
   uint8_t residual_bits[8];  // of this group; of it and the next; ... of four. Then 0
 };
 
+// What a vector of sixteen consecutive values needs to know, in the order in which they
+// follow each other. Vectors begin again after channels / gcd(channels, 16) of them.
+struct Sixteen {
+  int8_t shift[16];  // of base codes: the bits of the residuals below them
+  uint8_t sign[16];  // as in `Phase`
+  uint8_t rank[16];  // of its residual among those of the vector; 255 if it has none
+  uint8_t important[16];  // the places of important values, in order; then 255
+  size_t residuals;
+};
+
 // Most values of a tensor: far below where sizes could overflow.
 constexpr size_t kMaxValues = size_t{1} << (sizeof(size_t) > 4 ? 40 : 28);
 
@@ -50,6 +60,7 @@ struct Kernels {
   Unpack unpack[2];  // by DqaType
   Encode encode;
   Decode decode;
+  bool takes_sixteens = false;  // whether codecs must have `sixteens`
 };
 
 const Kernels& scalar_kernels();
@@ -67,6 +78,8 @@ struct DqaCodec {
   const dqa::Kernels* kernels = nullptr;
   // Each of channels + kWrap entries, repeated with a period of C.
   std::unique_ptr<dqa::Phase[]> phases;
+  std::unique_ptr<dqa::Sixteen[]> sixteens;
+  size_t sixteen_count = 0;
   std::unique_ptr<float[]> scale, inverse_scale, low, high;
   dqa::Joiner join_base{8}, join_residual{8};
   dqa::HuffmanCode base_code, residual_code;

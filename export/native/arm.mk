@@ -1,0 +1,30 @@
+# What runs on 64-bit Arm, under qemu; native.mk includes this file.
+#
+# The guest is Debian's Python for aarch64, unpacked and not installed, with the wheels
+# of NumPy and LiteRT. It is made once. LiteRT's kernels ask /proc/cpuinfo which core
+# they are on, and crash on the answer of another machine.
+
+ARM_BUILD := build/aarch64
+ARM := $(ARM_BUILD)/guest
+ARM_APT := -qq -o Dir::State::lists=$(CURDIR)/$(ARM_BUILD)/apt/lists \
+	-o Dir::Cache=$(CURDIR)/$(ARM_BUILD)/apt/cache -o APT::Sandbox::User=root \
+	-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Acquire::Languages=none
+ARM_PACKAGES := python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 \
+	libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
+# 2.3.0 crashes under qemu 7.2.
+ARM_WHEELS := numpy flatbuffers ai-edge-litert==2.1.6
+ARM_PLATFORMS := $(foreach tag,manylinux2014 manylinux_2_27 manylinux_2_28,\
+	--platform $(tag)_aarch64)
+
+.PHONY: arm-count
+
+$(ARM)/made: | install
+	rm -rf $(ARM_BUILD)
+	mkdir -p $(ARM_BUILD)/apt/lists/partial $(ARM_BUILD)/apt/cache/archives/partial
+	apt-get $(ARM_APT) update
+	cd $(ARM_BUILD)/apt && apt-get $(ARM_APT) download $(ARM_PACKAGES)
+	for package in $(ARM_BUILD)/apt/*.deb; do dpkg -x $$package $(ARM); done
+	mkdir -p $(ARM)/proc && cp $(NATIVE)/count/cpuinfo $(ARM)/proc
+	$(PYTHON) -m pip install -q --no-deps --target $(ARM)/site --only-binary :all: \
+		--python-version 3.11 $(ARM_PLATFORMS) $(ARM_WHEELS)
+	touch $@
