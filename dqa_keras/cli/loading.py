@@ -25,7 +25,7 @@ def load_keras(path: str | os.PathLike) -> keras.Model:
     if not Path(path).is_file():
         raise ValueError(f"no such model file: {path}")
     try:
-        return keras.models.load_model(path, safe_mode=True)
+        return keras.models.load_model(path, safe_mode=True, compile=False)
     # Keras raises whatever its readers of ZIP, JSON and HDF5 stumbled over.
     except Exception as error:
         raise ValueError(

@@ -14,9 +14,14 @@ from dqa_keras.export import ExportReport
 
 def check_writable(path: Path) -> None:
     """Raises ValueError at once, not after an hour, if a file cannot be written."""
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: no such folder {path.parent}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if files.takes_content(path):
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"cannot write {path}: permission denied")
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise ValueError(f"cannot write {path}: no such folder {folder}")
+    if path.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"cannot write {path}: permission denied or a folder")
 
 

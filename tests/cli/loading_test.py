@@ -100,3 +100,29 @@ def test_a_layer_renamed_since_calibration_keeps_its_calibration(saved, tmp_path
     for weight, expected in zip(ours.weights, theirs.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert ours.table().name == "renamed"
+
+
+def _focal(truth, prediction):
+    return keras.ops.mean((truth - prediction) ** 2)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_loss_of_ones_own_is_not_needed(saved, tmp_path, suffix):
+    model = load_keras(saved)
+    model.compile("adam", _focal, metrics=[_focal])
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    assert load_keras(path).get_layer("q").is_calibrated
+
+
+def test_an_optimizer_that_is_unknown_is_not_needed(saved, tmp_path):
+    model = load_keras(saved)
+    model.compile("adam", "mse")
+    model.save(tmp_path / "compiled.keras")
+
+    def change(config):
+        config["compile_config"]["optimizer"]["config"]["lr"] = 0.1
+        config["compile_config"]["optimizer"]["class_name"] = "Adamantine"
+
+    path = rewritten(tmp_path / "compiled.keras", tmp_path / "old.keras", change)
+    assert load_keras(path).get_layer("q").is_calibrated
