@@ -145,6 +145,18 @@ def _images(test: Any) -> Iterable[tuple[Any, Any]]:
             yield np.asarray(x[row : row + 1]), label
 
 
+def _check_size(x: NDArray, shape: tuple[int | None, ...]) -> None:
+    """Refuses what LiteRT would resize the network for: a report on another one."""
+    if len(x.shape) != len(shape) or any(
+        wanted not in (None, size)
+        for wanted, size in zip(shape[1:], x.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"images must have the shape of the file's input, {shape[1:]}. "
+            f"Received: {x.shape[1:]}. Resize them, or export the model for that size."
+        )
+
+
 def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     """Measures what a report can show of an exported file, in LiteRT.
 
@@ -158,7 +170,9 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     Raises:
         MetadataError: If the file is not one of ours, or is damaged.
         RuntimeMissingError: If a packed file cannot be run here.
+        ValueError: If an image is of another size than the file's input.
     """
+    shape = input_shape(path)
     metadata = read_metadata(path)
     tables = metadata.tables
     data = Path(path).read_bytes()
@@ -184,6 +198,7 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     tally: Tally | None = None
     images = 0
     for x, y in tqdm(_images(test), desc="LiteRT", unit="image", disable=None):
+        _check_size(x, shape)
         first, *rest = run(x)
         probes = rest[len(rest) - 2 * len(sites) :]
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):

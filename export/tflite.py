@@ -31,6 +31,7 @@ from dqa_keras.export.litert import (
     scale_folding,
     verification,
 )
+from dqa_keras.export.litert.biases import widen_biases
 from dqa_keras.export.litert.conversion import (
     Weights,
     convert,
@@ -39,6 +40,7 @@ from dqa_keras.export.litert.conversion import (
     model_inputs,
     output_names,
 )
+from dqa_keras.export.litert.float32 import computing_in_float32
 from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.options import Mode, Options
 from dqa_keras.export.packed import pack
@@ -86,7 +88,7 @@ def export_tflite(
     weights: Weights = "float32",
     samples: Any = None,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str | int] | None = None,
 ) -> ExportReport:
     """Writes a calibrated model as a checked `.tflite` with its tables as metadata.
 
@@ -123,9 +125,11 @@ def export_tflite(
             packed export give real ones: their range sets the 7-bit codes of what no
             quantizer rounds, a linear bottleneck for instance; without, such values
             take 16 bits.
-        normalization: Mean and standard deviation a channel that the caller must apply
-            to inputs; recorded in the metadata. Defaults to `None`.
-        labels: Class labels, recorded in the metadata. Defaults to `None`.
+        normalization: Pair of lists, means and standard deviations, that the caller
+            must apply to inputs: one number for all channels, or one for each.
+            Recorded in the metadata. Defaults to `None`.
+        labels: List of class labels, text or whole numbers, one line each: as many as
+            the output has channels. Recorded in the metadata. Defaults to `None`.
 
     Returns:
         An `ExportReport`.
@@ -161,24 +165,32 @@ def export_tflite(
     """
     options = Options(mode, strict, inputs, outputs, skips, weights)
     options.check(samples)
-    entries = metadata.describe(model, weights, normalization, labels)
-    are_real = samples is not None
-    if samples is None:
-        samples = _random_samples(model, options)
-    data_adapter.check_fit(model, samples)
-    with files.replacing(path) as temporary:
-        parsed = _converted(model, weights, entries)
-        data = flatbuffer.serialize(parsed)
-        compared = verification.check_codes(data, model, samples)
-        if options.folds_scales:
-            data = _with_scales_folded(parsed, model, samples)
-        report = None
-        if mode == "packed":
-            data, report = _packed(data, model, samples, are_real, options)
-        difference, output_range = verification.compare_outputs(
-            _runner(data, mode), model, samples
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"model must be a Keras model. Received: {type(model).__name__}"
         )
-        temporary.write_bytes(data)
+    model_inputs(model)  # refuses a model without
+    if mode == "packed":
+        pack.delegate()  # the last step needs it: better to know now
+    with computing_in_float32(model):
+        entries = metadata.describe(model, weights, normalization, labels)
+        are_real = samples is not None
+        if samples is None:
+            samples = _random_samples(model, options)
+        data_adapter.check_fit(model, samples)
+        with files.replacing(path) as temporary:
+            parsed = _converted(model, weights, entries)
+            data = flatbuffer.serialize(parsed)
+            compared = verification.check_codes(data, model, samples)
+            if options.folds_scales:
+                data = _with_scales_folded(parsed, model, samples)
+            report = None
+            if mode == "packed":
+                data, report = _packed(data, model, samples, are_real, options)
+            difference, output_range = verification.compare_outputs(
+                _runner(data, mode), model, samples
+            )
+            temporary.write_bytes(data)
     return ExportReport(
         path=str(path),
         size=len(data),
@@ -209,6 +221,7 @@ def _converted(
 ) -> Any:
     """The model as a parsed `.tflite` of built-in ops, with signature and metadata."""
     parsed = flatbuffer.parse(convert(model, weights))
+    widen_biases(parsed)
     if weights == "float16":
         float16.halve_weights(parsed)
     verification.check_ops(parsed)

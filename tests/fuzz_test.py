@@ -47,7 +47,7 @@ def tflite(model, tmp_path_factory):
     """A packed file: it has all metadata, and plans."""
     path = tmp_path_factory.mktemp("fuzz") / "model.tflite"
     x = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
-    export_tflite(model, path, mode="packed", samples=x, labels=["a", "b"])
+    export_tflite(model, path, mode="packed", samples=x, labels=list("abcd"))
     return path.read_bytes()
 
 

@@ -6,6 +6,7 @@ rounded. The bounds are whole numbers, so the codes are the same, and where code
 unsigned the lower bound becomes a fused ReLU.
 """
 
+import functools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from dqa_keras.export.litert import verification
+from dqa_keras.export.litert import refusals, verification
 from dqa_keras.graph import hooks
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
@@ -134,7 +135,12 @@ def _without_advice() -> Iterator[None]:
 
 
 def convert(model: keras.Model, weights: Weights) -> bytes:
-    """A model, quantized or not, as the converter writes it: no metadata, no checks."""
+    """A model, quantized or not, as the converter writes it: no metadata, no checks.
+
+    Raises:
+        OSError: If the folder of temporary files is full.
+        ValueError: If the converter refuses the model; names op and layer.
+    """
     import tensorflow as tf
 
     layers = quantizer_layers(model)
@@ -148,20 +154,25 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
         for index, tensor in enumerate(keras.tree.flatten(inputs))
     ]
 
-    large, small = [], []
+    weights_of: list[tuple[Any, Any]] = []
+    large = []
     for variable in model.variables:
-        if np.prod(variable.shape) >= _MANY_WEIGHTS:
-            large.append(variable.value)
+        is_float = keras.backend.is_float_dtype(variable.dtype)
+        values = np.asarray(variable, np.float32 if is_float else None)
+        if values.size < _MANY_WEIGHTS:
+            weights_of.append((variable, functools.partial(tf.constant, values)))
         else:
-            small.append((variable, np.asarray(variable)))
+            large.append(tf.Variable(values, trainable=False))
+            weights_of.append((variable, large[-1].read_value))
 
     def serve(*arrays: Any) -> Any:
         x = keras.tree.pack_sequence_as(inputs, list(arrays))
-        constants = [(variable, tf.constant(value)) for variable, value in small]
         with (
-            keras.StatelessScope(state_mapping=constants),
+            keras.StatelessScope() as scope,
             hooks.hooked(layers, lambda layer, x: quantize[layer.name](x)),
         ):
+            for variable, read in weights_of:
+                scope.add_update((variable, read()))
             outputs = keras.tree.flatten(model(x, training=False))
         return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
 
@@ -178,4 +189,9 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if weights == "int8":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return converter.convert()
+        try:
+            with refusals.quiet():
+                return converter.convert()
+        except Exception as error:  # ConverterError, which is not public, or any other
+            names = [layer.name for layer in model._flatten_layers()]
+            raise ValueError(refusals.explain(str(error), names)) from None

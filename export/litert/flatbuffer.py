@@ -165,6 +165,12 @@ KERNEL_OPS = {
     "TRANSPOSE_CONV": (2, 0),
 }
 
+
+def bias_place(kind: str) -> int:
+    """Which input of an op of `KERNEL_OPS` is its bias, if it has one."""
+    return 3 if kind == "TRANSPOSE_CONV" else 2
+
+
 BUILTIN = set(_NAMES.values()) - {"CUSTOM"}
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export.litert import flatbuffer, residual_table
+from dqa_keras.export.litert.annotations import checked_labels, checked_normalization
 from dqa_keras.export.litert.residual_table import MetadataError
 from dqa_keras.graph.insertion import skipped
 from dqa_keras.layers import quantizer_layers
@@ -41,7 +41,7 @@ def describe(
     model: keras.Model,
     weights: str,
     normalization: tuple[Sequence[float], Sequence[float]] | None,
-    labels: Sequence[str] | None,
+    labels: Sequence[str | int] | None,
 ) -> dict[str, bytes]:
     """The metadata buffers of a calibrated model.
 
@@ -50,14 +50,14 @@ def describe(
         weights: String. How the weights are stored.
         normalization: Mean and standard deviation a channel that the caller must
             apply, or `None` if the model takes raw values.
-        labels: Class labels, or `None`.
+        labels: Class labels, or `None`; see `checked_labels`.
 
     Returns:
         Dictionary from buffer name to bytes.
 
     Raises:
         ValueError: If there is no quantizing layer, one is not calibrated, or the
-            normalization is none.
+            normalization or the labels do not fit the model.
     """
     layers = quantizer_layers(model)
     if not layers:
@@ -65,18 +65,8 @@ def describe(
             f"model {model.name!r} has no quantizing layer. Use "
             "dqa_keras.quantize_model(model, config) first."
         )
-    if normalization is not None:
-        mean, std = (np.asarray(values, np.float32) for values in normalization)
-        if not (
-            mean.ndim == std.ndim == 1
-            and mean.size == std.size >= 1
-            and np.all(np.isfinite(mean))
-            and np.all(np.isfinite(std) & (std > 0))
-        ):
-            raise ValueError(
-                "normalization must be means and positive standard deviations, one "
-                f"number a channel. Received: {normalization}"
-            )
+    labels = checked_labels(model, labels)
+    checked_normalization(model, normalization)
     tables = [layer.table() for layer in layers]
     config = {
         "format": CONFIG_VERSION,
@@ -89,7 +79,7 @@ def describe(
             "mean": [float(value) for value in normalization[0]],
             "std": [float(value) for value in normalization[1]],
         },
-        "labels": None if labels is None else list(labels),
+        "labels": labels,
         "layers": [
             {
                 "name": layer.name,

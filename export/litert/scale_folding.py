@@ -284,7 +284,7 @@ class _ScaleFolder:
         return kernel.shape[axis] == channels and len(self._readers[tensor]) == 1
 
     def _bias_place(self, op: Any) -> int | None:
-        place = 3 if self._graph.kind(op) == "TRANSPOSE_CONV" else 2
+        place = flatbuffer.bias_place(self._graph.kind(op))
         return place if len(op.inputs) > place and op.inputs[place] >= 0 else None
 
     def _gain(self, op: Any) -> tuple[Any, NDArray, NDArray]:

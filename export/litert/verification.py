@@ -159,7 +159,13 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     )
     run = Runner(flatbuffer.serialize(parsed))
     for image in images(samples):
-        probes = run(image)[-2 * len(sites) :]
+        try:
+            probes = run(image)[-2 * len(sites) :]
+        except RuntimeError as error:  # what the converter wrote is not sound
+            raise VerificationError(
+                f"LiteRT cannot run the export: {error} Replace the layer that this op "
+                "comes from, or leave it out of the exported model."
+            ) from error
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
             expected = _expected(site, values)
             different = int(np.sum(codes != expected))

@@ -148,3 +148,28 @@ def test_input_shapes_are_read_from_the_file(exported, tmp_path):
     foreign.write_bytes(b"nothing of ours")
     with pytest.raises(MetadataError, match=r"not a \.tflite file"):
         input_shape(foreign)
+
+
+@pytest.mark.parametrize("mode", ["builtin", "packed"])
+@pytest.mark.parametrize("shape", [(12, 12, 3), (8, 4, 6), (8, 8, 1), (8, 8)])
+def test_images_of_another_size_are_refused(mode, shape, exported, tmp_path):
+    # LiteRT would resize the network and measure that.
+    path = exported[1]
+    if mode == "packed":
+        path = tmp_path / "packed.tflite"
+        export_tflite(exported[0], path, mode="packed", samples=exported[2])
+    images = np.zeros((2, *shape), np.float32)
+    with pytest.raises(ValueError, match=r"shape of the file's input, \(8, 8, 3\)"):
+        examine_tflite(path, [(images, np.zeros(2))])
+
+
+def test_an_open_size_takes_images_of_any(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model = dqa.quantize_model(model, dqa.DQAConfig(bits=3))
+    images = np.random.default_rng(0).random((4, 9, 7, 3), np.float32)
+    dqa.calibrate(model, images, verbose=0)
+    export_tflite(model, tmp_path / "m.tflite", samples=images[:1])
+    found = examine_tflite(tmp_path / "m.tflite", [(images,)])
+    assert found.layers[0].activations == 7 * 5 * 4
