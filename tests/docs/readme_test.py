@@ -121,29 +121,23 @@ def test_latencies_with_avx2_are_the_measured_ones():
 
 
 def test_packed_ratios_of_the_readme_are_the_measured_ones():
-    memory = json.loads((RESULTS / "memory.json").read_text())
-    networks = ("unet", "mobilenet_v2")
-    peaks = [
-        {kind: row["live_peak"] for kind, row in memory[name].items()}
-        for name in networks
-    ]
-    unet, mobilenet = (f"{peak['packed'] / peak['int8']:.2f}x" for peak in peaks)
-
-    def times(file):
-        result = json.loads((RESULTS / file).read_text())
-        return ", ".join(
-            " and ".join(
-                f"{run['packed_to_int8']:.2f}x" for run in result[name]["runs"]
-            )
-            for name in networks
-        )
-
-    assert (
-        f"A packed U-Net (512 x 512) takes {unet} the activation memory of int8 in "
-        f"LiteRT, MobileNetV2 (224 x 224) {mobilenet}. Their time beside int8's, on "
-        f"one thread and on two of a server's CPU: {times('latency_avx2.json')} with "
-        f"AVX2 alone; {times('latency.json')} with AVX512-VNNI and an earlier version."
-    ) in " ".join(README.split())
+    memory, avx2, vnni = (
+        json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("memory", "latency_avx2", "latency")
+    )
+    rows = []
+    for words, name in (
+        ("U-Net (512 x 512)", "unet"),
+        ("MobileNetV2 (224 x 224)", "mobilenet_v2"),
+    ):
+        peak = {kind: row["live_peak"] for kind, row in memory[name].items()}
+        runs = zip(avx2[name]["runs"], vnni[name]["runs"], strict=True)
+        for threads, both in enumerate(runs, start=1):
+            times = " | ".join(f"{run['packed_to_int8']:.2f}x" for run in both)
+            ratio = peak["packed"] / peak["int8"]
+            rows.append(f"| {words} | {ratio:.2f}x | {threads} | {times} |")
+    table = README.partition("| network | memory | threads |")[2].partition("\n\n")[0]
+    assert table.splitlines()[2:] == rows
 
 
 def test_what_options_buy_is_what_was_measured():
