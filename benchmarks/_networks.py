@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -67,6 +68,7 @@ def write(name: str, folder: Path) -> None:
     from dqa_keras.export.litert import flatbuffer, metadata
     from dqa_keras.export.litert.conversion import convert
     from dqa_keras.export.packed import pack
+    from dqa_keras.export.plan.scheduling import schedule
 
     model, images = network(name)
     (folder / f"{name}.float.tflite").write_bytes(convert(model, "float32"))
@@ -87,18 +89,28 @@ def write(name: str, folder: Path) -> None:
     )
     builtin = flatbuffer.serialize(parsed)
     for kind in ("packed", "coded", "bytes"):
-        data, report = pack.pack_regions(
-            builtin,
-            quantized,
-            images,
-            trusted=True,
-            packed=kind != "bytes",
-            byte_inputs=True,
-            byte_outputs=True,
-            coded_skips=kind == "coded",
-        )
+        stored = _as_bytes if kind == "bytes" else schedule
+        with mock.patch.object(pack, "schedule", stored):
+            data, report = pack.pack_regions(
+                builtin,
+                quantized,
+                images,
+                trusted=True,
+                byte_inputs=True,
+                byte_outputs=True,
+                coded_skips=kind == "coded",
+            )
         (folder / f"{name}.{kind}.tflite").write_bytes(data)
         print(name, kind, report, flush=True)
+
+
+def _as_bytes(program, coded_skips):
+    """A plan that stores each code in a byte of its own."""
+    from dqa_keras.export.plan.scheduling import schedule
+
+    for tensor in program.tensors:
+        tensor.packing = None
+    return schedule(program, coded_skips)
 
 
 def prepare(names: list[str], folder: Path) -> None:

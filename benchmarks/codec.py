@@ -96,7 +96,7 @@ def measure_transfer(
     copy, back = np.empty_like(values), np.empty_like(values)
     jobs: dict[str, Job] = {"memcpy": lambda: np.copyto(copy, values)}
     taken = {}
-    for storage in sizes.STORAGES:
+    for storage in sizes.STORAGE_CLASSES:
         room = np.zeros(sizes.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
         taken[storage] = blob.size
@@ -130,7 +130,7 @@ def measure_threads(
             lambda: list(pool.map(np.copyto, *halves)),
         )
     }
-    for storage in sizes.STORAGES:
+    for storage in sizes.STORAGE_CLASSES:
         room = np.zeros(sizes.blob_bound(table, SHAPE, storage), np.uint8)
         blob = fast.pack(values, storage).copy()
 
@@ -267,7 +267,7 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
     dqa.calibrate(model, splits.train.take(1000).batch(100), verbose=0)
     layers = quantizer_layers(model)
     inputs = keras.Model(model.inputs, [layer.input for layer in layers])
-    bits = dict.fromkeys((*sizes.STORAGES, "huffman", "entropy"), 0.0)
+    bits = dict.fromkeys((*sizes.STORAGE_CLASSES, "huffman", "entropy"), 0.0)
     counts = {
         layer.name: (np.zeros(2**layer.bits, int), np.zeros(2**layer.extra_bits, int))
         for layer in layers
@@ -279,7 +279,7 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
             table = fast.table
             codes = symbols.quantize(np.asarray(activation), table)
             values += codes.size
-            for storage in sizes.STORAGES:
+            for storage in sizes.STORAGE_CLASSES:
                 bits[storage] += 8 * fast.pack(codes, storage).size
             for total, found in zip(
                 counts[table.name], symbols.split_symbols(codes, table), strict=True
@@ -339,7 +339,7 @@ def overview(result: dict[str, Any]) -> str:
         "| unpack |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in sizes.STORAGES:
+    for name in sizes.STORAGE_CLASSES:
         pack, unpack = transfer[f"pack {name}"], transfer[f"unpack {name}"]
         bits = f"{real[name]:.2f}" if name in real else "-"
         lines.append(
@@ -420,7 +420,7 @@ def to_text(result: dict[str, Any]) -> str:
             "",
             f"| ResNet-32, {real['images']} CIFAR-10 test images | bits a value |",
             "|---|---|",
-            *(f"| {name} | {bits[name]:.3f} |" for name in sizes.STORAGES),
+            *(f"| {name} | {bits[name]:.3f} |" for name in sizes.STORAGE_CLASSES),
             f"| residual without overhead | {bits['huffman']:.3f} |",
             f"| order-0 entropy, a code a layer | {bits['entropy']:.3f} |",
             "",

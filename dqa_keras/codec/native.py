@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dqa_keras.codec import reference, sizes, symbols
 from dqa_keras.codec.layer_table import LayerTable
-from dqa_keras.codec.sizes import Storage
+from dqa_keras.codec.sizes import StorageClass
 
 _native: Any = None
 _missing = ""
@@ -100,7 +100,7 @@ class Codec:
     def pack(
         self,
         x: NDArray[Any],
-        storage: Storage = "residual",
+        storage: StorageClass = "residual",
         strip_rows: int | None = None,
         threads: int = 1,
         out: NDArray[np.uint8] | None = None,
@@ -135,7 +135,7 @@ class Codec:
             return _copy(reference.pack(x, self.table, storage, strip_rows), out)
         size = self._native.pack(
             self._flat(x),
-            sizes.STORAGES.index(storage),
+            sizes.STORAGE_CLASSES.index(storage),
             rows,
             strip_rows,
             threads,
@@ -180,7 +180,10 @@ class Codec:
         return out
 
     def pack_strip(
-        self, x: NDArray[Any], storage: Storage, out: NDArray[np.uint8] | None = None
+        self,
+        x: NDArray[Any],
+        storage: StorageClass,
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Stores some rows without header or directory.
 
@@ -202,7 +205,7 @@ class Codec:
         if self._native is None:
             return _copy(reference.pack_strip(x, self.table, storage), out)
         size = self._native.pack_strip(
-            self._flat(x), sizes.STORAGES.index(storage), out
+            self._flat(x), sizes.STORAGE_CLASSES.index(storage), out
         )
         return out[:size]
 
@@ -210,7 +213,7 @@ class Codec:
         self,
         strip: Bytes,
         shape: tuple[int, ...],
-        storage: Storage,
+        storage: StorageClass,
         dtype: Any = np.float32,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
@@ -237,7 +240,7 @@ class Codec:
             )
         else:
             self._native.unpack_strip(
-                _bytes(strip), sizes.STORAGES.index(storage), self._flat(out)
+                _bytes(strip), sizes.STORAGE_CLASSES.index(storage), self._flat(out)
             )
         return out
 

@@ -35,7 +35,13 @@ from numpy.typing import NDArray
 
 from dqa_keras.codec import blocks
 from dqa_keras.codec.layer_table import LayerTable
-from dqa_keras.codec.sizes import HEADER, STORAGES, Storage, check_geometry, check_strip
+from dqa_keras.codec.sizes import (
+    HEADER,
+    STORAGE_CLASSES,
+    StorageClass,
+    check_geometry,
+    check_strip,
+)
 from dqa_keras.codec.symbols import (
     check_dtype,
     dequantize,
@@ -60,7 +66,7 @@ class Header:
             last one ends.
     """
 
-    storage: Storage
+    storage: StorageClass
     rows: int
     strip_rows: int
     offsets: tuple[int, ...]
@@ -70,7 +76,7 @@ class Header:
         return min(self.strip_rows, self.rows - strip * self.strip_rows)
 
 
-def pack_strip(x: NDArray[Any], table: LayerTable, storage: Storage) -> bytes:
+def pack_strip(x: NDArray[Any], table: LayerTable, storage: StorageClass) -> bytes:
     """Stores some rows without header or directory.
 
     Args:
@@ -101,7 +107,7 @@ def pack_strip(x: NDArray[Any], table: LayerTable, storage: Storage) -> bytes:
 def pack(
     x: NDArray[Any],
     table: LayerTable,
-    storage: Storage = "residual",
+    storage: StorageClass = "residual",
     strip_rows: int | None = None,
 ) -> bytes:
     """Stores a whole tensor.
@@ -125,7 +131,9 @@ def pack(
         pack_strip(lines[first : first + strip_rows], table, storage)
         for first in range(0, rows, strip_rows)
     ]
-    header = HEADER.pack(MAGIC, VERSION, STORAGES.index(storage), 0, rows, strip_rows)
+    header = HEADER.pack(
+        MAGIC, VERSION, STORAGE_CLASSES.index(storage), 0, rows, strip_rows
+    )
     ends = np.cumsum([len(strip) for strip in strips])
     return header + ends.astype("<u4").tobytes() + b"".join(strips)
 
@@ -146,10 +154,10 @@ def read_header(blob: bytes) -> Header:
         raise ValueError(f"a blob must start with {MAGIC!r}. Received: {magic!r}")
     if version != VERSION:
         raise ValueError(f"version must be {VERSION}. Received: version={version}")
-    if storage >= len(STORAGES) or reserved != 0:
+    if storage >= len(STORAGE_CLASSES) or reserved != 0:
         raise ValueError(
-            f"storage class must be in 0..{len(STORAGES) - 1} and the reserved bytes "
-            f"0. Received: storage={storage}, reserved={reserved}"
+            f"storage class must be in 0..{len(STORAGE_CLASSES) - 1} and the "
+            f"reserved bytes 0. Received: storage={storage}, reserved={reserved}"
         )
     if not 1 <= strip_rows <= rows:
         raise ValueError(
@@ -173,7 +181,7 @@ def read_header(blob: bytes) -> Header:
             f"{state}. Received: {len(blob)} bytes"
         )
     offsets = (begin, *(begin + ends).tolist())
-    return Header(STORAGES[storage], rows, strip_rows, offsets)
+    return Header(STORAGE_CLASSES[storage], rows, strip_rows, offsets)
 
 
 @dataclasses.dataclass
@@ -206,7 +214,10 @@ class _Section:
 
 
 def _read_strips(
-    data: bytes, bounds: list[tuple[int, int, int]], table: LayerTable, storage: Storage
+    data: bytes,
+    bounds: list[tuple[int, int, int]],
+    table: LayerTable,
+    storage: StorageClass,
 ) -> NDArray[np.integer]:
     """Codes (pixels, C) of strips given as (begin, end, pixels)."""
     base = _Section(table.bits, table.base_lengths, [])
@@ -242,7 +253,7 @@ def unpack_strip(
     strip: bytes,
     table: LayerTable,
     shape: tuple[int, ...],
-    storage: Storage,
+    storage: StorageClass,
     dtype: Any = np.float32,
 ) -> NDArray[Any]:
     """The inverse of `pack_strip`.

@@ -13,8 +13,8 @@ from dqa_keras.codec import blocks
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.codec.symbols import split_symbols, to_codes
 
-Storage = Literal["raw", "residual", "all"]
-STORAGES: tuple[Storage, ...] = ("raw", "residual", "all")
+StorageClass = Literal["raw", "residual", "all"]
+STORAGE_CLASSES: tuple[StorageClass, ...] = ("raw", "residual", "all")
 
 HEADER = struct.Struct("<4sBBHII")
 # Enough values to make the work outweigh a strip's fixed cost; 36 KB at n=4, m=2.
@@ -63,7 +63,7 @@ def default_strip_rows(rows: int, values: int) -> int:
 def check_geometry(
     table: LayerTable,
     shape: tuple[int, ...],
-    storage: Storage,
+    storage: StorageClass,
     strip_rows: int | None,
 ) -> tuple[int, int, int]:
     """Checks what `pack` is asked for.
@@ -86,7 +86,9 @@ def check_geometry(
     return values, rows, strip_rows
 
 
-def check_strip(table: LayerTable, shape: tuple[int, ...], storage: Storage) -> int:
+def check_strip(
+    table: LayerTable, shape: tuple[int, ...], storage: StorageClass
+) -> int:
     """Checks what `pack_strip` is asked for.
 
     Returns:
@@ -105,15 +107,15 @@ def check_strip(table: LayerTable, shape: tuple[int, ...], storage: Storage) -> 
     return int(np.prod(shape[:-1], dtype=np.int64))
 
 
-def _check_storage(storage: Storage) -> None:
-    if storage not in STORAGES:
+def _check_storage(storage: StorageClass) -> None:
+    if storage not in STORAGE_CLASSES:
         raise ValueError(
-            f"storage must be one of {', '.join(map(repr, STORAGES))}. "
+            f"storage must be one of {', '.join(map(repr, STORAGE_CLASSES))}. "
             f"Received: storage={storage!r}"
         )
 
 
-def strip_bound(table: LayerTable, pixels: int, storage: Storage) -> int:
+def strip_bound(table: LayerTable, pixels: int, storage: StorageClass) -> int:
     """Most bytes that a strip of `pixels` pixels can take; exact for `"raw"`."""
     base = pixels * table.mask.size, table.bits
     residual = pixels * int(table.mask.sum()), table.extra_bits
@@ -125,7 +127,7 @@ def strip_bound(table: LayerTable, pixels: int, storage: Storage) -> int:
 def blob_bound(
     table: LayerTable,
     shape: tuple[int, ...],
-    storage: Storage = "residual",
+    storage: StorageClass = "residual",
     strip_rows: int | None = None,
 ) -> int:
     """Most bytes that a packed tensor can take; exact for `"raw"`.
@@ -157,7 +159,7 @@ def blob_bound(
 def packed_size(
     x: NDArray[Any],
     table: LayerTable,
-    storage: Storage = "residual",
+    storage: StorageClass = "residual",
     strip_rows: int | None = None,
 ) -> int:
     """Bytes that `pack` gives, counted without writing them.

@@ -1,6 +1,5 @@
-"""A converted model as seen by whoever looks for regions in it."""
+"""Shapes, constants and neighbours of a converted model's ops."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,6 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert import flatbuffer
-from dqa_keras.export.plan.ops import Window
 from dqa_keras.layers import Quantizer
 
 _RELU = {
@@ -21,63 +19,7 @@ _RELU = {
 
 
 class Unsupported(Exception):
-    """Why an op stays outside.
-
-    Args:
-        reason: String.
-        node: The `Node` that a region cannot hold, where that is known.
-    """
-
-    def __init__(self, reason: str, node: "Node | None" = None) -> None:
-        super().__init__(reason)
-        self.node = node
-
-
-@dataclasses.dataclass
-class Node:
-    """One operation on activations.
-
-    Args:
-        kind: String: conv, depthwise, transpose, add, affine, clamp, average, maximum,
-            nearest, bilinear, concat, widen, pad, quantize.
-        inputs: List of tensors, numbers of the flatbuffer's.
-        output: Integer. Tensor.
-        ops: List of integers. The flatbuffer's ops it stands for.
-        window: `Window`.
-        clamp: Pair of floats, of the fused activation.
-        arrays: Dictionary of constants: kernel, bias, scale, offset.
-        widths: Integers: padding (top, bottom, left, right) of `pad`, channels in front
-            of `widen`, strides of `transpose`.
-        quantizer: The layer of `quantize`.
-    """
-
-    kind: str
-    inputs: list[int]
-    output: int
-    ops: list[int]
-    window: Window = dataclasses.field(default_factory=Window)
-    clamp: tuple[float, float] = (-np.inf, np.inf)
-    arrays: dict[str, NDArray] = dataclasses.field(default_factory=dict)
-    widths: tuple[int, ...] = ()
-    quantizer: Quantizer | None = None
-
-
-def check_window(kind: str, window: Window) -> None:
-    """Refuses a window that the fields of a plan, or its kernels, cannot hold.
-
-    Raises:
-        Unsupported: If it cannot.
-    """
-    # Convolutions keep a pointer for each row of taps.
-    taps = 65535 if kind in ("average", "maximum") else 255
-    for what, value, most in (
-        ("window of", max(window.height, window.width), taps),
-        ("stride of", max(window.stride), 255),
-        ("dilation of", max(window.dilation), 255),
-        ("padding of", max(window.top, window.left), 32767),
-    ):
-        if value > most:
-            raise Unsupported(f"a {what} {value}; a plan holds at most {most}")
+    """Why an op cannot be used as asked; the message is the reason."""
 
 
 class ModelReader:
@@ -93,7 +35,6 @@ class ModelReader:
         self._model = model
         self._tensors = model.subgraphs[0].tensors
         self.layers = layers
-        self.uses: dict[int, int] = {}
         self.consumers: dict[int, list[int]] = {}
         for index, op in enumerate(self.graph.ops):
             for tensor in op.inputs:
@@ -113,12 +54,9 @@ class ModelReader:
             raise Unsupported(f"a tensor of shape {sizes} is no image of batch 1")
         return sizes[1], sizes[2], sizes[3]
 
-    def make(self, kind: str, index: int, inputs: Sequence[int], **fields: Any) -> Node:
-        """A node for op `index`; fields as in `Node`."""
-        op = self.graph.ops[index]
-        fields.setdefault("ops", [index])
-        fields.setdefault("output", int(op.outputs[0]))
-        return Node(kind, [int(tensor) for tensor in inputs], **fields)
+    def is_float(self, tensor: int) -> bool:
+        """Whether a tensor holds float32 values."""
+        return bool(self._tensors[tensor].type == schema.TensorType.FLOAT32)
 
     def constant(self, tensor: int) -> NDArray:
         """The values of a constant tensor."""
@@ -151,25 +89,6 @@ class ModelReader:
             raise Unsupported("its fused activation is not of the ReLU family")
         return _RELU[code]
 
-    def _window(self, op: Any, taps: tuple[int, int], dilated: bool) -> Window:
-        options = op.builtinOptions
-        stride = (int(options.strideH), int(options.strideW))
-        dilation = (
-            (int(options.dilationHFactor), int(options.dilationWFactor))
-            if dilated
-            else (1, 1)
-        )
-        top = left = 0
-        if options.padding == schema.Padding.SAME:
-            source, target = self.shape(op.inputs[0]), self.shape(op.outputs[0])
-            missing = [
-                max(0, (target[i] - 1) * stride[i] + (taps[i] - 1) * dilation[i] + 1
-                    - source[i])
-                for i in range(2)
-            ]  # fmt: skip
-            top, left = missing[0] // 2, missing[1] // 2
-        return Window(*taps, stride, dilation, top, left)
-
     def bias(self, op: Any, channels: int) -> NDArray[np.float64]:
         """The third input of an op, zeros if it has none."""
         if len(op.inputs) < 3 or op.inputs[2] < 0:
@@ -177,11 +96,12 @@ class ModelReader:
         return self.constant(op.inputs[2]).astype(np.float64)
 
     def only_consumer(self, tensor: int, kind: str) -> int | None:
-        """The one op behind a tensor, if it is of a kind and nothing else reads it."""
-        found = self.consumers.get(tensor, [])
-        if tensor in self.outputs or len(found) != 1:
+        """The only op that reads a tensor, if it is of a kind."""
+        readers = self.consumers.get(tensor, [])
+        if tensor in self.outputs or len(readers) != 1:
             return None
-        return found[0] if self.graph.kind(self.graph.ops[found[0]]) == kind else None
+        op = self.graph.ops[readers[0]]
+        return readers[0] if self.graph.kind(op) == kind else None
 
     def chain(self, index: int, kinds: Sequence[str]) -> list[int] | None:
         """Ops of the given kinds, each the only reader of the one before."""

@@ -12,25 +12,24 @@ from typing import Any
 
 import keras
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert import flatbuffer
 from dqa_keras.export.litert.interpreter import Runner, images
-from dqa_keras.export.litert.model_reader import Node, Unsupported
+from dqa_keras.export.litert.model_reader import ModelReader
 from dqa_keras.export.packed import io_types
+from dqa_keras.export.packed.custom_op import OP_NAME, replace_regions
 from dqa_keras.export.packed.lowering import lower
-from dqa_keras.export.packed.op_reader import Reader
+from dqa_keras.export.packed.node import Node, UnsupportedNode
+from dqa_keras.export.packed.op_reader import read_nodes
 from dqa_keras.export.packed.partition import Region, regions
 from dqa_keras.export.plan import runtime
-from dqa_keras.export.plan.encoding import decode, encode
+from dqa_keras.export.plan.encoding import decode
 from dqa_keras.export.plan.program import ByteCodes, Program
-from dqa_keras.export.plan.records import Plan, Storage
+from dqa_keras.export.plan.records import Plan
 from dqa_keras.export.plan.scheduling import schedule
 from dqa_keras.layers import quantizer_layers
-
-OP_NAME = "DQA"
 
 Ranges = dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -75,7 +74,6 @@ def pack_regions(
     samples: Any,
     trusted: bool,
     *,
-    packed: bool = True,
     byte_inputs: bool = False,
     byte_outputs: bool = False,
     coded_skips: bool = False,
@@ -87,8 +85,6 @@ def pack_regions(
         model: The calibrated Keras model.
         samples: A batch of inputs: for the ranges of values that no quantizer rounds.
         trusted: Boolean. Whether the samples are real data.
-        packed: Boolean. Whether stored codes are packed, or take a byte each.
-            Defaults to `True`.
         byte_inputs: Boolean. Whether the model takes whole numbers 0..255 as uint8.
             Defaults to `False`.
         byte_outputs: Boolean. Whether it gives uint8 codes of its outputs, whose scale
@@ -100,8 +96,8 @@ def pack_regions(
         The bytes of the new file, and a `PackedReport`.
     """
     parsed = flatbuffer.parse(data)
-    reader = Reader(parsed, quantizer_layers(model))
-    nodes, reasons = reader.nodes()
+    reader = ModelReader(parsed, quantizer_layers(model))
+    nodes, reasons = read_nodes(reader)
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
     ranges = _ranges(data, parsed, regions(reader, nodes), samples)
     codes = io_types.output_codes(data, samples) if byte_outputs else []
@@ -118,8 +114,6 @@ def pack_regions(
                 for number, tensor in enumerate(region.inputs)
                 if tensor in model_inputs
             }
-        if not packed:
-            _unpack_stores(program)
         plan, constants = schedule(program, coded_skips)
         planned.append((region, plan, constants))
         reports.append(
@@ -129,10 +123,10 @@ def pack_regions(
                 products=sum(op.products for op in program.operations),
                 arena=plan.arena,
                 constants=len(constants),
-                coded=sum(t.storage != Storage.RAW for t in plan.tables),
+                coded=sum(t.storage != "raw" for t in plan.tables),
             )
         )
-    _replace(parsed, planned)
+    replace_regions(parsed, planned)
     if byte_inputs:
         io_types.take_bytes(parsed, OP_NAME)
     if byte_outputs:
@@ -141,7 +135,7 @@ def pack_regions(
 
 
 def _lower_all(
-    reader: Reader,
+    reader: ModelReader,
     nodes: list[Node],
     ranges: Ranges,
     trusted: bool,
@@ -156,9 +150,7 @@ def _lower_all(
                 lowered.append(
                     (region, lower(reader, region, ranges, trusted, results))
                 )
-            except Unsupported as reason:
-                if reason.node is None:
-                    raise
+            except UnsupportedNode as reason:
                 nodes = [node for node in nodes if node is not reason.node]
                 refused.append((reason.node, str(reason)))
                 break
@@ -172,15 +164,10 @@ def _lower_all(
             return lowered, refused
 
 
-def _op_name(reader: Reader, index: int) -> str:
+def _op_name(reader: ModelReader, index: int) -> str:
     op = reader.graph.ops[index]
     name = reader.graph.name(int(op.outputs[0])).split(";")[0]
     return f"{name} ({reader.graph.kind(op)})"
-
-
-def _unpack_stores(program: Program) -> None:
-    for tensor in program.tensors:
-        tensor.packing = None
 
 
 def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> Ranges:
@@ -215,130 +202,6 @@ def _may_be_kept(node: Node) -> bool:
     return node.kind in (
         "conv", "depthwise", "transpose", "add", "affine", "clamp", "average",
     )  # fmt: skip
-
-
-def _replace(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -> None:
-    """Puts `DQA` ops where regions were, in an order in which ops can run."""
-    if not planned:
-        return
-    graph = model.subgraphs[0]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-    code.customCode = OP_NAME.encode()
-    model.operatorCodes.append(code)
-    gone: set[int] = set()
-    made = []
-    for number, (region, plan, constants) in enumerate(_told_apart(planned)):
-        gone.update(index for node in region.nodes for index in node.ops)
-        op = schema.OperatorT()
-        op.opcodeIndex = len(model.operatorCodes) - 1
-        op.inputs = [
-            *region.inputs,
-            _constant(model, f"dqa_plan_{number}", encode(plan)),
-            _constant(model, f"dqa_weights_{number}", constants),
-        ]
-        op.outputs = list(region.outputs)
-        op.customOptions = np.frombuffer(
-            _options(model, region, encode(plan), constants), np.uint8
-        )
-        made.append(op)
-    kept = [op for index, op in enumerate(graph.operators) if index not in gone]
-    graph.operators = _ordered([*kept, *made])
-    _drop_unused(model)
-
-
-def _options(model: Any, region: Region, plan: bytes, constants: bytes) -> bytes:
-    """What LiteRT 2 must know of an op before it runs: see `FORMAT.md`."""
-    numbers = [len(plan), len(constants), len(region.outputs)]
-    for tensor in region.outputs:
-        shape = model.subgraphs[0].tensors[tensor].shape
-        numbers += [len(shape), *map(int, shape)]
-    return np.array(numbers, "<u4").tobytes()
-
-
-def _told_apart(
-    planned: Sequence[tuple[Region, Plan, bytes]],
-) -> list[tuple[Region, Plan, bytes]]:
-    """Pads constants so that no two ops have plans and constants of the same sizes."""
-    sizes: set[tuple[int, int]] = set()
-    apart = []
-    for region, plan, constants in planned:
-        while (len(encode(plan)), len(constants)) in sizes:
-            constants += bytes(16)
-            plan = dataclasses.replace(plan, constants=len(constants))
-        sizes.add((len(encode(plan)), len(constants)))
-        apart.append((region, plan, constants))
-    return apart
-
-
-def _constant(model: Any, name: str, data: bytes) -> int:
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(data, np.uint8)
-    tensor = schema.TensorT()
-    tensor.name = name.encode()
-    tensor.shape, tensor.type = [len(data)], schema.TensorType.UINT8
-    tensor.buffer = len(model.buffers)
-    model.buffers.append(buffer)
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
-
-
-def _ordered(operators: list[Any]) -> list[Any]:
-    """Sorts ops so that each stands behind those whose outputs it reads."""
-    made = {
-        int(tensor): number
-        for number, op in enumerate(operators)
-        for tensor in op.outputs
-    }
-    order: list[Any] = []
-    state: dict[int, bool] = {}
-
-    for start in range(len(operators)):
-        stack = [start]
-        while stack:
-            number = stack[-1]
-            if state.get(number):
-                stack.pop()
-                continue
-            waiting = [
-                made[int(tensor)]
-                for tensor in operators[number].inputs
-                if int(tensor) in made and not state.get(made[int(tensor)])
-            ]
-            if waiting:
-                stack.extend(waiting)
-                continue
-            state[number] = True
-            order.append(operators[number])
-            stack.pop()
-    return order
-
-
-def _drop_unused(model: Any) -> None:
-    """Takes out tensors that no op uses any more, and their buffers' bytes."""
-    graph = model.subgraphs[0]
-    ends = [*graph.inputs, *graph.outputs]
-    used = sorted(
-        {int(t) for op in graph.operators for t in [*op.inputs, *op.outputs] if t >= 0}
-        | {int(t) for t in ends}
-    )
-    renumbered: Mapping[int, int] = {old: new for new, old in enumerate(used)}
-    graph.tensors = [graph.tensors[old] for old in used]
-
-    def moved(tensors: Sequence[int]) -> list[int]:
-        return [renumbered[int(t)] if t >= 0 else -1 for t in tensors]
-
-    for op in graph.operators:
-        op.inputs, op.outputs = moved(op.inputs), moved(op.outputs)
-    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
-    for signature in model.signatureDefs or []:
-        for entry in [*signature.inputs, *signature.outputs]:
-            entry.tensorIndex = renumbered[int(entry.tensorIndex)]
-    kept = {tensor.buffer for part in model.subgraphs for tensor in part.tensors}
-    kept |= {entry.buffer for entry in model.metadata or []}
-    for number, buffer in enumerate(model.buffers):
-        if number not in kept:
-            buffer.data = None
 
 
 def check_complete(report: PackedReport, strict: bool) -> None:

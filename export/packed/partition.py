@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from dqa_keras.export.litert.model_reader import ModelReader, Node
+from dqa_keras.export.litert.model_reader import ModelReader
+from dqa_keras.export.packed.node import Node
 
 
 @dataclasses.dataclass

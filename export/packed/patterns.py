@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from dqa_keras.export.litert import verification
-from dqa_keras.export.litert.model_reader import ModelReader, Node, Unsupported
+from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
+from dqa_keras.export.packed.node import Node, node_of
 from dqa_keras.export.plan.ops import Window
 
 
@@ -21,7 +22,8 @@ def nearest(reader: ModelReader, index: int) -> Node | None:
     factors = (int(tiles[0].prod()), int(tiles[1].prod()))
     if (source[0] * factors[0], source[1] * factors[1]) != target[:2]:
         return None
-    return reader.make(
+    return node_of(
+        reader,
         "nearest",
         index,
         reader.graph.ops[index].inputs[:1],
@@ -42,7 +44,8 @@ def widen(reader: ModelReader, index: int) -> Node | None:
         return None
     if pads[[0, 1, 3]].any() or source[2] + pads[2].sum() != target[2]:
         return None
-    return reader.make(
+    return node_of(
+        reader,
         "widen",
         index,
         reader.graph.ops[index].inputs[:1],
@@ -65,7 +68,8 @@ def flat(reader: ModelReader, index: int) -> Node | None:
     kernel = reader.constant(last.inputs[1]).astype(np.float64)
     if kernel.shape[1] != height * width * channels or height > 255:
         return None
-    return reader.make(
+    return node_of(
+        reader,
         "conv",
         index,
         first.inputs[:1],
@@ -122,7 +126,8 @@ def quantize(reader: ModelReader, index: int) -> Node | None:
             if reader.clamp(last) != (-np.inf, np.inf):
                 raise Unsupported("an activation fused into a quantizer")
             chain.append(behind)
-    return reader.make(
+    return node_of(
+        reader,
         "quantize",
         index,
         [source],

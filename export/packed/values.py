@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.export.litert.model_reader import Node, Unsupported
-from dqa_keras.export.packed.op_reader import Reader
+from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
+from dqa_keras.export.packed.node import Node
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.ops import OpCode, Window
@@ -84,7 +84,7 @@ class Emitter:
     """Emits the operations of one region.
 
     Args:
-        reader: `Reader` of the model.
+        reader: `ModelReader` of the model.
         region: `Region`.
         ranges: From tensors of the model to their smallest and largest value a channel.
         trusted: Boolean. Whether the ranges come from real data.
@@ -92,20 +92,20 @@ class Emitter:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ModelReader,
         region: Region,
         ranges: Mapping[int, tuple[Floats, Floats]],
         trusted: bool,
     ) -> None:
-        self._reader = reader
-        self._region = region
+        self.reader = reader
+        self.region = region
         self._ranges = ranges
         self._trusted = trusted
-        self._values: dict[int, Sum | Input | Codes] = {}
-        self._uses: dict[int, int] = {}
+        self.values: dict[int, Sum | Input | Codes] = {}
+        self.uses: dict[int, int] = {}
         for node in region.nodes:
             for tensor in node.inputs:
-                self._uses[tensor] = self._uses.get(tensor, 0) + 1
+                self.uses[tensor] = self.uses.get(tensor, 0) + 1
         self._largest = max(
             int(np.prod(reader.shape(node.output))) for node in region.nodes
         )
@@ -117,22 +117,24 @@ class Emitter:
             {},
         )
 
-    def _name(self, tensor: int) -> str:
-        return self._reader.graph.name(tensor).split(";")[0][-80:]
+    def name(self, tensor: int) -> str:
+        """A tensor's name in the model, short enough for a plan."""
+        return self.reader.graph.name(tensor).split(";")[0][-80:]
 
-    def _alone(self, tensor: int) -> bool:
+    def alone(self, tensor: int) -> bool:
         """Whether only one node wants a value, so that it need not be kept."""
-        return self._uses.get(tensor, 0) == 1 and tensor not in self._region.outputs
+        return self.uses.get(tensor, 0) == 1 and tensor not in self.region.outputs
 
     # Values as codes.
 
-    def _add_tensor(self, tensor: Tensor) -> int:
+    def add_tensor(self, tensor: Tensor) -> int:
+        """Adds a tensor to the program; returns its number."""
         self.program.tensors.append(tensor)
         return len(self.program.tensors) - 1
 
-    def _codes(self, tensor: int) -> int:
+    def codes(self, tensor: int) -> int:
         """The tensor of codes of a value, made if need be."""
-        value = self._values[tensor]
+        value = self.values[tensor]
         if isinstance(value, Codes) and not any(value.pads):
             return value.tensor
         if isinstance(value, Codes):
@@ -140,14 +142,14 @@ class Emitter:
         elif isinstance(value, Input):
             made = self._read(value, tensor)
         else:
-            made = self._keep(value, tensor)
-        self._values[tensor] = Codes(made)
+            made = self.keep(value, tensor)
+        self.values[tensor] = Codes(made)
         return made
 
     def _read(self, value: Input, tensor: int) -> int:
         shape = self.program.inputs[value.number]
         limit = self._wide_limit(tensor)
-        out = self._add_tensor(
+        out = self.add_tensor(
             Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, limit, slot=value.number)
         )
         arrays = {}
@@ -158,7 +160,7 @@ class Emitter:
         self.program.operations.append(
             Operation(
                 OpCode.QUANTIZE_INPUT, [value.number], out, arrays=arrays, shift=limit,
-                name=self._name(tensor),
+                name=self.name(tensor),
             )
         )  # fmt: skip
         return out
@@ -171,7 +173,7 @@ class Emitter:
         top, bottom, left, right = value.pads
         height, width, channels = inner.shape
         shape = (height + top + bottom, width + left + right, channels)
-        out = self._add_tensor(dataclasses.replace(inner, shape=shape))
+        out = self.add_tensor(dataclasses.replace(inner, shape=shape))
         ones = np.ones(channels)
         low = -inner.zero if inner.type == Type.CODES else -inner.peak
         arrays: dict[str, NDArray] = {
@@ -186,7 +188,7 @@ class Emitter:
         self.program.operations.append(
             Operation(
                 OpCode.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
-                arrays=arrays, name=self._name(tensor),
+                arrays=arrays, name=self.name(tensor),
             )
         )  # fmt: skip
         return out
@@ -196,7 +198,7 @@ class Emitter:
         most, waiting, seen = 1, [tensor], {tensor}
         while waiting:
             at = waiting.pop()
-            for node in self._region.nodes:
+            for node in self.region.nodes:
                 if at not in node.inputs:
                     continue
                 taps = node.window.height * node.window.width
@@ -238,7 +240,7 @@ class Emitter:
             high += np.maximum(downs * value.gain, ups * value.gain)
         return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
 
-    def _keep(self, value: Sum, tensor: int, wide: bool = False) -> int:
+    def keep(self, value: Sum, tensor: int, wide: bool = False) -> int:
         """Rounds a value that no quantizer rounds."""
         bounds = self._bounds(value)
         seen = self._ranges.get(tensor)
@@ -266,11 +268,11 @@ class Emitter:
             out = Tensor(value.shape, Type.WIDE, step, 0, limit)
             limits = (-float(limit), float(limit))
         out.low, out.high = limits[0] * step, limits[1] * step
-        index = self._add_tensor(out)
-        self._emit(value, 1 / step, limits, index, self._name(tensor))
+        index = self.add_tensor(out)
+        self.emit(value, 1 / step, limits, index, self.name(tensor))
         return index
 
-    def _scaled(self, tensor: int) -> Sum:
+    def scaled(self, tensor: int) -> Sum:
         """A tensor's value, to compute with."""
         shape = self.program.tensors[tensor].shape
         zeros = np.zeros(shape[2])
@@ -280,7 +282,7 @@ class Emitter:
 
     # Operations.
 
-    def _emit(
+    def emit(
         self,
         value: Sum,
         inverse_step: Floats,
@@ -290,6 +292,17 @@ class Emitter:
         power: Floats | None = None,
         is_output: bool = False,
     ) -> None:
+        """Emits the operation that turns a value into codes, or an output.
+
+        Args:
+            value: `Sum`.
+            inverse_step: Float array (C,). Codes for a value of 1.
+            limits: Smallest and largest code.
+            output: Integer. Tensor, or the number of an output if `is_output`.
+            name: String, for people.
+            power: Float array (C,), what codes are multiplied by. Defaults to ones.
+            is_output: Boolean. Defaults to `False`.
+        """
         if value.is_transposed:
             self._emit_transposed(value, inverse_step, limits, output, name, power)
             return
@@ -387,7 +400,7 @@ class Emitter:
             high=tiled(out.high),
             packing=packing,
         )
-        index = self._add_tensor(inner)
+        index = self.add_tensor(inner)
         convolution = dataclasses.replace(
             value,
             shape=inner.shape,
@@ -396,7 +409,7 @@ class Emitter:
             bias=tiled(value.bias),
         )
         bounds = (tiled(limits[0]), tiled(limits[1]))
-        self._emit(convolution, tiled(inverse_step), bounds, index, name, tiled(power))
+        self.emit(convolution, tiled(inverse_step), bounds, index, name, tiled(power))
         self.program.operations.append(
             Operation(
                 OpCode.DEPTH_TO_SPACE, [index], output,
@@ -404,10 +417,11 @@ class Emitter:
             )
         )  # fmt: skip
 
-    def _emit_output(self, value: Sum, number: int, name: str) -> None:
+    def emit_output(self, value: Sum, number: int, name: str) -> None:
+        """Emits the operation that writes an output of the region."""
         inverse_step, limits = np.ones(value.shape[2]), (-np.inf, np.inf)
         codes = self.program.byte_outputs.get(number)
         if codes is not None:
             inverse_step = inverse_step / codes.step
             limits = (-codes.zero, 255 - codes.zero)
-        self._emit(value, inverse_step, limits, number, name, is_output=True)
+        self.emit(value, inverse_step, limits, number, name, is_output=True)

@@ -7,31 +7,29 @@ the rest of the run, and count as spilled.
 
 import math
 
+from dqa_keras.codec.blocks import (
+    BLOCK_SYMBOLS,
+    FOUR_STREAMS_FROM,
+    blocks_bound,
+    plane_size,
+)
+from dqa_keras.codec.huffman import MAX_CODE_LENGTH
+from dqa_keras.codec.sizes import StorageClass
 from dqa_keras.export.plan.arena import align
 from dqa_keras.export.plan.program import Packing, Tensor
-from dqa_keras.export.plan.records import Storage
+from dqa_keras.export.plan.records import Type
 
 # Room for coded rows, over what calibration saw.
 _MARGIN = 1.05
 # Coding must save this share of a tensor's bytes, or costs time for nothing.
 _WORTH = 1 / 16
 
-# As in export/native/src/huffman.h.
-_BLOCK = 16384
-_ENCODE_SCRATCH = 4 * (_BLOCK // 4 * 12 // 8 + 16)
+# What the codec needs to encode a block: room for its four streams, as in
+# export/native/codec/huffman.h.
+_STREAM_BYTES = BLOCK_SYMBOLS // 4 * MAX_CODE_LENGTH // 8 + 16
+_ENCODE_SCRATCH = 4 * _STREAM_BYTES
 _PLANE_SLACK = 8
 _DIRECTORY = 8  # bytes a row
-
-
-def _plane(symbols: int, width: int) -> int:
-    return -(-symbols * width // 8)
-
-
-def _bound(symbols: int, width: int) -> int:
-    """Most bytes that blocks of symbols take."""
-    if symbols * width == 0:
-        return 0
-    return _plane(symbols, width) + 2 * -(-symbols // _BLOCK)
 
 
 def _symbols(tensor: Tensor, packing: Packing) -> tuple[int, int]:
@@ -45,60 +43,73 @@ def _expected(symbols: int, width: int, mean: float) -> float:
     """Bytes that blocks take if a symbol takes `mean` bits: sizes, ends of streams."""
     if symbols * width == 0:
         return 0.0
-    streams = (4 if symbols >= 256 else 1) * -(-symbols // _BLOCK)
-    return min(symbols * mean / 8 + 2.5 * streams, _bound(symbols, width))
+    streams = 4 if symbols >= FOUR_STREAMS_FROM else 1
+    streams *= -(-symbols // BLOCK_SYMBOLS)
+    return min(symbols * mean / 8 + 2.5 * streams, blocks_bound(symbols, width))
 
 
-def storage_class(tensor: Tensor) -> Storage:
+def row_bytes(tensor: Tensor) -> int:
+    """Bytes of a row that is stored raw: a plane of base codes, one of residuals."""
+    _, width, channels = tensor.shape
+    packing = tensor.packing
+    if packing is None:
+        return width * channels * (2 if tensor.type == Type.WIDE else 1)
+    base, residual = _symbols(tensor, packing)
+    return plane_size(base, packing.bits) + plane_size(residual, packing.extra_bits)
+
+
+def storage_class(tensor: Tensor) -> StorageClass:
     """The class that takes least memory; raw if coding is not worth it."""
     packing = tensor.packing
     if packing is None or not packing.layer:
-        return Storage.RAW
-    raw = coded_bytes(tensor, Storage.RAW)
+        return "raw"
+    raw = coded_bytes(tensor, "raw")
     # The rarer coded first: where both take as much it is faster.
-    best = min((Storage.RESIDUAL, Storage.ALL), key=lambda s: coded_bytes(tensor, s))
+    best: StorageClass = "residual"
+    if coded_bytes(tensor, "all") < coded_bytes(tensor, "residual"):
+        best = "all"
     saved = raw - coded_bytes(tensor, best)
-    return best if saved > _WORTH * raw else Storage.RAW
+    return best if saved > _WORTH * raw else "raw"
 
 
-def coded_bytes(tensor: Tensor, storage: Storage) -> int:
+def coded_bytes(tensor: Tensor, storage: StorageClass) -> int:
     """Bytes of a stored tensor, its directory of rows included."""
     packing = tensor.packing
     if packing is None:
         raise ValueError("a tensor without packing cannot be coded")
     base, residual = _symbols(tensor, packing)
-    row: float = _plane(base, packing.bits)
-    if storage == Storage.ALL:
+    row: float = plane_size(base, packing.bits)
+    if storage == "all":
         row = _expected(base, packing.bits, packing.coded_bits[0])
-    if storage == Storage.RAW:
-        return tensor.shape[0] * (int(row) + _plane(residual, packing.extra_bits))
+    if storage == "raw":
+        return tensor.shape[0] * row_bytes(tensor)
     row += _expected(residual, packing.extra_bits, packing.coded_bits[1])
     most = row_bound(tensor, storage)
     room = math.ceil(tensor.shape[0] * min(_MARGIN * row, most))
     return _DIRECTORY * tensor.shape[0] + room
 
 
-def row_bound(tensor: Tensor, storage: Storage) -> int:
+def row_bound(tensor: Tensor, storage: StorageClass) -> int:
     """Most bytes of a coded row."""
     packing = tensor.packing
     if packing is None:
         raise ValueError("a tensor without packing cannot be coded")
     base, residual = _symbols(tensor, packing)
-    bound = _bound if storage == Storage.ALL else _plane
-    return bound(base, packing.bits) + _bound(residual, packing.extra_bits)
+    bound = blocks_bound if storage == "all" else plane_size
+    return bound(base, packing.bits) + blocks_bound(residual, packing.extra_bits)
 
 
-def row_scratch(tensor: Tensor, storage: Storage) -> int:
+def row_scratch(tensor: Tensor, storage: StorageClass) -> int:
     """Bytes for a row on its way to or from memory: codes, and what the codec needs."""
     _, width, channels = tensor.shape
     packing = tensor.packing
     if packing is None:
         return 0
-    if storage == Storage.RAW:
+    if storage == "raw":
         return width * channels
     base, residual = _symbols(tensor, packing)
-    planes = _plane(residual, packing.extra_bits) + _PLANE_SLACK
-    if storage == Storage.ALL:
-        planes += _plane(base, packing.bits) + _PLANE_SLACK
+    planes = plane_size(residual, packing.extra_bits) + _PLANE_SLACK
+    if storage == "all":
+        planes += plane_size(base, packing.bits) + _PLANE_SLACK
     room = align(width * channels) + align(row_bound(tensor, storage))
     return room + _ENCODE_SCRATCH + planes

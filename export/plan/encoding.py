@@ -3,6 +3,7 @@
 import struct
 import zlib
 
+from dqa_keras.codec.sizes import STORAGE_CLASSES
 from dqa_keras.export.plan.ops import ADDENDS, OpCode, Window
 from dqa_keras.export.plan.records import (
     NONE,
@@ -12,7 +13,6 @@ from dqa_keras.export.plan.records import (
     Op,
     Plan,
     Stage,
-    Storage,
     Table,
     Type,
 )
@@ -48,8 +48,9 @@ def encode(plan: Plan) -> bytes:
         tail = (b.rows, b.left, b.right, b.offset, b.size, b.table, b.slot)
         parts.append(_BUFFER.pack(*head, *tail, b.peak))
     for t in plan.tables:
+        storage = STORAGE_CLASSES.index(t.storage)
         parts.append(
-            _TABLE.pack(t.bits, t.extra_bits, t.signed, t.storage, t.channels, t.mask)
+            _TABLE.pack(t.bits, t.extra_bits, t.signed, storage, t.channels, t.mask)
         )
     first = 0
     for op in plan.ops:
@@ -131,7 +132,7 @@ def _parsed(data: bytes) -> Plan:
     for _ in range(table_count):
         bits, extra, signed, storage, channels, mask = take(_TABLE)
         tables.append(
-            Table(bits, extra, bool(signed), channels, mask, Storage(storage))
+            Table(bits, extra, bool(signed), channels, mask, STORAGE_CLASSES[storage])
         )
     records = [take(_OP) for _ in range(op_count)]
     links = [
@@ -203,8 +204,8 @@ def describe(plan: Plan) -> str:
         if b.table != NONE:
             table = plan.tables[b.table]
             bits = f", {table.bits} + {table.extra_bits} bits"
-            if table.storage != Storage.RAW:
-                bits += f", {table.storage.name.lower()} coded"
+            if table.storage != "raw":
+                bits += f", {table.storage} coded"
         return f"stored {number} ({size}{bits}, {b.size} B at {b.offset})"
 
     lines = [f"arena {plan.arena} B, constants {plan.constants} B"]

@@ -8,6 +8,7 @@ plan into bytes and back.
 import dataclasses
 import enum
 
+from dqa_keras.codec.sizes import StorageClass
 from dqa_keras.export.plan.ops import OpCode, Window
 
 # No offset: the op has no such array, the buffer no such table.
@@ -29,14 +30,6 @@ class Type(enum.IntEnum):
     CODES = 0  # uint8, `zero` stands for 0
     WIDE = 1  # int16
     FLOAT = 2  # float32
-
-
-class Storage(enum.IntEnum):
-    """What is Huffman-coded of a stored buffer: as in a blob."""
-
-    RAW = 0
-    RESIDUAL = 1
-    ALL = 2
 
 
 @dataclasses.dataclass
@@ -102,7 +95,7 @@ class Table:
         mask: Integer. Offset of the mask in the constants: a byte a channel. Unless
             `storage` is raw a layer's name follows, a byte of length in front: the
             codewords are its, from the metadata `DQA_RESIDUAL`.
-        storage: `Storage`. Defaults to raw.
+        storage: `StorageClass`. Defaults to `"raw"`.
     """
 
     bits: int
@@ -110,7 +103,7 @@ class Table:
     signed: bool
     channels: int
     mask: int
-    storage: Storage = Storage.RAW
+    storage: StorageClass = "raw"
 
 
 @dataclasses.dataclass

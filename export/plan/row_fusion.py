@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Iterator
 
 from dqa_keras.export.plan.arena import align
+from dqa_keras.export.plan.coded_size import row_bytes
 from dqa_keras.export.plan.ops import OpCode, Window
-from dqa_keras.export.plan.program import Operation, Program, Tensor
-from dqa_keras.export.plan.records import Buffer, Kind, Type
+from dqa_keras.export.plan.program import Operation, Program
+from dqa_keras.export.plan.records import Buffer, Kind
 
 # Operations of one stage at most: more would only cost planning time.
 _LONGEST = 14
@@ -33,18 +34,6 @@ def rows_read(
         first, end = code.rule.rows(window, first, end)
     first = min(max(first, 0), height - 1)
     return first, max(min(end, height), first + 1)
-
-
-def packed_row(tensor: Tensor) -> int:
-    """Bytes of a stored row: a plane of base codes, a plane of residuals."""
-    _, width, channels = tensor.shape
-    packing = tensor.packing
-    if packing is None:
-        return width * channels * (2 if tensor.type == Type.WIDE else 1)
-    important = int(packing.mask.sum()) * width
-    return -(-width * channels * packing.bits // 8) + -(
-        -important * packing.extra_bits // 8
-    )
 
 
 @dataclasses.dataclass
@@ -133,7 +122,7 @@ class Stages:
         return shapes[-1 - writes][1] if writes < 0 else self._tensors[writes].shape[1]
 
     def _bytes(self, tensor: int) -> int:
-        return packed_row(self._tensors[tensor]) * self._tensors[tensor].shape[0]
+        return row_bytes(self._tensors[tensor]) * self._tensors[tensor].shape[0]
 
     def _moves(self, first: int, end: int) -> list[Move]:
         """Operations first to end with what they load and store."""
@@ -209,7 +198,7 @@ class Stages:
             if m.code == OpCode.LOAD and self._last[m.writes] < end
         }
         born = {m.writes: 0 for m in moves if m.code == OpCode.STORE}
-        rows = {tensor: packed_row(self._tensors[tensor]) for tensor in {*dying, *born}}
+        rows = {tensor: row_bytes(self._tensors[tensor]) for tensor in {*dying, *born}}
         whole = sum(self._bytes(tensor) for tensor in dying)
         leads = {(old, new): 0 for old in dying for new in born}
         most, done = whole, dict[int, int]()

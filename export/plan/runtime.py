@@ -68,15 +68,6 @@ def _load() -> ctypes.CDLL:
     library.dqa_runtime_output_size.restype = ctypes.c_size_t
     library.dqa_runtime_input_size.restype = ctypes.c_size_t
     library.dqa_runtime_spilled.restype = ctypes.c_size_t
-    for name in (
-        "arena",
-        "output_size",
-        "input_size",
-        "destroy",
-        "observe",
-        "profile",
-    ):
-        getattr(library, f"dqa_runtime_{name}").argtypes = None
     return library
 
 

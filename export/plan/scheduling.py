@@ -7,9 +7,15 @@ data: a coded tensor has its memory for itself.
 
 import numpy as np
 
+from dqa_keras.codec.sizes import StorageClass
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import Item, align, best_place
-from dqa_keras.export.plan.coded_size import coded_bytes, row_scratch, storage_class
+from dqa_keras.export.plan.coded_size import (
+    coded_bytes,
+    row_bytes,
+    row_scratch,
+    storage_class,
+)
 from dqa_keras.export.plan.ops import OpCode
 from dqa_keras.export.plan.program import Packing, Program, Tensor
 from dqa_keras.export.plan.records import (
@@ -20,11 +26,10 @@ from dqa_keras.export.plan.records import (
     Op,
     Plan,
     Stage,
-    Storage,
     Table,
     Type,
 )
-from dqa_keras.export.plan.row_fusion import Cut, Move, Stages, packed_row
+from dqa_keras.export.plan.row_fusion import Cut, Move, Stages
 
 # Readable bytes behind the last buffer, which wide loads may touch.
 _SLACK = 64
@@ -62,7 +67,7 @@ def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
     scheduler = Stages(program)
     cuts = scheduler.cuts()
     best = planned(program, scheduler, cuts, {})
-    coded: dict[int, Storage] = {}
+    coded: dict[int, StorageClass] = {}
     for tensor, storage in _skips(program, cuts) if coded_skips else ():
         tried = planned(program, scheduler, cuts, {**coded, tensor: storage})
         if tried[0].arena < best[0].arena:
@@ -70,7 +75,7 @@ def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
     return best
 
 
-def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, Storage]]:
+def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, StorageClass]]:
     """Stored tensors that a whole stage passes by, the largest first."""
     made: dict[int, int] = {}
     found = []
@@ -80,9 +85,9 @@ def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, Storage]]:
                 made[move.writes] = number
     for tensor, first in made.items():
         storage = storage_class(program.tensors[tensor])
-        if storage != Storage.RAW and _last_stage(cuts, tensor) > first + 1:
+        if storage != "raw" and _last_stage(cuts, tensor) > first + 1:
             found.append((tensor, storage))
-    size = {n: coded_bytes(program.tensors[n], Storage.RAW) for n, _ in found}
+    size = {n: coded_bytes(program.tensors[n], "raw") for n, _ in found}
     return sorted(found, key=lambda skip: -size[skip[0]])
 
 
@@ -99,7 +104,7 @@ def planned(
     program: Program,
     scheduler: Stages,
     cuts: list[Cut],
-    coded: dict[int, Storage],
+    coded: dict[int, StorageClass],
 ) -> tuple[Plan, bytes]:
     """Plans a program whose stages are known.
 
@@ -153,13 +158,13 @@ def planned(
         for move in cut.moves:
             if move.code == OpCode.STORE:
                 t = tensors[move.writes]
-                storage = coded.get(move.writes, Storage.RAW)
-                table, size = NONE, packed_row(t) * t.shape[0]
+                storage = coded.get(move.writes, "raw")
+                table, size = NONE, row_bytes(t) * t.shape[0]
                 if t.packing is not None:
                     table = len(tables)
                     tables.append(_table(t, t.packing, storage, constants))
                     row = max(row, row_scratch(t, storage))
-                if storage != Storage.RAW:
+                if storage != "raw":
                     size = coded_bytes(t, storage)
                 buffer = Buffer(
                     Kind.STORED, t.type, *t.shape, t.zero, t.peak, size=size,
@@ -199,11 +204,11 @@ def planned(
 
 
 def _table(
-    tensor: Tensor, packing: Packing, storage: Storage, constants: _Constants
+    tensor: Tensor, packing: Packing, storage: StorageClass, constants: _Constants
 ) -> Table:
     """How a tensor is stored; whose codewords it needs stands in the constants."""
     mask = packing.mask.astype(np.uint8)
-    if storage != Storage.RAW:
+    if storage != "raw":
         layer = packing.layer.encode()
         named = np.frombuffer(bytes([len(layer)]) + layer, np.uint8)
         mask = np.concatenate([mask, named])

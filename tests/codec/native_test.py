@@ -57,7 +57,7 @@ def test_compiled_codec_is_the_reference_to_the_bit(runtime, bits, extra_bits):
         values = random_values(rng, table, shape)
         codes = random_codes(rng, table, shape)
         for x in (values, codes):
-            for storage in sizes.STORAGES:
+            for storage in sizes.STORAGE_CLASSES:
                 blob = reference.pack(x, table, storage, 2 if shape[1] > 1 else 1)
                 packed = fast.pack(x, storage, 2 if shape[1] > 1 else 1)
                 assert packed.tobytes() == blob
@@ -75,7 +75,7 @@ def test_every_number_of_channels(runtime):
         values = random_values(rng, table, (3, channels))
         codes = symbols.quantize(values, table)
         fast = codec.Codec(table, runtime)
-        for storage in sizes.STORAGES:
+        for storage in sizes.STORAGE_CLASSES:
             strip = reference.pack_strip(values, table, storage)
             assert fast.pack_strip(values, storage).tobytes() == strip
             assert fast.pack_strip(codes, storage).tobytes() == strip
@@ -101,7 +101,7 @@ def test_several_blocks_a_strip(runtime, kind):
             codes = np.broadcast_to(codes, shape)
         codes = np.minimum(codes, high).astype(np.uint8)
         fast = codec.Codec(table, runtime)
-        for storage in sizes.STORAGES:
+        for storage in sizes.STORAGE_CLASSES:
             blob = reference.pack(codes, table, storage, 3)
             assert fast.pack(codes, storage, 3).tobytes() == blob
             np.testing.assert_array_equal(fast.unpack(blob, shape, np.uint8), codes)
@@ -200,7 +200,7 @@ def test_refuses_an_instruction_set_that_is_not_here():
 @given(data=st.data())
 def test_reference_and_compiled_codec_refuse_the_same_bytes(data):
     table, values, _, _, blobs = golden(data.draw(st.sampled_from(GOLDEN)))
-    blob = bytearray(blobs[data.draw(st.sampled_from(sizes.STORAGES))])
+    blob = bytearray(blobs[data.draw(st.sampled_from(sizes.STORAGE_CLASSES))])
     for _ in range(data.draw(st.integers(0, 3))):
         blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(
             st.integers(0, 7)

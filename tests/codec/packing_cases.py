@@ -39,7 +39,8 @@ def golden(case):
     values = np.fromfile(folder / "values.bin", "<f4").reshape(shape)
     codes = np.fromfile(folder / "codes.bin", dtype).reshape(shape)
     blobs = {
-        storage: (folder / f"{storage}.bin").read_bytes() for storage in sizes.STORAGES
+        storage: (folder / f"{storage}.bin").read_bytes()
+        for storage in sizes.STORAGE_CLASSES
     }
     return table, values, codes, int(fields["strip_rows"][0]), blobs
 

@@ -37,7 +37,7 @@ def test_round_trip_at_every_width(bits, extra_bits, signed):
         table = random_table(rng, bits, extra_bits, signed, channels)
         shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 30)), channels)
         codes = random_codes(rng, table, shape)
-        for storage in sizes.STORAGES:
+        for storage in sizes.STORAGE_CLASSES:
             strip_rows = int(rng.integers(1, shape[1] + 1))
             blob = reference.pack(codes, table, storage, strip_rows)
             assert len(blob) <= sizes.blob_bound(table, shape, storage, strip_rows)
@@ -162,7 +162,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-@pytest.mark.parametrize("storage", sizes.STORAGES)
+@pytest.mark.parametrize("storage", sizes.STORAGE_CLASSES)
 def test_refuses_a_damaged_blob(name, storage):
     harm, message = REFUSALS[name]
     table, values, _, _, blobs = golden("typical")
@@ -215,7 +215,7 @@ def test_refuses_damaged_blocks():
         read(bytes(2) + bytes(10))
 
 
-@pytest.mark.parametrize("storage", sizes.STORAGES)
+@pytest.mark.parametrize("storage", sizes.STORAGE_CLASSES)
 def test_refuses_a_strip_of_another_size(storage):
     table, _, codes, _, _ = golden("typical")
     strip = reference.pack_strip(codes, table, storage)
@@ -248,7 +248,7 @@ def test_refuses_a_bad_call(message):
 @given(data=st.data())
 def test_hostile_bytes_give_one_kind_of_error(data):
     table, values, _, _, blobs = golden(data.draw(st.sampled_from(GOLDEN)))
-    blob = bytearray(blobs[data.draw(st.sampled_from(sizes.STORAGES))])
+    blob = bytearray(blobs[data.draw(st.sampled_from(sizes.STORAGE_CLASSES))])
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(blob)))

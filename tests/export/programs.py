@@ -12,17 +12,12 @@ from dqa_keras.export.plan.program import (
     Tensor,
     conv_layout,
     depthwise_layout,
+    padded,
 )
 from dqa_keras.export.plan.records import NONE, Kind, Type
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.runtime import NativeRuntime, machine_isas
 from dqa_keras.export.plan.scheduling import schedule
-
-
-def padded(values, fill=0.0):
-    out = np.full(-(-values.size // 16) * 16, fill, np.float32)
-    out[: values.size] = values
-    return out
 
 
 class Builder:

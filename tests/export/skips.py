@@ -9,7 +9,7 @@ from dqa_keras.codec import huffman
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export.litert import residual_table
 from dqa_keras.export.plan.ops import OpCode, Window
-from dqa_keras.export.plan.records import NONE, Storage
+from dqa_keras.export.plan.records import NONE
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.scheduling import planned, schedule
@@ -38,7 +38,7 @@ def skipping(shape, bits=4, extra_bits=2, signed=False, seed=0):
     return build.program
 
 
-def forced(program, storage=Storage.ALL):
+def forced(program, storage="all"):
     """The plan with the skip coded, whether that saves memory or not."""
     stages = Stages(program)
     return planned(program, stages, stages.cuts(), {SKIP: storage})

@@ -103,7 +103,7 @@ def write(
     (folder / "values.bin").write_bytes(values.astype("<f4").tobytes())
     codes = symbols.quantize(values, table)
     (folder / "codes.bin").write_bytes(codes.tobytes())
-    for storage in sizes.STORAGES:
+    for storage in sizes.STORAGE_CLASSES:
         blob = reference.pack(values, table, storage, strip_rows)
         (folder / f"{storage}.bin").write_bytes(blob)
 

@@ -12,7 +12,7 @@ from dqa_keras.export.litert import flatbuffer, residual_table
 from dqa_keras.export.packed import pack
 from dqa_keras.export.plan.coded_size import coded_bytes, row_bound, storage_class
 from dqa_keras.export.plan.encoding import decode, describe, encode
-from dqa_keras.export.plan.records import NONE, Kind, Storage
+from dqa_keras.export.plan.records import NONE, Kind
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -21,11 +21,11 @@ def coded_buffers(plan):
     return [
         b
         for b in plan.buffers
-        if b.table != NONE and plan.tables[b.table].storage != Storage.RAW
+        if b.table != NONE and plan.tables[b.table].storage != "raw"
     ]
 
 
-@pytest.mark.parametrize("storage", [Storage.RESIDUAL, Storage.ALL])
+@pytest.mark.parametrize("storage", ["residual", "all"])
 @pytest.mark.parametrize("codes", [(4, 2, False), (1, 4, True), (6, 0, False)])
 def test_coded_skips_change_no_bit(codes, storage):
     program = skipping((21, 19, 20), *codes)
@@ -74,19 +74,19 @@ def test_some_rows_find_room():
     assert 0 < min(spilled) <= max(spilled) < room / 2
 
 
-@pytest.mark.parametrize("storage", [Storage.RESIDUAL, Storage.ALL])
+@pytest.mark.parametrize("storage", ["residual", "all"])
 def test_the_class_that_takes_least_memory(storage):
     tensor = Builder((8, 40, 64)).codes((8, 40, 64))
     tensor.packing.layer = "a"
     tensor.packing.mask[:] = True
-    tensor.packing.coded_bits = (4.0 if storage == Storage.RESIDUAL else 3.0, 1.2)
+    tensor.packing.coded_bits = (4.0 if storage == "residual" else 3.0, 1.2)
     assert storage_class(tensor) == storage
-    assert coded_bytes(tensor, storage) < coded_bytes(tensor, Storage.RAW)
+    assert coded_bytes(tensor, storage) < coded_bytes(tensor, "raw")
     tensor.packing.coded_bits = (4.0, 2.0)
-    assert storage_class(tensor) == Storage.RAW
+    assert storage_class(tensor) == "raw"
 
 
-@pytest.mark.parametrize("storage", [Storage.RESIDUAL, Storage.ALL])
+@pytest.mark.parametrize("storage", ["residual", "all"])
 def test_room_never_exceeds_the_worst_case(storage):
     tensor = Builder((8, 40, 64)).codes((8, 40, 64))
     tensor.packing.coded_bits = (11.0, 11.0)
@@ -112,7 +112,7 @@ def test_codewords_come_from_the_metadata_by_name():
     tables = calibrated(program)
     plan, constants = forced(program)
     layers = residual_table.decode(tables)
-    (table,) = [t for t in plan.tables if t.storage != Storage.RAW]
+    (table,) = [t for t in plan.tables if t.storage != "raw"]
     at = table.mask + table.channels
     name = constants[at + 1 : at + 1 + constants[at]].decode()
     refused(plan, constants, b"", f"layer {name}: the model has no metadata")
