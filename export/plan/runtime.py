@@ -2,13 +2,12 @@
 
 import ctypes
 import importlib.util
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dqa_keras.export.plan.ops import OpCode
 
 # Instruction sets, as in codec.h; all give the same bits.
 ISAS = {
@@ -68,6 +67,7 @@ def _load() -> ctypes.CDLL:
     library.dqa_runtime_output_size.restype = ctypes.c_size_t
     library.dqa_runtime_input_size.restype = ctypes.c_size_t
     library.dqa_runtime_spilled.restype = ctypes.c_size_t
+    library.dqa_runtime_op_name.restype = ctypes.c_char_p
     return library
 
 
@@ -82,6 +82,18 @@ def machine_isas() -> list[str]:
         name
         for name, number in ISAS.items()
         if name != "auto" and library.dqa_runtime_has_isa(number)
+    ]
+
+
+def op_names() -> list[str]:
+    """The names of the runtime's op codes, from code 0 on.
+
+    Raises:
+        RuntimeMissingError: If the runtime was not built.
+    """
+    name_of = _load().dqa_runtime_op_name
+    return [
+        name.decode() for name in iter(map(name_of, itertools.count()).__next__, None)
     ]
 
 
@@ -205,7 +217,7 @@ class NativeRuntime:
         By `OpCode`, summed over threads; last those of the convolutions' in which sums
         became codes.
         """
-        self._seconds = np.zeros(len(OpCode) + 1)
+        self._seconds = np.zeros(len(op_names()) + 1)
         self._library.dqa_runtime_profile(
             self._handle, ctypes.c_void_p(self._seconds.ctypes.data)
         )

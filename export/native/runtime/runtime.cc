@@ -33,6 +33,13 @@ size_t values_of(const dqa::Plan& plan, const std::vector<uint16_t>& buffers,
   return size_t{b.height} * b.width * b.channels;
 }
 
+void set_shape(const dqa::Plan& plan, uint16_t buffer, uint32_t* shape) {
+  const dqa::Buffer& b = plan.buffers[buffer];
+  shape[0] = b.height;
+  shape[1] = b.width;
+  shape[2] = b.channels;
+}
+
 DqaType type_of(const dqa::Plan& plan, uint16_t buffer) {
   return plan.buffers[buffer].type == dqa::Type::kCodes ? DQA_CODES : DQA_FLOAT32;
 }
@@ -93,6 +100,18 @@ size_t dqa_runtime_input_size(const DqaRuntime* runtime, uint32_t index) {
   return values_of(runtime->program.plan, runtime->program.plan.inputs, index);
 }
 
+void dqa_runtime_input_shape(const DqaRuntime* runtime, uint32_t index,
+                             uint32_t shape[3]) {
+  const dqa::Plan& plan = runtime->program.plan;
+  set_shape(plan, plan.inputs[index], shape);
+}
+
+void dqa_runtime_output_shape(const DqaRuntime* runtime, uint32_t index,
+                              uint32_t shape[3]) {
+  const dqa::Plan& plan = runtime->program.plan;
+  set_shape(plan, plan.outputs[index], shape);
+}
+
 DqaType dqa_runtime_input_type(const DqaRuntime* runtime, uint32_t index) {
   return type_of(runtime->program.plan, runtime->program.plan.inputs[index]);
 }
@@ -108,6 +127,11 @@ DqaType dqa_runtime_output_type(const DqaRuntime* runtime, uint32_t index) {
 DqaStatus dqa_runtime_run(DqaRuntime* runtime, const void* const* inputs,
                           void* const* outputs, uint8_t* arena, DqaError* error) {
   try {
+    if (!runtime->pool.restart_after_fork()) {
+      return dqa::fail(error, DQA_NO_MEMORY,
+                       "no memory for the %u threads of a forked process",
+                       runtime->pool.threads());
+    }
     return dqa::execute(runtime->program, &runtime->pool, inputs, outputs, arena,
                         &runtime->spilled, error);
   } catch (const std::bad_alloc&) {
@@ -120,6 +144,10 @@ size_t dqa_runtime_spilled(const DqaRuntime* runtime) { return runtime->spilled;
 void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer, void* user) {
   runtime->program.watch.observer = observer;
   runtime->program.watch.user = user;
+}
+
+const char* dqa_runtime_op_name(uint32_t code) {
+  return code < dqa::kOpCodes ? dqa::kOpTraits[code].name : nullptr;
 }
 
 void dqa_runtime_profile(DqaRuntime* runtime, double* seconds) {

@@ -13,6 +13,15 @@ RowRoom::RowRoom(const Table& table, const Buffer& b)
               align(dqa_strip_bound(table.codec.get(), table.storage, b.width))),
       end(scratch + dqa_strip_scratch(table.codec.get(), table.storage, b.width)) {}
 
+CodedStores::CodedStores(const Plan& plan) : used_(plan.buffers.size()) {
+  size_t rows = 0;
+  for (const Buffer& b : plan.buffers) {
+    first_.push_back(rows);
+    if (plan.is_coded(b)) rows += b.height;
+  }
+  outside_.resize(rows);
+}
+
 bool CodedStores::reserve(const Buffer& b, uint16_t number, size_t size,
                           size_t* offset) {
   const size_t room = b.size - directory_bytes(b);
@@ -35,9 +44,7 @@ DqaStatus CodedStores::put(const Buffer& b, uint16_t number, uint8_t* memory,
     std::memcpy(memory + directory_bytes(b) + offset, row, size);
   } else {
     try {
-      std::vector<uint8_t> copy(row, row + size);
-      const std::lock_guard<std::mutex> lock(mutex_);
-      outside_[{number, y}].swap(copy);
+      outside_[first_[number] + y].assign(row, row + size);
     } catch (const std::bad_alloc&) {
       return fail(error, DQA_NO_MEMORY,
                   "no memory for a coded row of %zu bytes that its arena has no room "
@@ -62,11 +69,9 @@ DqaStatus CodedStores::get(const Buffer& b, uint16_t number, const uint8_t* memo
     *row = memory + directory_bytes(b) + place.offset;
     return DQA_OK;
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = outside_.find({number, y});
-  if (place.offset == kNone && found != outside_.end() &&
-      place.size <= found->second.size()) {
-    *row = found->second.data();
+  const std::vector<uint8_t>& outside = outside_[first_[number] + y];
+  if (place.offset == kNone && !outside.empty() && place.size <= outside.size()) {
+    *row = outside.data();
     return DQA_OK;
   }
   return fail(error, DQA_CORRUPT, "row %u of buffer %u was overwritten", y,

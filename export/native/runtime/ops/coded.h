@@ -3,9 +3,6 @@
 #define DQA_RUNTIME_OPS_CODED_H_
 
 #include <atomic>
-#include <map>
-#include <mutex>
-#include <utility>
 #include <vector>
 
 #include "runtime/plan/plan.h"
@@ -35,7 +32,7 @@ struct RowRoom {
 // ends. Threads may put and get rows at the same time, each row once.
 class CodedStores {
  public:
-  explicit CodedStores(const Plan& plan) : used_(plan.buffers.size()) {}
+  explicit CodedStores(const Plan& plan);
 
   // Stores a copy of a row in buffer `number`, which begins at `memory`.
   DqaStatus put(const Buffer& b, uint16_t number, uint8_t* memory, uint32_t y,
@@ -52,9 +49,9 @@ class CodedStores {
   // Reserves bytes of a buffer; false if too few are left.
   bool reserve(const Buffer& b, uint16_t number, size_t size, size_t* offset);
 
-  std::vector<std::atomic<size_t>> used_;  // bytes, by buffer
-  std::mutex mutex_;
-  std::map<std::pair<uint16_t, uint32_t>, std::vector<uint8_t>> outside_;
+  std::vector<std::atomic<size_t>> used_;      // bytes, by buffer
+  std::vector<size_t> first_;                  // of its rows in `outside_`, by buffer
+  std::vector<std::vector<uint8_t>> outside_;  // rows that did not fit the arena
   std::atomic<size_t> spilled_{0};
 };
 

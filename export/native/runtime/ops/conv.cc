@@ -49,9 +49,10 @@ void time_requantizing(const Run& run, ConvRow row, Epilogue e) {
 
 }  // namespace
 
-void conv(const Run& run, size_t index, Piece piece) {
+DqaStatus conv(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Piece piece = run.piece(todo, blocks_of(out), run.kernels.conv_blocks);
   const Prepared& prepared = run.prepared[index];
   const size_t groups = groups_of(in);
   const uint8_t* rows[kMaxTaps];
@@ -85,9 +86,10 @@ void conv(const Run& run, size_t index, Piece piece) {
       run.kernels.conv(row, &e);
     }
   }
+  return DQA_OK;
 }
 
-void depthwise(const Run& run, size_t index, Rows todo) {
+DqaStatus depthwise(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Prepared& prepared = run.prepared[index];
@@ -118,22 +120,25 @@ void depthwise(const Run& run, size_t index, Rows todo) {
     }
   };
   if (interleaved) {
-    if (piece.first_block == piece.end_block) return;
+    if (piece.first_block == piece.end_block) return DQA_OK;
     const size_t number = piece.first_block / step;
     row.arrays = prepared.arrays.data() + number;
     row.interleaved = prepared.interleaved.data() +
                       number * (prepared.interleaved.size() / prepared.arrays.size());
     pixels(run.kernels.depthwise_interleaved, piece.first_block,
            piece.end_block - piece.first_block);
-    return;
+    return DQA_OK;
   }
   for (size_t b = piece.first_block; b < piece.end_block; ++b) {
     pixels(run.kernels.depthwise, b, 1);
   }
+  return DQA_OK;
 }
 
-void add(const Run& run, const Op& op, Piece piece) {
+DqaStatus add(Run& run, size_t index, Rows todo) {
+  const Op& op = run.plan.ops[index];
   const Buffer& out = run.buffer(op.output);
+  const Piece piece = run.piece(todo, blocks_of(out), 1);
   const int32_t nothing[kTile][kBlock] = {};
   for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
     for (size_t b = piece.first_block; b < piece.end_block; ++b) {
@@ -146,6 +151,7 @@ void add(const Run& run, const Op& op, Piece piece) {
       }
     }
   }
+  return DQA_OK;
 }
 
 }  // namespace dqa

@@ -74,7 +74,7 @@ void scale_arrays(const Run& run, const Op& op) {
     const float* const in = run.plan.floats(offset);
     for (size_t c = 0; c < count; ++c) out[c] = in[c] * by;
   };
-  if (op.code != OpCode::kAdd) scaled(op.multiplier, run.input(op).slot);
+  if (has_operands(op.code)) scaled(op.multiplier, run.input(op).slot);
   for (size_t k = 0; k < op.link_count; ++k) {
     if (run.plan.link(op, k).addend) {
       scaled(run.plan.link(op, k).value, run.buffer(run.plan.link(op, k).buffer).slot);
@@ -82,19 +82,22 @@ void scale_arrays(const Run& run, const Op& op) {
   }
 }
 
-void quantize_input(Run& run, size_t index, uint32_t y) {
+DqaStatus quantize_input(Run& run, size_t index, Rows rows) {
   const Op& op = run.plan.ops[index];
   const Buffer& out = run.buffer(op.output);
   int16_t* const codes = run.room.data();
-  run.kernels.quantize(input_row(run, index, y), run.slots[out.slot].inverse,
-                       static_cast<float>(op.shift), codes);
-  if (out.channels == 3) {
-    spread_three(codes, out.width, run.row(out, y));
-    return;
-  }
   const size_t bytes = out.channels * out.element_bytes();
-  copy_pixels(reinterpret_cast<const uint8_t*>(codes), bytes, run.row(out, y),
-              out.pixel_bytes(), bytes, out.width);
+  return run.each_row(rows, [&](uint32_t y) {
+    run.kernels.quantize(input_row(run, index, y), run.slots[out.slot].inverse,
+                         static_cast<float>(op.shift), codes);
+    if (out.channels == 3) {
+      spread_three(codes, out.width, run.row(out, y));
+    } else {
+      copy_pixels(reinterpret_cast<const uint8_t*>(codes), bytes, run.row(out, y),
+                  out.pixel_bytes(), bytes, out.width);
+    }
+    return DQA_OK;
+  });
 }
 
 }  // namespace dqa

@@ -5,6 +5,17 @@
 #include "runtime/ops/ops.h"
 
 namespace dqa {
+void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
+                 size_t bytes, size_t pixels) {
+  if (from_step == bytes && to_step == bytes) {
+    std::memmove(to, from, bytes * pixels);
+    return;
+  }
+  for (size_t p = 0; p < pixels; ++p) {
+    std::memmove(to + p * to_step, from + p * from_step, bytes);
+  }
+}
+
 namespace {
 
 // A stored row, or the copy that was saved before the stage.
@@ -56,20 +67,7 @@ DqaStatus pack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                         &run.error);
 }
 
-}  // namespace
-
-void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
-                 size_t bytes, size_t pixels) {
-  if (from_step == bytes && to_step == bytes) {
-    std::memmove(to, from, bytes * pixels);
-    return;
-  }
-  for (size_t p = 0; p < pixels; ++p) {
-    std::memmove(to + p * to_step, from + p * from_step, bytes);
-  }
-}
-
-DqaStatus load(Run& run, const Op& op, uint32_t y) {
+DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
   if (in.table == kNone) {
@@ -85,7 +83,7 @@ DqaStatus load(Run& run, const Op& op, uint32_t y) {
   return DQA_OK;
 }
 
-DqaStatus store(Run& run, const Op& op, uint32_t y) {
+DqaStatus store_row(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
   if (out.table == kNone) {
@@ -100,7 +98,7 @@ DqaStatus store(Run& run, const Op& op, uint32_t y) {
   return pack_row(run, op, table, y, codes);
 }
 
-void concat(const Run& run, const Op& op, uint32_t y) {
+void concat_row(const Run& run, const Op& op, uint32_t y) {
   const Buffer& out = run.buffer(op.output);
   for (size_t k = 0; k < op.link_count; ++k) {
     const Buffer& part = run.buffer(run.plan.link(op, k).buffer);
@@ -108,6 +106,26 @@ void concat(const Run& run, const Op& op, uint32_t y) {
                 run.row(out, y) + run.plan.link(op, k).value * out.element_bytes(),
                 out.pixel_bytes(), part.channels * part.element_bytes(), out.width);
   }
+}
+
+}  // namespace
+
+DqaStatus load(Run& run, size_t index, Rows rows) {
+  const Op& op = run.plan.ops[index];
+  return run.each_row(rows, [&](uint32_t y) { return load_row(run, op, y); });
+}
+
+DqaStatus store(Run& run, size_t index, Rows rows) {
+  const Op& op = run.plan.ops[index];
+  return run.each_row(rows, [&](uint32_t y) { return store_row(run, op, y); });
+}
+
+DqaStatus concat(Run& run, size_t index, Rows rows) {
+  const Op& op = run.plan.ops[index];
+  return run.each_row(rows, [&](uint32_t y) {
+    concat_row(run, op, y);
+    return DQA_OK;
+  });
 }
 
 }  // namespace dqa

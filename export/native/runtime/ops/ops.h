@@ -1,4 +1,4 @@
-// What ops compute: one function for each op code.
+// What ops compute: one function for each line of the table of ops.
 #ifndef DQA_RUNTIME_OPS_OPS_H_
 #define DQA_RUNTIME_OPS_OPS_H_
 
@@ -14,22 +14,11 @@ DqaStatus set_slot(Run& run, const Op& op, int32_t most);
 // Scales the arrays of an op by the steps of its inputs.
 void scale_arrays(const Run& run, const Op& op);
 
-// Compute a piece of the output, or this thread's piece of some rows.
-void conv(const Run& run, size_t index, Piece piece);
-void depthwise(const Run& run, size_t index, Rows todo);
-void winograd(const Run& run, size_t index, Rows todo);
-void add(const Run& run, const Op& op, Piece piece);
-void average(const Run& run, const Op& op, Piece piece);
-
-// Compute row y of the output.
-void quantize_input(Run& run, size_t index, uint32_t y);
-DqaStatus load(Run& run, const Op& op, uint32_t y);
-DqaStatus store(Run& run, const Op& op, uint32_t y);
-void max_pool(const Run& run, const Op& op, uint32_t y);
-void nearest(const Run& run, const Op& op, uint32_t y);
-void bilinear(const Run& run, const Op& op, uint32_t y);
-void depth_to_space(const Run& run, const Op& op, uint32_t y);
-void concat(const Run& run, const Op& op, uint32_t y);
+// Compute this thread's piece of some rows of an op's output.
+#define DQA_OP(code, function, ...) \
+  DqaStatus function(Run& run, size_t index, Rows rows);
+DQA_OP_TABLE(DQA_OP)
+#undef DQA_OP
 
 // How sums become codes in row y, for some blocks of channels.
 Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,

@@ -7,12 +7,12 @@
 namespace dqa {
 namespace {
 
-// Taps of a window that lie inside the input.
-struct Span {
+// The taps first..end of a window, along one axis, that lie inside the input.
+struct Taps {
   int64_t first, end;
 };
 
-Span span(int64_t at, int taps, int64_t size) {
+Taps taps_inside(int64_t at, int taps, int64_t size) {
   return {at < 0 ? 0 : at, at + taps > size ? size : at + taps};
 }
 
@@ -33,19 +33,54 @@ void add_codes(const uint8_t* pixel, size_t channels, int32_t* sums) {
   }
 }
 
+// The largest codes of the windows of output row y.
+void max_pool_row(const Run& run, const Op& op, uint32_t y) {
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Taps ys = taps_inside(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
+  uint8_t* to = run.row(out, y);
+  const size_t bytes = in.pixel_bytes();
+  for (size_t x = 0; x < out.width; ++x, to += bytes) {
+    const Taps xs = taps_inside(static_cast<int64_t>(x) * op.stride_x - op.left,
+                                op.taps_x, in.width);
+    bool first = true;
+    for (int64_t i = ys.first; i < ys.end; ++i) {
+      const uint8_t* pixel =
+          run.row(in, static_cast<uint32_t>(i)) + static_cast<size_t>(xs.first) * bytes;
+      for (int64_t j = xs.first; j < xs.end; ++j, pixel += bytes, first = false) {
+        if (first) {
+          std::memmove(to, pixel, bytes);
+        } else if (in.type == Type::kCodes) {
+          for (size_t c = 0; c < bytes; ++c) {
+            to[c] = to[c] > pixel[c] ? to[c] : pixel[c];
+          }
+        } else {
+          for (size_t c = 0; c < in.channels; ++c) {
+            if (code(in, pixel, c) > code(out, to, c)) {
+              std::memmove(to + 2 * c, pixel + 2 * c, 2);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
-void average(const Run& run, const Op& op, Piece piece) {
+DqaStatus average(Run& run, size_t index, Rows todo) {
+  const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Piece piece = run.piece(todo, blocks_of(out), 1);
   const bool wide = in.type == Type::kWide;
   for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
-    const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
+    const Taps ys =
+        taps_inside(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
     for (size_t b = piece.first_block; b < piece.end_block; ++b) {
       Epilogue e = epilogue(run, op, y, b, 1);
       e.averages = true;
       for (size_t x = 0; x < out.width; ++x) {
-        const Span xs =
-            span(static_cast<int64_t>(x) * op.stride_x - op.left, op.taps_x, in.width);
+        const Taps xs = taps_inside(static_cast<int64_t>(x) * op.stride_x - op.left,
+                                    op.taps_x, in.width);
         const auto taps =
             static_cast<int32_t>((ys.end - ys.first) * (xs.end - xs.first));
         int32_t sums[1][kBlock];
@@ -71,37 +106,14 @@ void average(const Run& run, const Op& op, Piece piece) {
       }
     }
   }
+  return DQA_OK;
 }
 
-void max_pool(const Run& run, const Op& op, uint32_t y) {
-  const Buffer &in = run.input(op), &out = run.buffer(op.output);
-  const Span ys = span(int64_t{y} * op.stride_y - op.top, op.taps_y, in.height);
-  uint8_t* to = run.row(out, y);
-  const size_t bytes = in.pixel_bytes();
-  for (size_t x = 0; x < out.width; ++x, to += bytes) {
-    const Span xs =
-        span(static_cast<int64_t>(x) * op.stride_x - op.left, op.taps_x, in.width);
-    bool first = true;
-    for (int64_t i = ys.first; i < ys.end; ++i) {
-      const uint8_t* pixel =
-          run.row(in, static_cast<uint32_t>(i)) + static_cast<size_t>(xs.first) * bytes;
-      for (int64_t j = xs.first; j < xs.end; ++j, pixel += bytes, first = false) {
-        if (first) {
-          std::memmove(to, pixel, bytes);
-        } else if (in.type == Type::kCodes) {
-          for (size_t c = 0; c < bytes; ++c) {
-            to[c] = to[c] > pixel[c] ? to[c] : pixel[c];
-          }
-        } else {
-          for (size_t c = 0; c < in.channels; ++c) {
-            if (code(in, pixel, c) > code(out, to, c)) {
-              std::memmove(to + 2 * c, pixel + 2 * c, 2);
-            }
-          }
-        }
-      }
-    }
-  }
+DqaStatus max_pool(Run& run, size_t index, Rows rows) {
+  return run.each_row(rows, [&](uint32_t y) {
+    max_pool_row(run, run.plan.ops[index], y);
+    return DQA_OK;
+  });
 }
 
 }  // namespace dqa

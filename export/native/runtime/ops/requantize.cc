@@ -15,7 +15,7 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
         op.scratch == kNone ? run.plan.floats(offset) : run.scratch(op, array++, count);
     return base + first;
   };
-  if (op.code != OpCode::kAdd) e.multiplier = values(op.multiplier);
+  if (has_operands(op.code)) e.multiplier = values(op.multiplier);
   e.bias = run.plan.floats(op.bias) + first;
   e.low = run.plan.floats(op.low) + first;
   e.high = run.plan.floats(op.high) + first;

@@ -20,9 +20,7 @@ Between between(uint32_t at, uint32_t s, uint32_t size) {
   return {second == 0 ? 0 : second - 1, second < size ? second : size - 1, weight};
 }
 
-}  // namespace
-
-void nearest(const Run& run, const Op& op, uint32_t y) {
+void nearest_row(const Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.pixel_bytes();
   uint8_t* to = run.row(out, y);
@@ -35,7 +33,7 @@ void nearest(const Run& run, const Op& op, uint32_t y) {
 }
 
 // Sets of channels, by rows of pixels, become the pixels of a block.
-void depth_to_space(const Run& run, const Op& op, uint32_t y) {
+void depth_to_space_row(const Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = out.channels * out.element_bytes();
   uint8_t* to = run.row(out, y);
@@ -47,7 +45,7 @@ void depth_to_space(const Run& run, const Op& op, uint32_t y) {
   }
 }
 
-void bilinear(const Run& run, const Op& op, uint32_t y) {
+void bilinear_row(const Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const Between ys = between(y, op.stride_y, in.height);
   const uint8_t* const above = run.row(in, ys.first);
@@ -72,6 +70,29 @@ void bilinear(const Run& run, const Op& op, uint32_t y) {
                                        below + right};
     run.kernels.blend(blend, corners, in.channels, to);
   }
+}
+
+using ComputeRow = void (*)(const Run& run, const Op& op, uint32_t y);
+
+DqaStatus each_row(const Run& run, size_t index, Rows rows, ComputeRow compute) {
+  return run.each_row(rows, [&](uint32_t y) {
+    compute(run, run.plan.ops[index], y);
+    return DQA_OK;
+  });
+}
+
+}  // namespace
+
+DqaStatus nearest(Run& run, size_t index, Rows rows) {
+  return each_row(run, index, rows, nearest_row);
+}
+
+DqaStatus bilinear(Run& run, size_t index, Rows rows) {
+  return each_row(run, index, rows, bilinear_row);
+}
+
+DqaStatus depth_to_space(Run& run, size_t index, Rows rows) {
+  return each_row(run, index, rows, depth_to_space_row);
 }
 
 }  // namespace dqa

@@ -135,17 +135,18 @@ class Tiles {
 
 }  // namespace
 
-void winograd(const Run& run, size_t index, Rows todo) {
+DqaStatus winograd(Run& run, size_t index, Rows todo) {
   const Buffer& out = run.buffer(run.plan.ops[index].output);
   // Whole tiles for each thread.
   const Rows tiles{todo.first / kTileSide, tiles_of(todo.end)};
   Piece piece = run.piece(tiles, blocks_of(out), 1);
   if (piece.first_block == piece.end_block || piece.rows.first == piece.rows.end) {
-    return;
+    return DQA_OK;
   }
   piece.rows.first *= kTileSide;
   piece.rows.end = std::min(piece.rows.end * kTileSide, out.height);
   Tiles(run, index, piece)();
+  return DQA_OK;
 }
 
 }  // namespace dqa

@@ -12,8 +12,9 @@ DqaStatus corrupt(DqaError* error, const char* rule, size_t op) {
   return fail(error, DQA_CORRUPT, "the plan is invalid: op %zu: %s", op, rule);
 }
 
-bool links(const Plan& plan, const Op& op) {
-  if (op.code > OpCode::kWinograd || op.link_count < 1 ||
+// Whether an op's code and buffers exist, and it has as many links as its code needs.
+bool is_complete(const Plan& plan, const Op& op) {
+  if (static_cast<size_t>(op.code) >= kOpCodes || op.link_count < 1 ||
       op.output >= plan.buffers.size() ||
       size_t{op.first_link} + op.link_count > plan.links.size()) {
     return false;
@@ -37,7 +38,8 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
     }
     for (size_t i = 0; i < stage.count; ++i, ++next) {
       const Op& op = plan.ops[next];
-      if (!links(plan, op)) return corrupt(error, "its buffers do not exist", next);
+      if (!is_complete(plan, op))
+        return corrupt(error, "its buffers do not exist", next);
       const Buffer& output = plan.buffers[op.output];
       if (output.kind == Kind::kInput || written[op.output] != kNone) {
         return corrupt(error, "its output is written twice", next);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dqa/codec.h"
+#include "runtime/plan/op_table.h"
 
 namespace dqa {
 
@@ -19,22 +20,6 @@ constexpr size_t kSlack = 64;       // readable bytes after the last buffer
 
 enum class Kind : uint8_t { kLineBuffer, kStored, kInput, kOutput };
 enum class Type : uint8_t { kCodes, kWide, kFloat };
-enum class OpCode : uint8_t {
-  kQuantizeInput,
-  kLoad,
-  kStore,
-  kConv,
-  kDepthwise,
-  kAdd,
-  kAverage,
-  kMaxPool,
-  kNearest,
-  kBilinear,
-  kConcat,
-  kDepthToSpace,
-  kWinograd
-};
-constexpr uint8_t kOpCodes = 13;
 
 struct Buffer {
   Kind kind;
@@ -109,7 +94,8 @@ struct Plan {
   const Buffer& input(const Op& op) const { return buffers[link(op, 0).buffer]; }
 
   bool is_coded(const Buffer& b) const {
-    return b.table != kNone && tables[b.table].storage != DQA_RAW;
+    return b.kind == Kind::kStored && b.table != kNone &&
+           tables[b.table].storage != DQA_RAW;
   }
 
   const float* floats(uint32_t offset) const {

@@ -29,41 +29,14 @@ void save_rows(const Run& run) {
   }
 }
 
-DqaStatus compute_row(Run& run, size_t index, uint32_t y) {
-  const Op& op = run.plan.ops[index];
-  switch (op.code) {
-    case OpCode::kQuantizeInput: quantize_input(run, index, y); break;
-    case OpCode::kLoad: return load(run, op, y);
-    case OpCode::kStore: return store(run, op, y);
-    case OpCode::kMaxPool: max_pool(run, op, y); break;
-    case OpCode::kNearest: nearest(run, op, y); break;
-    case OpCode::kBilinear: bilinear(run, op, y); break;
-    case OpCode::kConcat: concat(run, op, y); break;
-    case OpCode::kDepthToSpace: depth_to_space(run, op, y); break;
-    default: break;
-  }
-  return DQA_OK;
-}
+using Compute = DqaStatus (*)(Run& run, size_t index, Rows rows);
 
-DqaStatus compute(Run& run, size_t index, Rows todo) {
-  const Op& op = run.plan.ops[index];
-  const size_t blocks = blocks_of(run.buffer(op.output));
-  switch (op.code) {
-    case OpCode::kConv:
-      conv(run, index, run.piece(todo, blocks, run.kernels.conv_blocks));
-      return DQA_OK;
-    case OpCode::kDepthwise: depthwise(run, index, todo); return DQA_OK;
-    case OpCode::kWinograd: winograd(run, index, todo); return DQA_OK;
-    case OpCode::kAdd: add(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
-    case OpCode::kAverage: average(run, op, run.piece(todo, blocks, 1)); return DQA_OK;
-    default: break;
-  }
-  const Piece piece = run.piece(todo, 1, 1);
-  if (piece.first_block == piece.end_block) return DQA_OK;
-  for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
-    if (const DqaStatus status = compute_row(run, index, y)) return status;
-  }
-  return DQA_OK;
+#define DQA_OP(code, function, ...) function,
+constexpr Compute kComputes[] = {DQA_OP_TABLE(DQA_OP)};
+#undef DQA_OP
+
+DqaStatus compute(Run& run, size_t index, Rows rows) {
+  return kComputes[static_cast<size_t>(run.plan.ops[index].code)](run, index, rows);
 }
 
 DqaStatus timed(Run& run, size_t index, Rows todo) {
@@ -204,8 +177,8 @@ class Execution {
     const HaloRows& halo = next.halo[index - plan_.stages[s].first];
     const std::atomic<uint32_t>& there =
         published_[(thread + 1) * plan_.ops.size() + index];
-    while (!spin([&] { return there.load(std::memory_order_acquire) >= rows.end; })) {
-    }
+    ThreadPool::wait_until(
+        [&] { return there.load(std::memory_order_acquire) >= rows.end; });
     const Buffer& b = run.buffer(plan_.ops[index].output);
     for (uint32_t y = rows.first; y < rows.end; ++y) {
       std::memcpy(run.framed_row(b, y), halo_row(run, halo, b, y), b.row_bytes());

@@ -4,22 +4,25 @@ namespace dqa {
 
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
-  const bool windowed = op.code == OpCode::kConv || op.code == OpCode::kWinograd ||
-                        op.code == OpCode::kDepthwise || op.code == OpCode::kAverage ||
-                        op.code == OpCode::kMaxPool;
   const int64_t height = in.height;
   int64_t first = output.first, end = output.end;
-  if (link.addend == 0 && windowed) {
-    first = first * op.stride_y - op.top;
-    end = (end - 1) * op.stride_y - op.top + (op.taps_y - 1) * op.dilation_y + 1;
-  } else if (op.code == OpCode::kNearest || op.code == OpCode::kDepthToSpace) {
-    first = first / op.stride_y;
-    end = (end - 1) / op.stride_y + 1;
-  } else if (op.code == OpCode::kBilinear) {
-    // Pixel centres: a row lies between row floor((y + 1/2) / s - 1/2) and the next.
-    const int64_t s = op.stride_y;
-    first = (2 * first + 1 + s) / (2 * s) - 1;
-    end = (2 * (end - 1) + 1 + s) / (2 * s) + 1;
+  switch (link.addend != 0 ? RowRule::kSame : traits_of(op.code).rows) {
+    case RowRule::kSame: break;
+    case RowRule::kWindow:
+      first = first * op.stride_y - op.top;
+      end = (end - 1) * op.stride_y - op.top + (op.taps_y - 1) * op.dilation_y + 1;
+      break;
+    case RowRule::kEnlarged:
+      first = first / op.stride_y;
+      end = (end - 1) / op.stride_y + 1;
+      break;
+    case RowRule::kBetween: {
+      // Pixel centres: a row lies between row floor((y + 1/2) / s - 1/2) and the next.
+      const int64_t s = op.stride_y;
+      first = (2 * first + 1 + s) / (2 * s) - 1;
+      end = (2 * (end - 1) + 1 + s) / (2 * s) + 1;
+      break;
+    }
   }
   first = first < 0 ? 0 : first > height - 1 ? height - 1 : first;
   end = end > height ? height : end < first + 1 ? first + 1 : end;

@@ -93,6 +93,17 @@ struct Run {
     return {rows, steps * part / parts * step,
             std::min(blocks, steps * (part + 1) / parts * step)};
   }
+
+  // Calls `compute(y)` for the rows of this thread's piece. Stops at the first failure.
+  template <class ComputeRow>
+  DqaStatus each_row(Rows rows, ComputeRow compute) const {
+    const Piece own = piece(rows, 1, 1);
+    if (own.first_block == own.end_block) return DQA_OK;
+    for (uint32_t y = own.rows.first; y < own.rows.end; ++y) {
+      if (const DqaStatus status = compute(y)) return status;
+    }
+    return DQA_OK;
+  }
 };
 
 }  // namespace dqa

@@ -25,14 +25,7 @@ constexpr double kBarrierCost = 2000, kLate = 0.05;
 
 // The share of some rows of an op that the slowest thread computes; see `compute`.
 double largest_part(const Op& op, uint32_t rows, unsigned threads) {
-  switch (op.code) {
-    case OpCode::kConv:
-    case OpCode::kWinograd:
-    case OpCode::kDepthwise:
-    case OpCode::kAdd:
-    case OpCode::kAverage: return 1.0 / threads;
-    default: break;
-  }
+  if (traits_of(op.code).requantizes) return 1.0 / threads;
   const uint32_t longest = (rows + threads - 1) / threads;
   return static_cast<double>(longest) / rows;
 }

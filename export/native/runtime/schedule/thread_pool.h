@@ -1,57 +1,12 @@
-// The threads of one runtime.
+// The threads of one runtime. portable/single_thread.cc stands in for thread_pool.cc
+// where there are no threads.
 #ifndef DQA_RUNTIME_SCHEDULE_THREAD_POOL_H_
 #define DQA_RUNTIME_SCHEDULE_THREAD_POOL_H_
 
-#include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
 
 namespace dqa {
-
-// A waiting thread spins for some microseconds, then yields its core between checks for
-// a millisecond or two, then sleeps. Waking a thread takes as long as a small stage, or
-// longer.
-constexpr unsigned kSpins = 1000, kYields = 3000;
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-// Waits, without sleeping, until `is_ready()`; false if that takes too long.
-template <class IsReady>
-bool spin(IsReady is_ready) {
-  for (unsigned check = 0; check < kSpins + kYields; ++check) {
-    if (is_ready()) return true;
-    if (check < kSpins) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-  return false;
-}
-
-// Where threads wait for each other: they spin for a while, then sleep.
-class Barrier {
- public:
-  // Sets how many threads wait here. Call it before any does.
-  void expect(unsigned threads) { threads_ = threads; }
-  void wait();
-
- private:
-  unsigned threads_ = 1;
-  std::atomic<unsigned> waiting_{0};
-  std::atomic<unsigned> round_{0};
-  std::mutex mutex_;
-  std::condition_variable changed_;
-};
 
 // The calling thread and some others, which sleep between jobs.
 class ThreadPool {
@@ -62,25 +17,34 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  unsigned threads() const { return static_cast<unsigned>(others_.size()) + 1; }
+  unsigned threads() const { return threads_; }
+
+  // Call this before each run. In a forked child it starts the threads again, as a fork
+  // copies only the thread that calls it. False if the system now refuses some.
+  bool restart_after_fork();
 
   // Calls job(0) on this thread and job(1), job(2), ... on the others. Returns when all
   // are done. Only one call at a time.
   void run(const std::function<void(unsigned)>& job);
 
   // Inside a job: waits until every thread has called this.
-  void synchronize() {
-    if (!others_.empty()) barrier_.wait();
+  void synchronize();
+
+  // Inside a job: waits until `is_ready()`, which another thread makes true soon.
+  template <class IsReady>
+  static void wait_until(IsReady is_ready) {
+    for (unsigned checks = 0; !is_ready(); ++checks) relax(checks);
   }
 
  private:
-  void work(unsigned thread);
+  struct Team;
 
-  std::vector<std::thread> others_;
-  Barrier barrier_;
-  // Locked until all threads have been started.
-  std::mutex gate_;
-  const std::function<void(unsigned)>* job_ = nullptr;  // NULL: threads end
+  // What a thread does between two checks, after so many of them.
+  static void relax(unsigned checks);
+
+  unsigned threads_ = 1;
+  long process_ = 0;            // that started the team
+  std::unique_ptr<Team> team_;  // the other threads; NULL: there are none
 };
 
 }  // namespace dqa
