@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dqa/runtime.h"
+#include "litert/shapes.h"
 #include "litert/tflite_abi.h"
 
 namespace {
@@ -93,20 +94,25 @@ bool is_constant(const TfLiteTensor& tensor) {
   return tensor.allocation_type == kTfLiteMmapRo && tensor.data != nullptr;
 }
 
-TfLiteStatus check_size(TfLiteContext* context, const Kernel& kernel, int tensor,
-                        size_t values, DqaType type, const char* what) {
-  const TfLiteTensor* const t = context->tensors + tensor;
+TfLiteStatus check_tensor(TfLiteContext* context, const Kernel& kernel, int tensor,
+                          const dqa::PlanShape& shape, DqaType type, const char* what) {
+  const TfLiteTensor& t = context->tensors[tensor];
   const bool bytes = type == DQA_CODES;
-  if (t->type == (bytes ? kTfLiteUInt8 : kTfLiteFloat32) && values > 0 &&
-      t->bytes == values * (bytes ? 1 : sizeof(float))) {
+  const auto rank = static_cast<size_t>(t.dims->size);
+  if (t.type == (bytes ? kTfLiteUInt8 : kTfLiteFloat32) &&
+      shape.is_of(t.dims->data, rank)) {
     return kTfLiteOk;
   }
+  const dqa::ShapeText wanted(shape), received(t.dims->data, rank);
+  const size_t values = size_t{shape.sides[0]} * shape.sides[1] * shape.sides[2];
   context->ReportError(
       context,
       "DQA delegate: node %d: its plan is for one size: %s tensor %d must hold %zu "
-      "%s values. Received: %zu bytes of type %d. ",
-      kernel.node, what, tensor, values, bytes ? "uint8" : "float32", t->bytes,
-      t->type);
+      "%s values of shape (%s). Received: shape (%s) of type %d. Export the model for "
+      "the "
+      "size that it is to run on. ",
+      kernel.node, what, tensor, values, bytes ? "uint8" : "float32", wanted.text,
+      received.text, t.type);
   return kTfLiteError;
 }
 
@@ -171,12 +177,12 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     return refuse(context, kernel->node, "its plan has more inputs or outputs");
   }
   for (uint32_t i = 0; i < inputs; ++i) {
-    const size_t values = dqa_runtime_input_size(runtime, i);
-    if (values == 0) {
+    if (dqa_runtime_input_size(runtime, i) == 0) {
       return refuse(context, kernel->node, "its plan has fewer inputs");
     }
-    if (check_size(context, *kernel, kernel->inputs[i], values,
-                   dqa_runtime_input_type(runtime, i), "input") != kTfLiteOk) {
+    if (check_tensor(context, *kernel, kernel->inputs[i],
+                     dqa::PlanShape::input(runtime, i),
+                     dqa_runtime_input_type(runtime, i), "input") != kTfLiteOk) {
       return kTfLiteError;
     }
   }
@@ -184,12 +190,12 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
     if (is_constant(context->tensors[kernel->outputs[i]])) {
       return refuse(context, kernel->node, "it would write a constant");
     }
-    const size_t values = dqa_runtime_output_size(runtime, i);
-    if (values == 0) {
+    if (dqa_runtime_output_size(runtime, i) == 0) {
       return refuse(context, kernel->node, "its plan has fewer outputs");
     }
-    if (check_size(context, *kernel, kernel->outputs[i], values,
-                   dqa_runtime_output_type(runtime, i), "output") != kTfLiteOk) {
+    if (check_tensor(context, *kernel, kernel->outputs[i],
+                     dqa::PlanShape::output(runtime, i),
+                     dqa_runtime_output_type(runtime, i), "output") != kTfLiteOk) {
       return kTfLiteError;
     }
   }

@@ -13,6 +13,7 @@
 #include "dqa/litert.h"
 #include "dqa/runtime.h"
 #include "litert/litert_abi.h"
+#include "litert/shapes.h"
 
 namespace {
 
@@ -26,6 +27,7 @@ struct Free {
 
 struct Node {
   uint32_t plan_bytes = 0, constant_bytes = 0;
+  std::vector<LiteRtLayout> inputs;  // as LiteRT has them now, without plan and weights
   std::vector<LiteRtLayout> outputs;
   const void* constants = nullptr;  // which the runtime refers to
   std::unique_ptr<DqaRuntime, Free> runtime;
@@ -42,8 +44,10 @@ struct DqaLiteRt {
   uint32_t threads = 1;
   DqaError error = {};
 
+  // The first failure of a run says why: ops after it fail because of it.
   int fail(int status, const char* why) {
-    std::snprintf(error.message, sizeof error.message, "DQA op: %s", why);
+    if (error.message[0] != '\0') return status;
+    std::snprintf(error.message, sizeof error.message, "DQA op: %.180s", why);
     return status;
   }
 
@@ -130,13 +134,14 @@ int read_options(DqaLiteRt* self, const uint8_t* data, size_t size) {
 int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
   const size_t plan = inputs.addresses.size() - kConstantInputs;
   DqaRuntime* runtime = nullptr;
+  DqaError error = {};
   const auto* const constants = static_cast<const uint8_t*>(inputs.addresses[plan + 1]);
   if (dqa_runtime_create(static_cast<const uint8_t*>(inputs.addresses[plan]),
                          inputs.sizes[plan], constants, inputs.sizes[plan + 1],
                          self->tables.empty() ? nullptr : self->tables.data(),
                          self->tables.size(), DQA_AUTO, self->threads, &runtime,
-                         &self->error) != DQA_OK) {
-    return kLiteRtStatusErrorRuntimeFailure;
+                         &error) != DQA_OK) {
+    return self->fail(kLiteRtStatusErrorRuntimeFailure, error.message);
   }
   node->runtime.reset(runtime);
   void* memory = nullptr;
@@ -152,6 +157,42 @@ int prepare(DqaLiteRt* self, Node* node, const Locked& inputs) {
 
 size_t width(DqaType type) { return type == DQA_CODES ? 1 : sizeof(float); }
 
+// Whether the inputs of an op have the shapes that its plan is for.
+int check_inputs(DqaLiteRt* self, const Node& node, const Locked& inputs) {
+  const DqaRuntime* const runtime = node.runtime.get();
+  const size_t count = node.inputs.size();
+  if (count + kConstantInputs != inputs.addresses.size() ||
+      dqa_runtime_input_size(runtime, static_cast<uint32_t>(count)) != 0) {
+    return self->fail(kLiteRtStatusErrorInvalidArgument,
+                      "its plan has another number of inputs");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const auto index = static_cast<uint32_t>(i);
+    const LiteRtLayout& layout = node.inputs[i];
+    const size_t values = dqa_runtime_input_size(runtime, index);
+    if (values == 0) {
+      return self->fail(kLiteRtStatusErrorInvalidArgument,
+                        "its plan has another number of inputs");
+    }
+    const dqa::PlanShape shape = dqa::PlanShape::input(runtime, index);
+    if (!shape.is_of(layout.dimensions, layout.rank)) {
+      char why[160];
+      std::snprintf(why, sizeof why,
+                    "its plan is for one size: input %zu must have shape (%s). "
+                    "Received: (%s). Export the model for the size that it is to run "
+                    "on",
+                    i, dqa::ShapeText(shape).text,
+                    dqa::ShapeText(layout.dimensions, layout.rank).text);
+      return self->fail(kLiteRtStatusErrorInvalidArgument, why);
+    }
+    if (values * width(dqa_runtime_input_type(runtime, index)) != inputs.sizes[i]) {
+      return self->fail(kLiteRtStatusErrorInvalidArgument,
+                        "its plan is for inputs of another size");
+    }
+  }
+  return kLiteRtStatusOk;
+}
+
 int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
   if (!inputs.complete || !outputs.complete ||
       inputs.addresses.size() <= kConstantInputs) {
@@ -163,21 +204,12 @@ int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
     return self->fail(kLiteRtStatusErrorInvalidArgument,
                       "its plan and weights have other sizes than its options say");
   }
+  if (node == self->nodes.data()) self->error = {};  // a run begins
   if (node->constants != inputs.addresses[count + 1]) {
     if (const int status = prepare(self, node, inputs)) return status;
   }
   DqaRuntime* const runtime = node->runtime.get();
-  for (size_t i = 0; i <= count; ++i) {
-    const auto index = static_cast<uint32_t>(i);
-    const size_t values = dqa_runtime_input_size(runtime, index);
-    if (i == count
-            ? values != 0
-            : values == 0 || values * width(dqa_runtime_input_type(runtime, index)) !=
-                                 inputs.sizes[i]) {
-      return self->fail(kLiteRtStatusErrorInvalidArgument,
-                        "its plan is for inputs of another size");
-    }
-  }
+  if (const int status = check_inputs(self, *node, inputs)) return status;
   std::vector<void*> results;
   for (size_t i = 0; i <= outputs.addresses.size(); ++i) {
     const auto index = static_cast<uint32_t>(i);
@@ -191,10 +223,20 @@ int compute(DqaLiteRt* self, const Locked& inputs, const Locked& outputs) {
     }
     if (values != 0) results.push_back(outputs.addresses[i]);
   }
-  return dqa_runtime_run(runtime, inputs.addresses.data(), results.data(),
-                         node->arena.get(), &self->error) == DQA_OK
-             ? kLiteRtStatusOk
-             : kLiteRtStatusErrorRuntimeFailure;
+  DqaError error = {};
+  if (dqa_runtime_run(runtime, inputs.addresses.data(), results.data(),
+                      node->arena.get(), &error) != DQA_OK) {
+    return self->fail(kLiteRtStatusErrorRuntimeFailure, error.message);
+  }
+  return kLiteRtStatusOk;
+}
+
+// LiteRT 2.3 ignores the status of a run and goes on. An op that failed leaves NaN, and
+// 255 in outputs of bytes, so that nobody takes what lay there for a result.
+void spoil(const Locked& outputs) {
+  for (size_t i = 0; i < outputs.addresses.size(); ++i) {
+    std::memset(outputs.addresses[i], 0xff, outputs.sizes[i]);
+  }
 }
 
 // LiteRT is not to see exceptions.
@@ -217,7 +259,7 @@ LiteRtStatus init(void* user_data, const void* data, size_t size) {
 LiteRtStatus layouts(void* user_data, size_t count, const LiteRtLayout* inputs,
                      size_t outputs, LiteRtLayout* out) {
   return guarded(user_data, [&](DqaLiteRt* self) -> int {
-    const Node* node = nullptr;
+    Node* node = nullptr;
     if (count > kConstantInputs) {
       node = self->find(static_cast<size_t>(inputs[count - 2].dimensions[0]),
                         static_cast<size_t>(inputs[count - 1].dimensions[0]));
@@ -226,6 +268,7 @@ LiteRtStatus layouts(void* user_data, size_t count, const LiteRtLayout* inputs,
       return self->fail(kLiteRtStatusErrorInvalidArgument,
                         "its plan and weights have other sizes than its options say");
     }
+    node->inputs.assign(inputs, inputs + count - kConstantInputs);
     for (size_t i = 0; i < outputs; ++i) out[i] = node->outputs[i];
     return kLiteRtStatusOk;
   });
@@ -236,7 +279,9 @@ LiteRtStatus run(void* user_data, size_t count, const LiteRtTensorBuffer* inputs
   return guarded(user_data, [&](DqaLiteRt* self) {
     const Locked in(self->api, inputs, count, kLiteRtTensorBufferLockModeRead);
     const Locked results(self->api, out, outputs, kLiteRtTensorBufferLockModeWrite);
-    return compute(self, in, results);
+    const int status = compute(self, in, results);
+    if (status != kLiteRtStatusOk) spoil(results);
+    return status;
   });
 }
 

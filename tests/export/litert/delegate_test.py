@@ -3,6 +3,8 @@
 import dataclasses
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -121,6 +123,88 @@ def test_an_input_resized_to_another_shape(small, tmp_path):
     plan, constants = small
     path = write(tmp_path / "m", encode(plan), constants)
     refused(path, r"node 0: its plan is for one size.* must hold 60", (1, 9, 9, 3))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 4, 5, 3), (1, 10, 2, 3), (1, 5, 12, 1), (1, 1, 20, 3), (1, 60), (5, 4, 3)],
+)
+def test_an_input_resized_to_another_shape_of_as_many_values(shape, small, tmp_path):
+    plan, constants = small
+    path = write(tmp_path / "m", encode(plan), constants)
+    sizes = ", ".join(map(str, shape))
+    match = rf"must hold 60 float32 values of shape \(1, 5, 4, 3\). .*\({sizes}\)"
+    refused(path, match, shape)
+    prepare(path, (1, *_INPUT))
+
+
+def test_an_output_of_another_shape_of_as_many_values(small, tmp_path):
+    def turned(graph):
+        graph.tensors[-1].shape = [1, 4, 5, 8]
+
+    plan, constants = small
+    path = write(tmp_path / "m", encode(plan), constants, change=turned)
+    refused(path, r"output tensor 3 must hold 160 .*\(1, 5, 4, 8\).*\(1, 4, 5, 8\)")
+
+
+_FORKED = """
+import os, signal, sys
+import numpy as np
+from dqa_keras.export import load_packed
+
+path, threads = sys.argv[1], int(sys.argv[2])
+
+def run(interpreter, value):
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.set_tensor(index, np.full((1, 5, 4, 3), value, np.float32))
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+interpreter = load_packed(path, num_threads=threads)
+interpreter.allocate_tensors()
+wanted = [run(interpreter, value).copy() for value in (1, 2)]
+
+def child():
+    signal.alarm(20)
+    for _ in range(3):
+        for value, output in zip((1, 2), wanted):
+            np.testing.assert_array_equal(run(interpreter, value), output)
+
+def forked(body):
+    process = os.fork()
+    if process == 0:
+        try:
+            body()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(process, 0)[1]
+    assert status == 0, f"the child ended with {status}"
+
+def child_of_a_child():
+    child()
+    forked(child)
+
+forked(child)
+forked(child_of_a_child)
+def closed():
+    signal.alarm(20)
+    global interpreter
+    del interpreter
+forked(closed)
+child()
+print("as expected")
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_forked_child_runs_on_threads_of_its_own(threads, small, tmp_path):
+    plan, constants = small
+    path = write(tmp_path / "m", encode(plan), constants)
+    command = [sys.executable, "-c", _FORKED, str(path), str(threads)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert run.stdout == "as expected\n", run.stdout + run.stderr
 
 
 def test_a_plan_that_is_no_constant(small, tmp_path):

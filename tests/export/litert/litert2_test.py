@@ -1,6 +1,7 @@
 """Packed files in LiteRT 2's CompiledModel, through its C library."""
 
 import ctypes
+import re
 from pathlib import Path
 
 import ai_edge_litert
@@ -90,11 +91,29 @@ class CompiledModel:
         find = getattr(lib, f"LiteRtGetCompiledModel{end}BufferRequirements")
         needs, size = made(find, self.compiled, _S(0), _S(0)), _S()
         lib.LiteRtGetTensorBufferRequirementsBufferSize(needs, ctypes.byref(size))
-        buffer = made(
-            lib.LiteRtCreateManagedTensorBuffer,
+        buffer = self._memory(type_, size)
+        return buffer, tuple(type_.layout.dimensions[: type_.layout.rank])
+
+    def _memory(self, type_, size):
+        return made(
+            self.lib.LiteRtCreateManagedTensorBuffer,
             *(self.environment, _HOST_MEMORY, ctypes.byref(type_), size),
         )
-        return buffer, tuple(type_.layout.dimensions[: type_.layout.rank])
+
+    def resize(self, shape):
+        """Gives the input another shape of as many values."""
+        lib = self.lib
+        sizes = (ctypes.c_int * len(shape))(*shape)
+        status = lib.LiteRtCompiledModelResizeInputTensorNonStrict(
+            *(self.compiled, _S(0), _S(0), sizes, _S(len(shape)))
+        )
+        assert status == 0
+        type_, size = _TensorType(), _S()
+        lib.LiteRtGetTensorBufferTensorType(self.input, ctypes.byref(type_))
+        lib.LiteRtGetTensorBufferSize(self.input, ctypes.byref(size))
+        type_.layout.dimensions[: len(shape)] = shape
+        lib.LiteRtDestroyTensorBuffer(self.input)
+        self.input = self._memory(type_, size)
 
     def __call__(self, x):
         lib = self.lib
@@ -113,6 +132,9 @@ class CompiledModel:
         )
         lib.LiteRtUnlockTensorBuffer(self.output)
         return out.reshape(self.shape)
+
+    def error(self):
+        return self.ours.dqa_litert_error(self.kernel).decode()
 
     def close(self):
         lib = self.lib
@@ -159,4 +181,24 @@ def test_a_compiled_model_gives_the_same_bytes(exported, threads):
         interpreter.invoke()
         theirs = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
         np.testing.assert_array_equal(compiled(image), theirs)
+    compiled.close()
+
+
+def test_a_compiled_model_resized_to_as_many_values_says_so(exported):
+    path, data = exported
+    compiled = CompiledModel(path)
+    compiled.resize((1, 4, 9, 8))
+    # LiteRT goes on when an op fails.
+    assert np.isnan(compiled(data[0])).all()
+    assert re.search(r"\(1, 6, 6, 8\).*\(1, 4, 9, 8\)", compiled.error())
+    compiled.close()
+
+
+def test_an_error_lasts_until_the_next_run(exported):
+    path, data = exported
+    compiled = CompiledModel(path)
+    assert np.isnan(compiled(np.full_like(data[0], np.inf))).all()
+    assert "inputs must be finite" in compiled.error()
+    assert np.isfinite(compiled(data[0])).all()
+    assert compiled.error() == ""
     compiled.close()

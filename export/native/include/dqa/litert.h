@@ -43,7 +43,9 @@ DQA_EXPORT void dqa_litert_threads(DqaLiteRt* kernel, uint32_t threads);
  * without; others do not need it. LiteRT's status. */
 DQA_EXPORT int dqa_litert_tables(DqaLiteRt* kernel, const void* data, size_t size);
 
-/* Why the last call failed; empty if none did. */
+/* Why the last run, or the last call before it, failed; empty if it did not. Ask after
+ * each run: LiteRT 2.3 goes on when an op fails. Outputs of that op are then NaN, or
+ * 255 in bytes. */
 DQA_EXPORT const char* dqa_litert_error(const DqaLiteRt* kernel);
 
 #ifdef __cplusplus
