@@ -30,7 +30,7 @@ class Kind(enum.Enum):
     UNKNOWN = enum.auto()
 
 
-def _layers(*names: str) -> tuple[type, ...]:
+def _layers(*names: str) -> tuple[Any, ...]:
     """Keras' layers of these names; `{}` stands for 1D, 2D and 3D."""
     every = [name.format(size) for name in names for size in ("1D", "2D", "3D")]
     present = (getattr(keras_layers, name, None) for name in dict.fromkeys(every))
