@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras import codec
-from dqa_keras.codec import blocks, huffman, sizes, symbols
+from dqa_keras.codec import blocks, huffman, reference, sizes, symbols
 from dqa_keras.codec.layer_table import LayerTable
 
 SHAPE = (1, 256, 256, 64)
@@ -229,9 +229,9 @@ def measure_size(table: LayerTable, values: NDArray[np.float32]) -> dict[str, fl
     return {
         "residual_section_over_huffman": stored / optimum,
         "residual_blob_over_huffman": 8
-        * sizes.packed_size(codes, table, "residual")
+        * len(reference.pack(codes, table, "residual"))
         / (4 * base.size + optimum),
-        "all_blob_over_entropy": 8 * sizes.packed_size(codes, table, "all") / entropy,
+        "all_blob_over_entropy": 8 * len(reference.pack(codes, table, "all")) / entropy,
         "zeros": float(np.mean(values == 0)),
     }
 

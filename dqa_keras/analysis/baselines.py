@@ -1,4 +1,4 @@
-"""Direct quantization at other numbers of bits, to see a model beside."""
+"""Direct quantization at several numbers of bits, to compare a model with."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -51,8 +51,8 @@ def direct(
 ) -> dict[int, Measured]:
     """Measures a model with `direct` in place of every quantizer.
 
-    One pass of statistics serves every number of bits; what is computed is what
-    `quantize_model` with method `"direct"` computes after calibration on that data.
+    One pass of statistics serves every number of bits. The model computes what
+    `quantize_model` with method `"direct"` gives after calibration on the same data.
 
     Args:
         model: Keras model with calibrated quantizers; it is left as it was.

@@ -1,11 +1,10 @@
 """The memory that activations take while a network runs, step by step.
 
-A step is a layer that makes a new tensor. What only changes values where they are
-(batch norm, activations, quantizers, reshapes) is done by the step in front of it, as
-every converter fuses it. A tensor is alive from the step that makes it to the last one
-that reads it; inputs from the start, outputs to the end. Weights and a runtime's own
-buffers are not counted: this is a bound that schedules of whole tensors cannot go
-below.
+A step is a layer that makes a new tensor. A layer that changes values in place (batch
+norm, an activation, a quantizer, a reshape) belongs to the step before it, as every
+converter fuses it. A tensor is alive from the step that makes it to the last one that
+reads it; inputs are alive from the start, outputs to the end. Weights and a runtime's
+own buffers are not counted. No schedule of whole tensors can need less.
 
 >>> import keras
 >>> from dqa_keras.analysis import memory
@@ -51,7 +50,7 @@ _IN_PLACE = (
 )
 
 
-# These only move values, or choose among them: what they make are codes still.
+# These move values or choose among them: codes stay codes.
 _MOVING = (
     keras_layers.Concatenate,
     keras_layers.Cropping1D,
@@ -80,7 +79,7 @@ class Timeline:
         steps: Tuple of strings. Names of the layers, in the order that they run.
         bytes: Dictionary from form to float64 array (steps,). `"float32"`: 4 bytes a
             value. `"int8"`: 1 byte. `"stored"`: quantized activations at their stored
-            bits, moved about or not; everything else at 1 byte.
+            bits, also after layers that only move them; everything else at 1 byte.
     """
 
     steps: tuple[str, ...]

@@ -1,15 +1,16 @@
 """How many bits activations really take, measured on data.
 
-What counts is what the codec writes for each image by itself, to the byte
-(`geometry.strips_sizes`): planes of n-bit base codes; blocks of Huffman-coded residuals
-with the sizes of their streams; the bits that fill up the last byte of each; and the
-plane that takes the place of a block that would not shrink. With `entropy="all"` base
-codes are in blocks too. The layer's mask and codeword lengths are counted once for each
-input.
+Each image counts with the bytes that the codec writes for it alone
+(`sizes.strips_sizes`):
 
-Not counted are scales, which any per-channel scheme has and which are constants of the
-model, like a bias; nor a blob's header and directory (16 bytes and 4 for each strip),
-which a runtime that keeps bare strips in its arena does without.
+- planes of n-bit base codes; with `entropy="all"` blocks, as for residuals;
+- blocks of Huffman-coded residuals, the sizes of their streams, and the bits that fill
+  the last byte of each; a block that would not shrink counts as a plane;
+- the layer's mask and codeword lengths, once for each input.
+
+Scales are not counted: any per-channel scheme has them, and like a bias they are
+constants of the model. A blob's header and directory (16 bytes, and 4 for each strip)
+are not counted either: a runtime keeps bare strips in its arena.
 """
 
 import dataclasses
@@ -149,13 +150,13 @@ class _Tally:
 
 
 def table_bits(table: LayerTable, code_base: bool) -> int:
-    """Bits of a table that are there for coding: mask and codeword lengths."""
-    bits = table.storage_bits if table.extra_bits else 0
+    """Bits of a table that only coding needs: mask and codeword lengths."""
+    bits = table.coding_bits if table.extra_bits else 0
     return bits + (8 * table.base_lengths.size if code_base else 0)
 
 
 def expected_bits(layer: Quantizer) -> float:
-    """Stored bits per activation as calibration saw them, without streams' ends."""
+    """Stored bits per activation on calibration's data, without padding of streams."""
     table = layer.table()
     code_base = layer.config.entropy == "all"
     coded, residual = mean_code_bits(layer)
@@ -238,7 +239,7 @@ def storage_bits(
 def counted(
     model: keras.Model, data: Any, *, batch_size: int = 32
 ) -> dict[str, QuantizationParameters]:
-    """The calibration that a model has, with its codes counted anew.
+    """A model's quantization parameters, with its codes counted again on data.
 
     Args:
         model: Keras model with calibrated quantizers.

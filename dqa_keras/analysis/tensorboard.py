@@ -5,12 +5,12 @@
         dqa.TensorBoardCallback("logs", x[:64]),
     ])
 
-then `tensorboard --logdir logs`. The callback's figures stand in the run `dqa`, beside
-those of `keras.callbacks.TensorBoard`:
+Then run `tensorboard --logdir logs`. The callback's figures are in the run `dqa`,
+beside those of `keras.callbacks.TensorBoard`:
 
     stored_bits/total, stored_bits/LAYER    measured stored bits a value
     sqnr/LAYER                              signal to quantization noise, dB
-    activations/LAYER, codes/LAYER          histograms: in front of and behind rounding
+    activations/LAYER, codes/LAYER          histograms: before and after rounding
 """
 
 import importlib.util

@@ -188,7 +188,7 @@ def scan_blocks(
         start: Integer. Index to give to its first symbol. Defaults to `0`.
 
     Returns:
-        The streams, and the offset behind the section.
+        The streams, and the offset of the first byte after the section.
 
     Raises:
         ValueError: If the section is truncated or a block breaks a rule.

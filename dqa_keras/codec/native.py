@@ -62,7 +62,7 @@ class Codec:
             Defaults to `"auto"`.
 
     Raises:
-        ValueError: If the runtime is not to be had here.
+        ValueError: If this machine or this build lacks the runtime.
     """
 
     def __init__(self, table: LayerTable, runtime: Runtime = "auto") -> None:
@@ -111,11 +111,11 @@ class Codec:
             x: Array (N, ..., C), float32 values or codes (int8 if the table is signed,
                 uint8 if not).
             storage: `"raw"`, `"residual"` or `"all"`. Defaults to `"residual"`.
-            strip_rows: Integer or `None` for `geometry.default_strip_rows`. Defaults to
+            strip_rows: Integer or `None` for `sizes.default_strip_rows`. Defaults to
                 `None`.
             threads: Integer. Threads to use at most; the reference uses one. Defaults
                 to `1`.
-            out: Uint8 array (B,) to write to, B at least `geometry.blob_bound(...)`, or
+            out: Uint8 array (B,) to write to, B at least `sizes.blob_bound(...)`, or
                 `None` for a new one. Defaults to `None`.
 
         Returns:
@@ -190,7 +190,7 @@ class Codec:
         Args:
             x: Array (..., C), float32 values or codes.
             storage: `"raw"`, `"residual"` or `"all"`.
-            out: Uint8 array (B,), B at least `geometry.strip_bound(...)`, or `None` for
+            out: Uint8 array (B,), B at least `sizes.strip_bound(...)`, or `None` for
                 a new one. Defaults to `None`.
 
         Returns:

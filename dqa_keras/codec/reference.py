@@ -1,9 +1,9 @@
 """Packed activations: the readable reference that every other codec is checked against.
 
-`pack` stores a whole tensor as strips of rows, `pack_strip` one strip alone; both take
-float32 values or integer codes. Geometry, masks and code lengths come from the layer's
-`LayerTable`, and `export/FORMAT.md` describes the result byte for byte. Three storage
-classes:
+`pack` stores a whole tensor as strips of rows, `pack_strip` one strip alone. Both take
+float32 values or integer codes. Shapes, masks and code lengths come from the layer's
+`LayerTable`. `export/FORMAT.md` describes the result byte for byte. There are three
+storage classes:
 
 - `"raw"`: n bits a value and m bits for the residual of an important channel;
 - `"residual"`: the residuals in Huffman code;
@@ -24,7 +24,7 @@ classes:
 >>> np.array_equal(reference.unpack(blob, table, x.shape), x)
 True
 
-Everything here is NumPy; `dqa_keras.codec` has the same functions in C++.
+All of this is NumPy; `dqa_keras.codec` has the same functions in C++.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a blob says of itself.
+    """Header and directory of a blob.
 
     Args:
         storage: `"raw"`, `"residual"` or `"all"`.
@@ -194,7 +194,7 @@ class _Section:
     count: int = 0
 
     def scan(self, data: bytes, offset: int, count: int, in_blocks: bool) -> int:
-        """Adds a strip's section; returns the offset behind it."""
+        """Adds a strip's section; returns the offset of the first byte after it."""
         if in_blocks:
             streams, end = blocks.scan_blocks(
                 data, offset, count, self.width, self.count

@@ -4,14 +4,13 @@ Storage classes, strips and blobs are those of `dqa_keras.codec.reference`.
 """
 
 import struct
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.codec import blocks
 from dqa_keras.codec.layer_table import LayerTable
-from dqa_keras.codec.symbols import split_symbols, to_codes
 
 StorageClass = Literal["raw", "residual", "all"]
 STORAGE_CLASSES: tuple[StorageClass, ...] = ("raw", "residual", "all")
@@ -29,7 +28,7 @@ def row_values(table: LayerTable, shape: tuple[int, ...]) -> int:
         shape: Tuple of integers, with the batch axis first.
 
     Returns:
-        Integer: the product of all axes behind the batch and the first spatial one.
+        Integer: the product of all axes after the batch and the first spatial one.
 
     Raises:
         ValueError: If the shape does not fit the table, or has an empty axis.
@@ -48,7 +47,7 @@ def row_values(table: LayerTable, shape: tuple[int, ...]) -> int:
 
 
 def default_strip_rows(rows: int, values: int) -> int:
-    """Rows of a strip for a writer that has no reason of its own.
+    """Rows of a strip where the caller does not choose.
 
     Args:
         rows: Integer. Rows of the tensor.
@@ -156,45 +155,6 @@ def blob_bound(
     )
 
 
-def packed_size(
-    x: NDArray[Any],
-    table: LayerTable,
-    storage: StorageClass = "residual",
-    strip_rows: int | None = None,
-) -> int:
-    """Bytes that `pack` gives, counted without writing them.
-
-    Args:
-        x: As in `pack`.
-        table: As in `pack`.
-        storage: As in `pack`.
-        strip_rows: As in `pack`.
-
-    Returns:
-        Integer: `len(pack(x, table, storage, strip_rows))`.
-
-    Raises:
-        ValueError: As `pack`.
-    """
-    x = np.asarray(x)
-    values, rows, strip_rows = check_geometry(table, x.shape, storage, strip_rows)
-    lines = to_codes(x, table).reshape(rows, values)
-    total = HEADER.size + 4 * -(-rows // strip_rows)
-    for first in range(0, rows, strip_rows):
-        base, residual = split_symbols(lines[first : first + strip_rows], table)
-        if storage == "all":
-            total += blocks.blocks_size(base, table.bits, table.base_lengths)
-        else:
-            total += blocks.plane_size(base.size, table.bits)
-        if storage == "raw":
-            total += blocks.plane_size(residual.size, table.extra_bits)
-        else:
-            total += blocks.blocks_size(
-                residual, table.extra_bits, table.residual_lengths
-            )
-    return total
-
-
 def strips_sizes(
     residual: NDArray[np.uint8],
     table: LayerTable,
@@ -203,8 +163,7 @@ def strips_sizes(
 ) -> NDArray[np.int64]:
     """Bytes of the strips of several tensors, in class `"residual"` or `"all"`.
 
-    Strips have `default_strip_rows` rows. A blob has its header and directory on top,
-    which a reader that keeps bare strips does without.
+    Strips have `default_strip_rows` rows. Header and directory are not counted.
 
     Args:
         residual: Uint8 array (N, R, K). Residual symbols of each row of N tensors.

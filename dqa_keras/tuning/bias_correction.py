@@ -1,9 +1,9 @@
-"""Takes the mean error of rounding and clipping out of a quantized model's biases.
+"""Corrects biases for the mean error of rounding and clipping.
 
-What quantization does to an activation is not zero on average: clipping only takes.
-Layers behind it add that up over their taps. Their results' mean error, channel by
-channel against the unquantized model, is subtracted from their biases, front to back,
-so that each layer sees what the ones before it have left.
+The error of quantization is not zero on average: clipping only makes values smaller.
+The next layer sums this error over its taps. Its mean in each channel, measured against
+the unquantized model, is subtracted from the layer's bias. Layers are corrected from
+first to last, so that each is measured on inputs that are corrected already.
 
 Example:
 >>> import keras, numpy as np
@@ -37,12 +37,12 @@ from dqa_keras.graph import calls
 from dqa_keras.graph.layer_kinds import BIASED
 from dqa_keras.layers import Quantizer, quantizer_layers
 
-# Enough for the mean of a channel; what is alive of them is held, twice.
+# Enough for the mean of a channel. Their live activations are held for both models.
 _IMAGES = 128
 
 
 def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[str]:
-    """Subtracts the mean error of every layer's result from its bias, in place.
+    """Subtracts the mean error of every layer's output from its bias, in place.
 
     Args:
         quantized: What `quantize_model` made of `model`, calibrated.
@@ -75,7 +75,7 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
 
 
 def _bias(layer: Any) -> Any:
-    """What a layer adds to each channel of its result, or None."""
+    """The variable that a layer adds to each channel of its output, or None."""
     if isinstance(layer, keras_layers.BatchNormalization):
         return layer.beta if layer.center else None
     return layer.bias if isinstance(layer, BIASED) else None
@@ -139,14 +139,14 @@ def _corrected(seen: calls.Graph, originals: dict[str, Any], images: Any) -> lis
 
 
 def _mean_error(coded: Any, exact: Any) -> Any:
-    """Of each channel: float32 (C,)."""
+    """Mean error of each channel: float32 (C,)."""
     error = ops.cast(coded, "float32") - ops.cast(exact, "float32")
     return ops.mean(error, tuple(range(len(error.shape) - 1)))
 
 
 @contextmanager
 def _linear(layer: Any) -> Iterator[None]:
-    """Within the context a layer gives what its activation takes."""
+    """Within the context a layer gives its output before the activation."""
     before = getattr(layer, "activation", None)
     if before is None:
         yield

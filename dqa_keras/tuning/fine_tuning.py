@@ -1,7 +1,7 @@
 r"""Fine-tunes a quantized model with `model.fit`.
 
-Codes are rounded in the forward pass; backwards, rounding counts as the identity
-(straight through). Weights learn by that alone. With the callback of this module the
+The forward pass rounds to codes; the backward pass takes rounding as the identity
+(straight-through). Weights learn by that alone. With the callback of this module the
 scales learn too, as in LSQ: with $v = x / s$ and $\hat x = s \, \mathrm{clip}(
 \mathrm{rint}(v))$,
 
@@ -9,10 +9,14 @@ $$\frac{\partial \hat x}{\partial s} = \mathrm{rint}(v) - v \text{ inside the ra
   \quad q_{min} \text{ or } q_{max} \text{ outside}$$
 
 scaled by $1 / \sqrt{P q_{max}}$ for P positions of a channel. The recipe for 2 and 3
-bits: calibrate; keep batch normalization as it is (`layer.trainable = False`), for its
-averages are those of all of training; then one epoch with Adam at 5e-4, falling to 0
-(cosine), on images augmented as in training, with the float model's outputs for labels
-(cross-entropy of both at temperature 4).
+bits:
+
+1. Calibrate.
+2. Freeze batch normalization (`layer.trainable = False`): its averages are those of the
+   whole training.
+3. Train for one epoch with Adam at 5e-4, falling to 0 (cosine), on images augmented as
+   in training. Labels are the float model's outputs (cross-entropy of both at
+   temperature 4).
 
 Example:
 >>> import keras, numpy as np
@@ -57,7 +61,7 @@ class FineTuning(keras.callbacks.Callback):
 
     From construction the scales are trainable weights, so construct it before
     `compile`. When training ends they are fixed again, and codes are counted anew, so
-    that Huffman codes fit what the model has become.
+    that Huffman codes fit the trained model.
 
     Args:
         model: Keras model with calibrated quantizers.
@@ -139,6 +143,6 @@ class FineTuning(keras.callbacks.Callback):
 
 
 def _state(layer: Quantizer) -> tuple[tuple[int, int], Any, Any]:
-    """N and m, mask and scale of a layer."""
+    """Bits n and m, mask and scale of a layer."""
     table = layer.table()
     return (table.bits, table.extra_bits), table.mask, table.scale
