@@ -114,6 +114,7 @@ struct DepthwiseRow {
   size_t tap_bytes;    // from a tap to the next in its row
   size_t pixel_bytes;  // from an output pixel to the next
   bool wide;
+  uint32_t peak;  // the largest code
   const uint8_t** rows;
   size_t pixels;
   const int8_t* weights;

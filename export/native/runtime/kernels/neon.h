@@ -9,6 +9,16 @@
 
 #include <arm_neon.h>
 
+// gcc keeps arrays in registers only if it unrolls every loop over them early, and if
+// it does not load the next weights while sums still wait for these.
+#if defined(__GNUC__) && !defined(__clang__)
+#define DQA_NEON_UNROLL _Pragma("GCC unroll 16")
+#define DQA_NEON_KEEP_ORDER _Pragma("GCC optimize(\"no-schedule-insns\")")
+#else
+#define DQA_NEON_UNROLL
+#define DQA_NEON_KEEP_ORDER
+#endif
+
 namespace dqa {
 
 // The most pixels that are requantized at once: the arrays of their channels are read

@@ -15,14 +15,7 @@
   __attribute__((target("arch=armv8.2-a+dotprod"), always_inline)) inline
 #endif
 
-// gcc keeps arrays in registers only if it unrolls every loop over them early, and if
-// it does not load the next weights while sums still wait for these.
-#if defined(__GNUC__) && !defined(__clang__)
-#define DQA_UNROLL _Pragma("GCC unroll 8")
-#pragma GCC optimize("no-schedule-insns")
-#else
-#define DQA_UNROLL
-#endif
+DQA_NEON_KEEP_ORDER
 
 namespace dqa {
 namespace {
@@ -84,13 +77,13 @@ template <Inputs kInputs, unsigned kPixels, int kLane>
 INLINE_DOT void add_group(const int8_t*& weights, const Four<kInputs>* x,
                           Totals<kPixels>& low, Totals<kPixels>& high) {
   int8x16_t w[4];
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned q = 0; q < 4; ++q) w[q] = vld1q_s8(weights + 16 * q);
   weights += kBlock * kGroup;
   asm volatile("" : "+r"(weights));  // this group's loads stay here
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_UNROLL
+    DQA_NEON_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
       low.part[p][q] = vdotq_laneq_s32(low.part[p][q], w[q], x[p].low, kLane);
       if (kInputs != Inputs::kWide) continue;
@@ -104,7 +97,7 @@ INLINE_DOT void add_groups(const uint8_t* at, size_t pixel_bytes,
                            const int8_t*& weights, Totals<kPixels>& low,
                            Totals<kPixels>& high) {
   Four<kInputs> x[kPixels];
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
     x[p] = load_groups<kInputs, kGroups>(at + p * pixel_bytes);
   }
@@ -119,9 +112,9 @@ TARGET_DOT void conv_dot(const ConvRow& row, int32_t (*sums)[kBlock]) {
   constexpr bool kWide = kInputs == Inputs::kWide;
   constexpr size_t kWeights = kBlock * kGroup, kBytes = kGroup * (kWide ? 2 : 1);
   Totals<kPixels> low, high;
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_UNROLL
+    DQA_NEON_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
       low.part[p][q] = vld1q_s32(row.start + 4 * q);
       high.part[p][q] = vdupq_n_s32(0);
@@ -142,9 +135,9 @@ TARGET_DOT void conv_dot(const ConvRow& row, int32_t (*sums)[kBlock]) {
       if (rest == 3) add_groups<kInputs, kPixels, 3>(at, step, weights, low, high);
     }
   }
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_UNROLL
+    DQA_NEON_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
       int32x4_t sum = low.part[p][q];
       if (kWide) sum = vaddq_s32(sum, vshlq_n_s32(high.part[p][q], 8));
@@ -156,17 +149,17 @@ TARGET_DOT void conv_dot(const ConvRow& row, int32_t (*sums)[kBlock]) {
 // What sums start with where inputs are taken as 128 less.
 TARGET_DOT void raise_start(const ConvRow& row, int32_t* start) {
   int32x4_t sum[4];
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned q = 0; q < 4; ++q) sum[q] = vdupq_n_s32(0);
   const int8x16_t less = vdupq_n_s8(kLess);
   const int8_t* const end = row.weights + row.block_bytes;
   for (const int8_t* w = row.weights; w != end; w += kBlock * kGroup) {
-    DQA_UNROLL
+    DQA_NEON_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
       sum[q] = vdotq_s32(sum[q], vld1q_s8(w + 16 * q), less);
     }
   }
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned q = 0; q < 4; ++q) {
     vst1q_s32(start + 4 * q, vsubq_s32(vld1q_s32(row.start + 4 * q), sum[q]));
   }
@@ -187,7 +180,7 @@ constexpr TileKernel<ConvRow> kWideTiles[] = {conv_dot<Inputs::kWide, 1>,
 template <unsigned kPixels>
 void conv_long(const ConvRow& row, int32_t (*sums)[kBlock]) {
   int32x4_t total[kPixels][8];
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
     for (unsigned i = 0; i < 8; ++i) total[p][i] = vdupq_n_s32(0);
   }
@@ -197,10 +190,10 @@ void conv_long(const ConvRow& row, int32_t (*sums)[kBlock]) {
       const uint8_t* at = row.rows[y] + run * row.run_bytes;
       const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
       for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
-        DQA_UNROLL
+        DQA_NEON_UNROLL
         for (unsigned q = 0; q < 4; ++q) {
           const int8x16_t w = vld1q_s8(weights + 16 * q);
-          DQA_UNROLL
+          DQA_NEON_UNROLL
           for (unsigned p = 0; p < kPixels; ++p) {
             int32_t four;
             std::memcpy(&four, at + p * row.pixel_bytes, sizeof four);
@@ -213,9 +206,9 @@ void conv_long(const ConvRow& row, int32_t (*sums)[kBlock]) {
       }
     }
   }
-  DQA_UNROLL
+  DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_UNROLL
+    DQA_NEON_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
       const int32x4_t four = vpaddq_s32(total[p][2 * q], total[p][2 * q + 1]);
       vst1q_s32(sums[p] + 4 * q, vaddq_s32(four, vld1q_s32(row.start + 4 * q)));

@@ -10,9 +10,68 @@
 
 #include <cstring>
 
+DQA_NEON_KEEP_ORDER
+
 namespace dqa {
 namespace {
 
+// Neighbouring pixels share the columns of their windows. Products of a row of taps, by
+// codes up to 127, fit 16 bits.
+template <unsigned kTaps, unsigned kStride, unsigned kPixels>
+void depthwise_columns(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
+  constexpr unsigned kColumns = (kPixels - 1) * kStride + kTaps;
+  const int8_t* weights = row.weights;
+  const size_t tap_bytes = row.tap_bytes, weight_step = row.weight_step;
+  int32x4_t total[kPixels][4];
+  DQA_NEON_UNROLL
+  for (unsigned p = 0; p < kPixels; ++p) {
+    DQA_NEON_UNROLL
+    for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
+  }
+  for (unsigned y = 0; y < row.taps_y; ++y) {
+    const uint8_t* const at = row.rows[y];
+    int8x16_t w[kTaps];
+    int16x8_t part[kPixels][2];
+    DQA_NEON_UNROLL
+    for (unsigned x = 0; x < kTaps; ++x, weights += weight_step) {
+      w[x] = vld1q_s8(weights);
+    }
+    DQA_NEON_UNROLL
+    for (unsigned c = 0; c < kColumns; ++c) {
+      const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(at + c * tap_bytes));
+      const int8x8_t low = vget_low_s8(codes);
+      DQA_NEON_UNROLL
+      for (unsigned p = 0; p < kPixels; ++p) {
+        const unsigned tap = c - p * kStride;
+        if (tap >= kTaps) continue;
+        const int8x16_t by = w[tap];
+        if (tap == 0) {
+          part[p][0] = vmull_s8(low, vget_low_s8(by));
+          part[p][1] = vmull_high_s8(codes, by);
+        } else {
+          part[p][0] = vmlal_s8(part[p][0], low, vget_low_s8(by));
+          part[p][1] = vmlal_high_s8(part[p][1], codes, by);
+        }
+      }
+    }
+    DQA_NEON_UNROLL
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned h = 0; h < 2; ++h) {
+        int32x4_t* const to = &total[p][2 * h];
+        to[0] = vaddw_s16(to[0], vget_low_s16(part[p][h]));
+        to[1] = vaddw_high_s16(to[1], part[p][h]);
+      }
+    }
+  }
+  DQA_NEON_UNROLL
+  for (unsigned p = 0; p < kPixels; ++p) {
+    DQA_NEON_UNROLL
+    for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
+  }
+}
+
+// The same for any codes of a byte and any windows.
 template <unsigned kPixels>
 void depthwise_tile(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
   int32x4_t total[kPixels][4];
@@ -44,14 +103,102 @@ void depthwise_tile(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
   }
 }
 
+template <unsigned kTaps, unsigned kStride>
+void by_columns(const DepthwiseRow& row, Epilogue* epilogue) {
+  static constexpr TileKernel<DepthwiseRow> kTiles[] = {
+      depthwise_columns<kTaps, kStride, 1>, depthwise_columns<kTaps, kStride, 2>,
+      depthwise_columns<kTaps, kStride, 3>, depthwise_columns<kTaps, kStride, 4>};
+  run_batches(row, kTiles, 4, neon_requantize, epilogue);
+}
+
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   if (row.wide || epilogue->channels != kBlock) {
     scalar_runtime_kernels().depthwise(row, epilogue);
     return;
   }
+  if (row.peak <= 127 && row.interval >= row.taps_x) {
+    const bool one = row.pixel_bytes == row.tap_bytes,
+               two = row.pixel_bytes == 2 * row.tap_bytes;
+    if (row.taps_x == 3 && one) return by_columns<3, 1>(row, epilogue);
+    if (row.taps_x == 3 && two) return by_columns<3, 2>(row, epilogue);
+    if (row.taps_x == 5 && one) return by_columns<5, 1>(row, epilogue);
+    if (row.taps_x == 5 && two) return by_columns<5, 2>(row, epilogue);
+  }
   static constexpr TileKernel<DepthwiseRow> kTiles[] = {
       depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>, depthwise_tile<4>};
   run_batches(row, kTiles, 4, neon_requantize, epilogue);
+}
+
+void widen(const uint8_t* factors, size_t channels, size_t pixels, uint8_t zero,
+           const uint8_t* stored, uint8_t* line, size_t pixel_bytes) {
+  const uint8x16_t zeros = vdupq_n_u8(zero);
+  const size_t whole = channels / 16 * 16;
+  for (size_t p = 0; p < pixels; ++p) {
+    for (size_t c = 0; c < whole; c += 16) {
+      vst1q_u8(line + c, vmlaq_u8(zeros, vld1q_u8(stored + c), vld1q_u8(factors + c)));
+    }
+    for (size_t c = whole; c < channels; ++c) {
+      line[c] = static_cast<uint8_t>(stored[c] * factors[c] + zero);
+    }
+    stored += channels;
+    line += pixel_bytes;
+  }
+}
+
+// Factors are 256 and less by powers of two: a product's high byte is a code shifted to
+// the right.
+uint8x8_t high_bytes(uint8x8_t codes, uint8x8_t zeros, const int16_t* factors) {
+  const int16x8_t centred = vreinterpretq_s16_u16(vsubl_u8(codes, zeros));
+  return vshrn_n_u16(vreinterpretq_u16_s16(vmulq_s16(centred, vld1q_s16(factors))), 8);
+}
+
+void narrow(const int16_t* factors, size_t channels, size_t pixels, uint8_t zero,
+            const uint8_t* line, size_t pixel_bytes, uint8_t* stored) {
+  const uint8x8_t zeros = vdup_n_u8(zero);
+  const size_t whole = channels / 16 * 16;
+  for (size_t p = 0; p < pixels; ++p) {
+    for (size_t c = 0; c < whole; c += 16) {
+      const uint8x16_t codes = vld1q_u8(line + c);
+      const uint8x8_t low = high_bytes(vget_low_u8(codes), zeros, factors + c),
+                      high = high_bytes(vget_high_u8(codes), zeros, factors + c + 8);
+      vst1q_u8(stored + c, vcombine_u8(low, high));
+    }
+    for (size_t c = whole; c < channels; ++c) {
+      const int code = line[c] - zero;
+      stored[c] = static_cast<uint8_t>(static_cast<int16_t>(code * factors[c]) >> 8);
+    }
+    stored += channels;
+    line += pixel_bytes;
+  }
+}
+
+// Weights of narrow blends are below 256, and their sums below 2^15.
+void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
+           uint8_t* out) {
+  size_t c = 0;
+  if (b.narrow) {
+    uint8x8_t weight[4];
+    for (unsigned i = 0; i < 4; ++i) {
+      weight[i] = vdup_n_u8(static_cast<uint8_t>(b.weight[i]));
+    }
+    const uint16x8_t half = vdupq_n_u16(static_cast<uint16_t>(b.half));
+    const int16x8_t down = vdupq_n_s16(static_cast<int16_t>(-b.shift));
+    for (; c + 16 <= channels; c += 16) {
+      uint16x8_t low = half, high = half;
+      for (unsigned i = 0; i < 4; ++i) {
+        const uint8x16_t codes = vld1q_u8(corners[i] + c);
+        low = vmlal_u8(low, vget_low_u8(codes), weight[i]);
+        high = vmlal_u8(high, vget_high_u8(codes), weight[i]);
+      }
+      low = vshlq_u16(low, down);
+      high = vshlq_u16(high, down);
+      vst1q_u8(out + c, vmovn_high_u16(vmovn_u16(low), high));
+    }
+    if (c == channels) return;
+  }
+  const uint8_t* const rest[4] = {corners[0] + c, corners[1] + c, corners[2] + c,
+                                  corners[3] + c};
+  scalar_runtime_kernels().blend(b, rest, channels - c, out + c * (b.wide ? 2 : 1));
 }
 
 bool has_dot() {
@@ -71,6 +218,9 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
   kernels.tile_shift = 0;  // both multiply signed bytes
   kernels.depthwise = depthwise;
   kernels.requantize = neon_requantize;
+  kernels.widen = widen;
+  kernels.narrow = narrow;
+  kernels.blend = blend;
   return kernels;
 }
 

@@ -106,18 +106,35 @@ Bounds bounds(const Epilogue& e) {
   return {rounded16(load16(e.low)), rounded16(load16(e.high))};
 }
 
-bool is_negative(const Words& words) {
-  return vminvq_s16(vminq_s16(words.part[0], words.part[1])) < 0;
+bool all_at_least(const Words& words, int16_t bound) {
+  return vminvq_s16(vminq_s16(words.part[0], words.part[1])) >= bound;
 }
 
+bool all_at_most(const Words& words, int16_t bound) {
+  return vmaxvq_s16(vmaxq_s16(words.part[0], words.part[1])) <= bound;
+}
+
+Words cut(Words words, const Bounds& bounds) {
+  for (unsigned h = 0; h < 2; ++h) {
+    const int16x8_t raised = vmaxq_s16(words.part[h], bounds.low.part[h]);
+    words.part[h] = vminq_s16(raised, bounds.high.part[h]);
+  }
+  return words;
+}
+
+// Which bytes hold a code before it is shifted and gets its zero: none do if a zero in
+// the middle lies elsewhere than at 128.
+enum class Bytes { kUnsigned, kSigned, kNeither };
+
 // How values become codes of a byte: rounding and cutting may change places, as both
-// keep order, and bounds fit what holds them.
-template <bool kSigned>
+// keep order.
+template <Bytes kBytes>
 struct Codes {
+  Bounds bounds;
   uint8x16_t low, high, zero;
   int8x16_t shift;
 
-  Codes(const Epilogue& e, const Bounds& b) {
+  Codes(const Epilogue& e, const Bounds& b) : bounds(b) {
     low = bytes(b.low);
     high = bytes(b.high);
     zero = vdupq_n_u8(static_cast<uint8_t>(e.zero));
@@ -137,7 +154,7 @@ struct Codes {
   }
 
   static uint8x16_t bytes(const Words& words) {
-    if (kSigned) {
+    if (kBytes == Bytes::kSigned) {
       return vreinterpretq_u8_s8(
           vqmovn_high_s16(vqmovn_s16(words.part[0]), words.part[1]));
     }
@@ -145,30 +162,27 @@ struct Codes {
   }
 
   uint8x16_t operator()(const Sixteen& v) const {
-    const uint8x16_t codes = bytes(rounded16(v));
-    uint8x16_t cut;
-    if (kSigned) {
+    const Words words = rounded16(v);
+    uint8x16_t codes;
+    if (kBytes == Bytes::kNeither) {
+      const Words within = cut(words, bounds);
+      codes = vuzp1q_u8(vreinterpretq_u8_s16(within.part[0]),
+                        vreinterpretq_u8_s16(within.part[1]));
+    } else if (kBytes == Bytes::kSigned) {
       const int8x16_t raised =
-          vmaxq_s8(vreinterpretq_s8_u8(codes), vreinterpretq_s8_u8(low));
-      cut = vreinterpretq_u8_s8(vminq_s8(raised, vreinterpretq_s8_u8(high)));
+          vmaxq_s8(vreinterpretq_s8_u8(bytes(words)), vreinterpretq_s8_u8(low));
+      codes = vreinterpretq_u8_s8(vminq_s8(raised, vreinterpretq_s8_u8(high)));
     } else {
-      cut = vminq_u8(vmaxq_u8(codes, low), high);
+      codes = vminq_u8(vmaxq_u8(bytes(words), low), high);
     }
-    return vaddq_u8(vshlq_u8(cut, shift), zero);
+    return vaddq_u8(vshlq_u8(codes, shift), zero);
   }
 };
 
 struct Wides {
   Bounds bounds;
 
-  Words operator()(const Sixteen& v) const {
-    Words words = rounded16(v);
-    for (unsigned h = 0; h < 2; ++h) {
-      const int16x8_t raised = vmaxq_s16(words.part[h], bounds.low.part[h]);
-      words.part[h] = vminq_s16(raised, bounds.high.part[h]);
-    }
-    return words;
-  }
+  Words operator()(const Sixteen& v) const { return cut(rounded16(v), bounds); }
 };
 
 struct Floats {
@@ -195,13 +209,15 @@ void requantize_pixels(const Epilogue& e, const int32_t (*sums)[kBlock],
     scale[k] = load16(e.addend[k].scale);
     from[k] = e.addend[k].codes;
   }
+  const bool averages = e.averages;
+  const size_t step = e.out_bytes;
   uint8_t* out = e.out;
-  for (unsigned p = 0; p < pixels; ++p, out += e.out_bytes) {
+  for (unsigned p = 0; p < pixels; ++p, out += step) {
     Sixteen v = bias;
     if (kSums) {
       for (unsigned q = 0; q < 4; ++q) {
         float32x4_t sum = vcvtq_f32_s32(vld1q_s32(sums[p] + 4 * q));
-        if (e.averages) sum = vmulq_n_f32(sum, e.share);
+        if (averages) sum = vmulq_n_f32(sum, e.share);
         v.part[q] = vaddq_f32(vmulq_f32(sum, multiplier.part[q]), bias.part[q]);
       }
     }
@@ -230,12 +246,15 @@ void requantize_as(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pi
   if (e.type == Type::kWide) {
     requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Wides{b},
                                                store_words<kWhole>);
-  } else if (is_negative(b.low)) {
-    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<true>(e, b),
-                                               store_codes<kWhole>);
+  } else if (all_at_least(b.low, 0)) {
+    requantize_pixels<kSums, kAddends, kWhole>(
+        e, sums, pixels, Codes<Bytes::kUnsigned>(e, b), store_codes<kWhole>);
+  } else if (all_at_least(b.low, -128) && all_at_most(b.high, 127)) {
+    requantize_pixels<kSums, kAddends, kWhole>(
+        e, sums, pixels, Codes<Bytes::kSigned>(e, b), store_codes<kWhole>);
   } else {
-    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<false>(e, b),
-                                               store_codes<kWhole>);
+    requantize_pixels<kSums, kAddends, kWhole>(
+        e, sums, pixels, Codes<Bytes::kNeither>(e, b), store_codes<kWhole>);
   }
 }
 

@@ -100,6 +100,7 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
   row.tap_bytes = op.dilation_x * in.pixel_bytes();
   row.pixel_bytes = op.stride_x * in.pixel_bytes();
   row.wide = in.type == Type::kWide;
+  row.peak = in.peak;
   row.rows = rows;
   row.pixels = out.width;
   row.weight_step = blocks_of(in) * kBlock;

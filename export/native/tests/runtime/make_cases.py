@@ -15,8 +15,8 @@ from skips import SKIP, calibrated, forced, skipping
 
 from dqa_keras.export.plan.encoding import encode
 from dqa_keras.export.plan.ops import OpCode, Window
-from dqa_keras.export.plan.program import Program
-from dqa_keras.export.plan.records import Plan
+from dqa_keras.export.plan.program import ByteCodes, Program, Tensor
+from dqa_keras.export.plan.records import Plan, Type
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.scheduling import schedule
 
@@ -79,6 +79,37 @@ def tiled_narrow() -> Builder:
     return build
 
 
+def windows() -> Builder:
+    """Depthwise windows of each size and step; images enlarged into bytes and words."""
+    build = Builder((13, 22, 16))
+    x = build.conv(build.input, build.codes((13, 22, 48)), Window())
+    for taps, stride in ((3, (1, 1)), (5, (1, 1)), (3, (2, 2)), (5, (2, 2))):
+        near = taps // 2
+        window = Window(taps, taps, stride, top=near, left=near)
+        shape = slid(build.tensor(x).shape, window, 48)
+        x = build.conv(x, build.codes(shape), window, depthwise=True)
+    twice = Window(stride=(2, 2))
+    large = (2 * shape[0], 2 * shape[1])
+    codes = Tensor((*large, 48), Type.CODES, np.ones(48), 0, 63)
+    words = Tensor((*large, 48), Type.WIDE, np.ones(48), 0, 63 * 16)
+    smooth = build.add(codes, OpCode.BILINEAR, [x], window=twice, shift=4)
+    wide = build.add(words, OpCode.BILINEAR, [x], window=twice, shift=0)
+    y = build.conv(wide, build.codes((*large, 24)), SAME)
+    z = build.conv(smooth, build.codes((*large, 24)), SAME)
+    both = Tensor((*large, 24), Type.WIDE, np.ones(24), 0, 30000)
+    build.output(build.combine([y, z], both))
+    return build
+
+
+def left(zero: int, channels: int) -> Builder:
+    """Outputs as LiteRT's bytes."""
+    build = Builder((9, 11, 3))
+    x = build.conv(build.input, build.codes((9, 11, 32)), SAME)
+    build.conv(x, build.codes((9, 11, channels)), SAME)
+    build.leave(ByteCodes(0.1, zero))
+    return build
+
+
 def coded(share: float) -> tuple[Program, bytes, tuple[Plan, bytes]]:
     """A coded skip whose rows need `1 / share` of the room that they have."""
     program = skipping((21, 19, 20))
@@ -99,6 +130,9 @@ def main(folder: Path) -> None:
         "narrow": narrow().program,
         "tiled": tiled().program,
         "tiled_narrow": tiled_narrow().program,
+        "windows": windows().program,
+        "left_100": left(100, 32).program,
+        "left_128": left(128, 20).program,
     }
     planned = {
         name: (program, b"", schedule(program)) for name, program in programs.items()
@@ -108,6 +142,8 @@ def main(folder: Path) -> None:
         x = np.random.default_rng(0).normal(size=program.inputs[0])
         x = x.astype(np.float32)
         outputs, _ = Reference(plan, constants)([x])
+        for number in program.byte_outputs:
+            outputs[number] = outputs[number].astype(np.uint8)
         blocks = [encode(plan), constants, tables, bytes([1, len(outputs)])]
         blocks += [x.tobytes()]
         blocks += [np.ascontiguousarray(output).tobytes() for output in outputs]

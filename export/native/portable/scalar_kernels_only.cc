@@ -1,7 +1,12 @@
-// Stands in for the runtime's kernels in vector instructions.
+// No vector instructions: stands in for the kernels of every instruction set but the
+// scalar ones, in the codec and in the runtime.
+#include "codec/codec.h"
 #include "runtime/kernels/kernels.h"
 
 namespace dqa {
+
+const Kernels* avx2_kernels() { return nullptr; }
+const Kernels* neon_kernels() { return nullptr; }
 
 const RuntimeKernels* avx2_runtime_kernels() { return nullptr; }
 const RuntimeKernels* avx_vnni_runtime_kernels() { return nullptr; }
