@@ -15,6 +15,7 @@ from dqa_keras.config import DQAConfig
 from dqa_keras.graph.insertion import Skipped, quantize_model, skipped
 from dqa_keras.tuning.bias_correction import correct_bias
 from dqa_keras.tuning.fine_tuning import FineTuning
+from dqa_keras.tuning.reconstruction import reconstruct
 from dqa_keras.version import __version__
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "correct_bias",
     "layers",
     "quantize_model",
+    "reconstruct",
     "skipped",
     "storage_bits",
     "summary",

@@ -42,7 +42,14 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "checkpoint",
         None,
-        "File that calibration goes on from if it exists, and writes to.",
+        "File that calibration goes on from if it exists, and writes to; "
+        "reconstruction has one beside it.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "reconstruct",
+        False,
+        "Fit weights and biases so that layers give again what they gave unquantized.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
@@ -84,6 +91,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if rank:
         print(f"worker {rank} is done; worker 0 writes {output}")
         return
+    if values.reconstruct:
+        path = values.checkpoint and values.checkpoint + ".reconstruction"
+        calibration = data.train.batch(inputs.BATCH)
+        dqa.reconstruct(quantized, model, calibration, checkpoint=path)
     test = data.test.batch(inputs.BATCH)
     storage = dqa.storage_bits(quantized, test, verbose=1)
     dqa.summary(quantized, storage)

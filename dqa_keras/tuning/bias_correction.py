@@ -64,9 +64,9 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
             "bias correction needs Functional or Sequential models: the layers of a "
             f"subclassed one are out of sight. Received: {type(model).__name__}"
         )
-    originals = _originals(quantized, model)
+    exact = originals(quantized, model)
     images = next(iter(data_adapter.Rounds(model, data, _IMAGES)))
-    changed = _corrected(calls.flatten(quantized), originals, images)
+    changed = _corrected(calls.flatten(quantized), exact, images)
     found = storage.counted(quantized, images)  # other activations, other codes
     for layer in quantizer_layers(quantized):
         layer.assign(found[layer.name])
@@ -95,8 +95,12 @@ def _bias(layer: Any) -> Any:
     return layer.bias if isinstance(layer, _BIASED) else None
 
 
-def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
-    """The layers of the model that have weights, by name."""
+def originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
+    """The layers of the model that have weights, by name.
+
+    Raises:
+        ValueError: If the models do not belong together.
+    """
     found = {
         call.operation.name: call.operation
         for call in calls.flatten(model).calls
@@ -108,7 +112,7 @@ def _originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
             continue
         if _shapes(layer) != _shapes(found.get(layer.name)):
             raise ValueError(
-                "bias correction compares a quantized model with the one that "
+                "a quantized model is compared with the one that "
                 f"quantize_model made it of. Received: {model.name!r}, which has no "
                 f"layer like {layer.name!r}"
             )
@@ -134,7 +138,7 @@ def _corrected(seen: calls.Graph, originals: dict[str, Any], images: Any) -> lis
         original = originals.get(layer.name, layer)
         bias = _bias(layer) if names.count(layer.name) == 1 else None
         if bias is not None:
-            with _linear(layer), _linear(original):
+            with linear(layer), linear(original):
                 error = _mean_error(call.run(coded)[0], call.run(exact, original)[0])
             if np.any(ops.convert_to_numpy(error)):
                 bias.assign(bias - ops.cast(error, bias.dtype))
@@ -159,7 +163,7 @@ def _mean_error(coded: Any, exact: Any) -> Any:
 
 
 @contextmanager
-def _linear(layer: Any) -> Iterator[None]:
+def linear(layer: Any) -> Iterator[None]:
     """Within the context a layer gives its output before the activation."""
     before = getattr(layer, "activation", None)
     if before is None:

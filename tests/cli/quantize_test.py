@@ -66,3 +66,17 @@ def test_a_budget_decides_n_and_m(mode, arguments, tmp_path):
     assert table.bits + table.mask.mean() * table.extra_bits <= 2.5
     config = read_metadata(path).config["layers"][0]["config"]
     assert (config["budget_bits"], config["ranking"]) == (2.5, "fisher")
+
+
+def test_reconstruct_changes_weights(arguments, tmp_path, capsys):
+    weights = []
+    for flags in ((), ("--reconstruct", "--checkpoint", str(tmp_path / "c"))):
+        path = tmp_path / "model.keras"
+        flags = (*flags, "--output", str(path), "--bits", "1", "--extra_bits", "0")
+        assert code_of(*arguments, *flags) == 0
+        loaded = keras.models.load_model(path)
+        convolutions = [x for x in loaded.layers if isinstance(x, keras.layers.Conv2D)]
+        weights.append([w for x in convolutions for w in x.get_weights()])
+    same = [np.array_equal(*pair) for pair in zip(*weights, strict=True)]
+    assert not all(same)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
