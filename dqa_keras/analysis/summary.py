@@ -15,6 +15,7 @@ import rich.markup
 import rich.table
 
 from dqa_keras.analysis.storage import Storage, expected_bits
+from dqa_keras.analysis.text import printable
 from dqa_keras.graph.insertion import skipped
 from dqa_keras.layers import Quantizer, quantizer_layers
 
@@ -96,7 +97,7 @@ def _table(rows: list[tuple[str, ...]]) -> rich.table.Table:
     )
     table = rich.table.Table(*columns, show_lines=True, box=rich.box.HEAVY_HEAD)
     for row in rows:
-        table.add_row(*map(rich.markup.escape, row))
+        table.add_row(*(rich.markup.escape(printable(cell)) for cell in row))
     return table
 
 
@@ -125,15 +126,18 @@ def summary(model: keras.Model, storage: Storage | None = None) -> str:
     Not calibrated yet: codes. Values pass through unchanged; totals follow.
     """
     layers = quantizer_layers(model)
-    lines = [f'Quantizers of "{model.name}"']
+    lines = [printable(f'Quantizers of "{model.name}"')]
     if layers:
         lines.append(_rendered(_table([_row(layer, storage) for layer in layers])))
-        lines += _totals(layers, storage)
+        lines += map(printable, _totals(layers, storage))
     else:
         lines.append("There are none.")
     left_out = skipped(model)
     if left_out:
-        lines += ["Not quantized:", *(f"  {s.name}: {s.reason}" for s in left_out)]
+        lines += [
+            "Not quantized:",
+            *(printable(f"  {s.name}: {s.reason}") for s in left_out),
+        ]
     text = "\n".join(lines)
     print(text)
     return text

@@ -96,6 +96,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
+    for name in ("presets", "methods", "bits"):
+        if not any(getattr(values, name)):
+            raise ValueError(f"--{name} must name at least one. Received: nothing")
     configs = {}
     for preset in values.presets:
         if preset not in shared_flags.PRESETS:
@@ -105,7 +108,7 @@ def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
             )
         for method in values.methods:
             for bits in values.bits:
-                if not bits.isdigit():
+                if not bits.isdecimal():
                     raise ValueError(f"--bits must be whole numbers. Received: {bits}")
                 config = shared_flags.preset(preset, bits=int(bits), method=method)
                 configs[f"{preset} {method} {bits}"] = config
@@ -114,16 +117,23 @@ def _configs(values: flags.FlagValues) -> dict[str, dqa.DQAConfig]:
 
 def _finished(output: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
     """Rows of an earlier run with the same settings."""
-    if output is None or not output.exists():
+    if output is None or not output.exists() or files.takes_content(output):
         return {}
     try:
-        found = json.loads(output.read_text())
-        rows = found.pop("rows")
-    except (ValueError, KeyError, AttributeError) as error:
+        content = json.loads(output.read_text())
+        rows = content.pop("rows")
+        for name, row in rows.items():
+            needed = {"accuracy"} if name == "float" else {"accuracy", "stored_bits"}
+            for key, value in row.items():
+                if key != "config" and type(value) not in (int, float):
+                    raise ValueError(f"{key} of {name} is no number")
+            if not needed <= set(row):
+                raise ValueError(f"{name} lacks {', '.join(needed - set(row))}")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{output} is not a file of dqa evaluate: move it away"
         ) from error
-    if found != settings:
+    if content != settings:
         raise ValueError(f"{output} holds figures of other settings: move it away")
     return rows
 

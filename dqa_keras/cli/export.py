@@ -7,12 +7,11 @@ Example:
   dqa export --model quantized.keras --android out --package com.example.app
 """
 
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from dqa_keras.cli import outputs, shared_flags
+from dqa_keras.cli import inputs, outputs, shared_flags
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.export import export_android, export_tflite
 
@@ -45,31 +44,27 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("labels", None, "Class labels.", flag_values=values)
 
 
-def _samples(path: str | None) -> Any:
-    if path is None:
-        return None
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--samples must be an .npy file: {error}") from error
-
-
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     shared_flags.no_arguments(arguments)
     if (values.output is None) == (values.android is None):
         raise ValueError("give either --output FILE.tflite or --android FOLDER")
+    output = None if values.output is None else Path(values.output)
+    shared_flags.check_tflite_flags(values, output)
+    if output is not None:
+        outputs.check_writable(output)
+    samples = values.samples and inputs.load_npy("samples", values.samples)
     model = load_keras(values.model)
     options = {
         "mode": values.mode,
         "strict": values.strict,
         "skips": values.skips,
-        "samples": _samples(values.samples),
+        "samples": samples,
         "weights": values.tflite_weights,
         "labels": values.labels,
     }
-    if values.android is None:
-        report = export_tflite(model, values.output, **options)
+    if output is not None:
+        report = export_tflite(model, output, **options)
     else:
         report = export_android(
             model, values.android, package=values.package, **options

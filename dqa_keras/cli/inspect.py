@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 import dqa_keras as dqa
-from dqa_keras.analysis.text import table
+from dqa_keras.analysis.text import printable, table
 from dqa_keras.cli import shared_flags
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.codec import native
@@ -89,14 +89,22 @@ def _text(metadata: Metadata) -> str:
             )
         )
     labels, normalization = config.get("labels"), config.get("input")
-    return "\n".join(
-        [
-            f"{config['model']}, {config['weights']} weights, by {config['tool']}",
-            f"input: {normalization or 'raw values, the model normalises them'}",
-            f"labels: {', '.join(labels) if labels else 'none'}",
-            "codes: bits of the Huffman codeword of residual 0, 1, ...",
-            "",
-            table(rows),
-            *(f"not quantized: {s['name']}: {s['reason']}" for s in config["skipped"]),
-        ]
+    lines = [
+        f"{config['model']}, {config['weights']} weights, by {config['tool']}",
+        f"input: {_described(normalization)}",
+        f"labels: {', '.join(map(str, labels)) if labels else 'none'}",
+        "codes: bits of the Huffman codeword of residual 0, 1, ...",
+        "",
+    ]
+    left_out = [f"not quantized: {s['name']}: {s['reason']}" for s in config["skipped"]]
+    return "\n".join([*map(printable, lines), table(rows), *map(printable, left_out)])
+
+
+def _described(normalization: dict[str, list[float]] | None) -> str:
+    if normalization is None:
+        return "the file does not say whether values must be normalised"
+    mean, std = (
+        ", ".join(f"{value:g}" for value in normalization[key])
+        for key in ("mean", "std")
     )
+    return f"(value - mean) / std for each channel, mean {mean}, std {std}"

@@ -4,20 +4,39 @@ import importlib
 import logging
 import re
 import sys
+import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
-from dqa_launcher import answer
+from dqa_launcher import answer, discard_output, flushed
 
+from dqa_keras.analysis.text import printable
 from dqa_keras.calibration.distribution import LostWorkerError
 from dqa_keras.cli.measure import ShortfallError
 from dqa_keras.export import VerificationError
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    first, *rest = message.strip().splitlines() or ["unknown error"]
-    print(f"dqa: {' '.join([first, *map(str.strip, rest)])}", file=sys.stderr)
-    sys.exit(code)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = printable(" ".join(lines or ["unknown error"]))
+    print(f"dqa: {text}", file=sys.stderr)
+    sys.exit(flushed(code))
+
+
+def _reason(error: Exception) -> str:
+    """What an error says that no command foresaw."""
+    # What Python raised within a tf.data pipeline, such as at an image.
+    raised = re.search(r"} (?:ValueError|OSError): (.*)", str(error))
+    if raised:
+        return raised.group(1)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    lines = str(error).strip().splitlines()
+    return (
+        f"{type(error).__name__}: {lines[0] if lines else 'no reason given'} "
+        f"(in {Path(place.filename).name}, line {place.lineno}). dqa did not foresee "
+        "this: please report it."
+    )
 
 
 def run(arguments: list[str]) -> NoReturn:
@@ -34,9 +53,7 @@ def run(arguments: list[str]) -> NoReturn:
     # What follows a benchmark's name is for the benchmark.
     own = rest if values.is_gnu_getopt() else rest[:1]
     if "--help" in own or "-h" in own:
-        print(command.__doc__)
-        print(values.get_help())
-        sys.exit(0)
+        sys.exit(flushed(0, f"{command.__doc__}\n{values.get_help()}"))
     try:
         left = values([f"dqa {name}", *rest])[1:]
     except flags.Error as error:
@@ -49,8 +66,13 @@ def run(arguments: list[str]) -> NoReturn:
         command.main(values, left)
     except (ShortfallError, VerificationError, LostWorkerError) as error:
         _fail(1, str(error))
+    except BrokenPipeError:  # nobody reads on, and nobody is told
+        discard_output()
+        sys.exit(flushed(2))
     except (ValueError, OSError) as error:
         _fail(2, str(error))
     except KeyboardInterrupt:
         _fail(130, "interrupted")
-    sys.exit(0)
+    except Exception as error:
+        _fail(2, _reason(error))
+    sys.exit(flushed(0))

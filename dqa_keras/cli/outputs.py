@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from dqa_keras import files
+from dqa_keras.analysis.text import printable
 from dqa_keras.export import ExportReport
 
 
@@ -53,7 +54,10 @@ def _packed_lines(report: ExportReport) -> str:
         f"{region.constants / 1024:.0f} KiB of weights"
         for region in report.packed.regions
     ]
-    lines += [f"outside: {name}: {why}" for name, why in report.packed.outside.items()]
+    lines += [
+        f"outside: {printable(name)}: {printable(why)}"
+        for name, why in report.packed.outside.items()
+    ]
     return "".join(line + "\n" for line in lines)
 
 

@@ -66,11 +66,12 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     output = Path(values.output)
     if output.suffix not in (".tflite", ".keras"):
         raise ValueError(f"--output must end in .tflite or .keras. Received: {output}")
+    shared_flags.check_tflite_flags(values, output)
     outputs.check_writable(output)
     if values.checkpoint:
         outputs.check_writable(Path(values.checkpoint))
-    scope = inputs.workers_scope() if values.workers else nullcontext()
     config = shared_flags.config_from(values)
+    scope = inputs.workers_scope() if values.workers else nullcontext()
     model = inputs.load_model(values)
     data = inputs.load_data(values, model)
     quantized = dqa.quantize_model(model, config)

@@ -63,10 +63,12 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     is_tflite = name.endswith(".tflite")
     if values.overlay and not is_tflite:
         raise ValueError(f"--overlay is for the nodes of a .tflite. Received: {name}")
-    found = _of_tflite(values, name) if is_tflite else _of_keras(values, name)
+    config = shared_flags.config_from(values)
+    found = _of_tflite(values, name) if is_tflite else _of_keras(values, name, config)
+    text = page.render(found)
     with files.replacing(output) as temporary:
-        temporary.write_text(page.render(found))
-    print(f"wrote {output}: {output.stat().st_size / 1024:.0f} KiB")
+        temporary.write_text(text)
+    print(f"wrote {output}: {len(text.encode()) / 1024:.0f} KiB")
     if values.overlay:
         for path in model_explorer.write(name, found, values.overlay):
             print(f"wrote {path}")
@@ -75,18 +77,18 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
 def _data(values: flags.FlagValues, shape: tuple[int | None, ...]) -> tuple[Any, Any]:
     """Batches to calibrate with and to measure on."""
     if values.data.endswith(".npy"):
-        return _unlabelled(values)
+        return _unlabelled(values, shape)
     splits = inputs.open_data(values, shape)
     return splits.train.batch(_BATCH), splits.test.batch(_BATCH)
 
 
-def _unlabelled(values: flags.FlagValues) -> tuple[Any, Any]:
+def _unlabelled(
+    values: flags.FlagValues, shape: tuple[int | None, ...]
+) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    try:
-        x = np.load(values.data, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--data must be an .npy file of numbers: {error}") from error
+    x = inputs.load_npy("data", values.data).astype(np.float32)
+    inputs.check_shape(values.data, x.shape[1:], shape)
     data = tf.data.Dataset.from_tensor_slices(x)
     test = data.take(values.limit) if values.limit else data
     return data.take(values.calibration_images).batch(_BATCH), test.batch(_BATCH)
@@ -97,12 +99,11 @@ def _of_tflite(values: flags.FlagValues, path: str) -> Findings:
     return examine_tflite(path, test)
 
 
-def _of_keras(values: flags.FlagValues, name: str) -> Findings:
+def _of_keras(values: flags.FlagValues, name: str, config: dqa.DQAConfig) -> Findings:
     model: keras.Model = inputs.open_model(name, values.weights)
-    if not isinstance(model.input_shape, tuple):
-        raise ValueError("the dqa command handles models with one input; use Python")
+    inputs.check_model(model)
     calibration, test = _data(values, model.input_shape)
     if not quantizer_layers(model):
-        model = dqa.quantize_model(model, shared_flags.config_from(values))
+        model = dqa.quantize_model(model, config)
         dqa.calibrate(model, calibration)
     return examine(model, calibration, test)

@@ -1,15 +1,20 @@
 """Flags that several commands share, and the config that they describe."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 from absl import flags
 
 from dqa_keras.cli.inputs import BUILT_IN, WEIGHTS
 from dqa_keras.config import CHOICES, DQAConfig, Method
+from dqa_keras.export.options import Options
 
 # In the order of reports: the baselines first.
 METHODS: tuple[Method, ...] = (*get_args(Method)[1:], "dqa")
 PRESETS = ("default", "paper")
+
+# tf.data counts in 64 bits.
+_MOST_IMAGES = 2**63 - 1
 
 
 def define_model_flags(values: flags.FlagValues) -> None:
@@ -54,6 +59,7 @@ def define_data_flags(values: flags.FlagValues) -> None:
         "Training images to calibrate with.",
         flag_values=values,
         lower_bound=1,
+        upper_bound=_MOST_IMAGES,
     )
     flags.DEFINE_integer(
         "limit",
@@ -61,6 +67,7 @@ def define_data_flags(values: flags.FlagValues) -> None:
         "Test images to measure with; 0 takes all.",
         flag_values=values,
         lower_bound=0,
+        upper_bound=_MOST_IMAGES,
     )
 
 
@@ -137,6 +144,33 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
         "where that saves memory; it takes time.",
         flag_values=values,
     )
+
+
+def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
+    """Raises ValueError if flags of a `.tflite` do not go together.
+
+    Args:
+        values: Values of the flags.
+        output: Path of the file to write, or `None` for a folder with a `.tflite`.
+    """
+    changed = [
+        name
+        for name in ("mode", "strict", "skips", "tflite_weights")
+        if values[name].value != values[name].default
+    ]
+    if changed and output and output.suffix == ".keras":
+        raise ValueError(
+            f"--{', --'.join(changed)} say how a .tflite is written. "
+            f"Received: --output {output}"
+        )
+    Options(
+        mode=values.mode,
+        strict=values.strict,
+        inputs="float32",
+        outputs="float32",
+        skips=values.skips,
+        weights=values.tflite_weights,
+    ).check(None)
 
 
 def config_from(values: flags.FlagValues) -> DQAConfig:

@@ -59,11 +59,13 @@ def load(
     (10, TensorShape([8, 8, 1]))
     """
     path = Path(source)
+    if not str(source):
+        raise ValueError("a data set must have a name or a path. Received: nothing")
     if path.suffix == ".npz":
         return arrays.load(path)
     if path.is_dir():
         return image_folder.load(path, image_size)
-    if path.suffix or os.sep in str(source) or not str(source):
+    if path.suffix or os.sep in str(source):
         raise ValueError(
             f"no such data set: {str(source)!r} is neither a folder nor an .npz"
         )

@@ -24,8 +24,8 @@ def load(path: Path) -> Splits:
     return Splits(_part(path, arrays, "train"), _part(path, arrays, "test"), None)
 
 
-def load_inputs(path: Path) -> NDArray[np.float32]:
-    """Inputs of an `.npy`, as float32 (N, ...).
+def load_inputs(path: Path) -> NDArray:
+    """Inputs of an `.npy`: numbers (N, ...), in the type that they are stored in.
 
     Args:
         path: Path of a file with one array of numbers.
@@ -34,7 +34,9 @@ def load_inputs(path: Path) -> NDArray[np.float32]:
         ValueError: If the file cannot be read, is empty, or holds what is no finite
             number.
     """
-    return _images(path, "the array", _read(path, zipped=False)["array"])
+    array = _read(path, zipped=False)["array"]
+    _images(path, "the array", array)
+    return array
 
 
 def _read(path: Path, zipped: bool) -> dict[str, NDArray]:

@@ -1,6 +1,8 @@
 """The `dqa` command: real processes for the way through, in-process for mistakes."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +178,17 @@ def fails(capsys, *arguments):
         ({"--data": f"{__file__}.npz"}, "cannot read"),
         ({"--checkpoint": "/nowhere/c"}, "no such folder /nowhere"),
         ({"--workers": "true"}, "needs the environment variable TF_CONFIG"),
+        ({"--weights": "w.npz"}, "--weights is for the built-in models"),
+        ({"--strict": "true"}, "strict=True needs mode='packed'"),
+        ({"--skips": "coded"}, "skips='coded' needs mode='packed'"),
+        ({"--mode": "packed", "--tflite_weights": "int8"}, "leave weights at"),
+        ({"--output": "m.keras", "--mode": "packed"}, "--mode say how a .tflite"),
+        ({"--limit": 2**63}, "--limit"),
+        ({"--calibration_images": 10**30}, "--calibration_images"),
+        ({"--limit": -1}, "--limit"),
+        ({"--data": ""}, "a data set must have a name or a path"),
+        ({"--output": ""}, "--output must end in .tflite or .keras"),
+        ({"--checkpoint": "."}, "cannot write"),
     ],
 )
 def test_a_mistake_gives_one_line_and_no_file(
@@ -288,3 +301,136 @@ def test_a_run_that_falls_short_exits_with_one(monkeypatch, capsys, tmp_path):
     code, text = fails(capsys, "demo", "--output", tmp_path)
     assert code == 1
     assert "the float model reached" in text
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--bits=", "--bits must name at least one"),
+        ("--bits=4,", "--bits must be whole numbers"),
+        ("--bits=\u00b2", "--bits must be whole numbers"),
+        ("--methods=", "--methods must name at least one"),
+        ("--presets=", "--presets must name at least one"),
+        ("--json=/nowhere/f.json", "no such folder /nowhere"),
+    ],
+)
+def test_a_mistake_in_evaluate_is_found_before_the_work(capsys, flag, message):
+    arguments = ("--model", "no.keras", "--data", "no.npz", flag)
+    code, text = fails(capsys, "evaluate", *arguments)
+    assert code == 2
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "3",
+        "null",
+        '{"rows": 3}',
+        '{"rows": {"float": 3}}',
+        '{"rows": {"float": {}}}',
+        '{"rows": {"float": {"accuracy": "high"}}}',
+        '{"rows": {"float": {"accuracy": null}}}',
+        '{"rows": {"dqa 3": {"accuracy": 3}}}',
+        "[" * 100_000,
+        "\udcff",
+    ],
+)
+def test_a_file_of_other_figures_is_kept(files, tmp_path, capsys, content):
+    path = tmp_path / "figures.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    before = path.read_bytes()
+    arguments = ("--model", files / "model.keras", "--data", files / "data.npz")
+    code, text = fails(capsys, "evaluate", *arguments, "--bits=3", "--json", path)
+    assert code == 2
+    assert text == f"dqa: {path} is not a file of dqa evaluate: move it away\n"
+    assert path.read_bytes() == before
+
+
+def _head(x):
+    return keras.layers.Dense(3)(keras.layers.Flatten()(x))
+
+
+@pytest.mark.parametrize("command", ["quantize", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        lambda x: [_head(x), _head(x)],
+        lambda x: {"a": _head(x)},
+        lambda x: {"a": _head(x), "b": _head(x)},
+    ],
+)
+def test_other_outputs_are_for_python(files, tmp_path, capsys, command, outputs):
+    image = keras.Input((9, 9, 1))
+    model = tmp_path / "m.keras"
+    keras.Model(image, outputs(keras.layers.ReLU()(image))).save(model)
+    named = [model] if command == "report" else ["--model", model]
+    output = [] if command == "evaluate" else ["--output", tmp_path / "m.tflite"]
+    data = ["--data", files / "data.npz"]
+    code, text = fails(capsys, command, *named, *output, *data)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "one input and one output" in text
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_labels_of_another_kind_are_found_before_the_work(files, tmp_path, capsys):
+    image = keras.Input((9, 9, 1))
+    model = tmp_path / "m.keras"
+    keras.Model(image, keras.layers.Conv2D(3, 3, activation="relu")(image)).save(model)
+    arguments = ("--model", model, "--data", files / "data.npz")
+    code, text = fails(capsys, "evaluate", *arguments)
+    assert code == 2
+    assert "labels must be class numbers, one for each" in text
+
+
+def test_images_of_another_size_are_found_before_the_work(files, tmp_path, capsys):
+    data = tmp_path / "other.npz"
+    np.savez(data, x=np.zeros((4, 8, 10, 1)), y=np.zeros(4))
+    code, text = fails(
+        capsys, "evaluate", "--model", files / "model.keras", "--data", data
+    )
+    assert code == 2
+    assert "inputs of shape (None, 9, 9, 1). Received: (None, 8, 10, 1)" in text
+
+
+def test_a_broken_image_is_named(files, tmp_path, capsys):
+    (tmp_path / "images" / "top").mkdir(parents=True)
+    path = tmp_path / "images" / "top" / "a.png"
+    path.touch()
+    model = tmp_path / "m.keras"
+    image = keras.Input((9, 9, 3))
+    keras.Model(image, _head(keras.layers.ReLU()(image))).save(model)
+    arguments = ("--model", model, "--data", tmp_path / "images")
+    code, text = fails(capsys, "evaluate", *arguments)
+    assert (code, text.count("\n")) == (2, 1)
+    assert text == f"dqa: {path} is no image that can be read: the file is empty\n"
+
+
+def test_what_no_command_foresaw_is_one_line(files, monkeypatch, capsys):
+    def stumble(values, arguments):
+        raise TypeError("a number\nis missing")
+
+    monkeypatch.setattr("dqa_keras.cli.inspect.main", stumble)
+    code, text = fails(capsys, "inspect", "m.tflite")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "TypeError: a number (in commands_test.py, line" in text
+    assert "please report it" in text
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("inspect", "--runtime")])
+def test_output_that_finds_no_place(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [DQA, *arguments], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(rb"dqa: .*No space left on device\n", done.stderr)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [DQA, *arguments], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, b"")

@@ -5,6 +5,7 @@ messages straight to file descriptor 2. So the start must lie outside that packa
 silences native code first and leaves Python's own messages visible.
 """
 
+import contextlib
 import difflib
 import os
 import sys
@@ -39,11 +40,34 @@ def usage() -> str:
     )
 
 
+def flushed(code: int, text: str = "") -> int:
+    """Prints a text and all before it: the exit code, 2 where 0 finds no place.
+
+    A closed pipe, as of `dqa inspect m.tflite | head`, is told to nobody.
+    """
+    try:
+        if text:
+            print(text)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        code = code or 2
+        if not isinstance(error, BrokenPipeError):
+            print(f"dqa: cannot print: {error.strerror}", file=sys.stderr)
+    return code
+
+
+def discard_output() -> None:
+    """Throws away what is still to be printed: it cannot be."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def answer(arguments: list[str]) -> None:
     """Exits with help, or an error, if no command has to run."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        sys.exit(0 if arguments else 2)
+        sys.exit(flushed(0 if arguments else 2, usage()))
     if arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -52,15 +76,16 @@ def answer(arguments: list[str]) -> None:
             + hint,
             file=sys.stderr,
         )
-        sys.exit(2)
+        sys.exit(flushed(2))
 
 
 def run() -> None:
     """The `dqa` command."""
     # Importing TensorFlow takes seconds; help and typing errors should not.
     answer(sys.argv[1:])
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if sys.stderr is not None:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         from dqa_keras.cli.main import run as command
     except KeyboardInterrupt:
