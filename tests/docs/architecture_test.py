@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dqa_keras.config import CHOICES
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 CODE = {".py", ".cc", ".h", ".c", ".kt"}
@@ -113,6 +115,27 @@ def test_the_pictures_arrows_go_down():
             for a in above:
                 for b in below:
                     assert floor[a.rstrip("_")] < floor[b.rstrip("_")], (a, b)
+
+
+@pytest.mark.parametrize("name", ["clipping", "ranking"])
+def test_the_method_lists_the_choices_of_the_config(name):
+    method = (ROOT / "docs" / "method.md").read_text()
+    table = method.partition(f"| `{name}` |")[2].partition("\n\n")[0]
+    listed = re.findall(r'^\| `"(\w+)"` \|', table, re.MULTILINE)
+    assert set(listed) == set(CHOICES[name]) - {"auto"}
+
+
+def test_makefiles_name_files_that_are_there():
+    made = re.compile(r"^(build|dist)/")
+    for makefile in tracked("Makefile", "*.mk", ".ci/run"):
+        text = (ROOT / makefile).read_text().replace("$(NATIVE)", "export/native")
+        text = text.replace("$(ANDROID)", "export/android")
+        paths = re.findall(r"(?<![\w/)*.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|cc|c|h)\b", text)
+        assert [
+            path
+            for path in paths
+            if not made.match(path) and not (ROOT / path).exists()
+        ] == [], makefile
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
