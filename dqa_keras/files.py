@@ -36,9 +36,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     'done'
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+        old = _status(path)
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    if is_folder:
         raise ValueError(f"cannot write {path}: it is a folder. Name a file in it.")
-    old = _status(path)
     # Sockets are refused here: nothing can open one as a file.
     if old is not None and stat.S_ISSOCK(old.st_mode):
         raise ValueError(f"cannot write {path}: it is a socket. Name a file.")

@@ -70,6 +70,8 @@ class Options:
                     f"{name} must be one of {', '.join(map(repr, allowed))}. "
                     f"Received: {name}={value!r}"
                 )
+        if not isinstance(self.strict, bool):
+            raise ValueError(f"strict must be True or False. Received: {self.strict!r}")
         if self.mode == "packed" and self.weights != "float32":
             raise ValueError(
                 "mode='packed' chooses its own int8 weights: leave weights at "

@@ -20,17 +20,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
-import numpy as np
 
 from dqa_keras import files
-from dqa_keras.backend import data_adapter
 from dqa_keras.export.litert import (
     flatbuffer,
     float16,
     metadata,
     scale_folding,
+    task_metadata,
     verification,
 )
+from dqa_keras.export.litert import samples as trial_inputs
+from dqa_keras.export.litert.annotations import checked_labels, checked_normalization
 from dqa_keras.export.litert.biases import widen_biases
 from dqa_keras.export.litert.conversion import (
     Weights,
@@ -45,9 +46,6 @@ from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.options import Mode, Options
 from dqa_keras.export.packed import pack
 from dqa_keras.export.packed.pack import PackedReport
-
-# Stands for an unknown input size when the exported file is tried out.
-_TRIAL_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +96,9 @@ def export_tflite(
     before and after quantizers, and clipping and rounding are compared once more; the
     last bit of what is rounded can change by that. A packed file is made of one that
     passed; its int8 weights move codes a little.
+
+    A built-in model of an image (3 or 1 channels), given normalization and labels, also
+    gets the metadata that Task Library and ML Kit ask for.
 
     Args:
         model: Keras model with calibrated quantizers.
@@ -174,10 +175,12 @@ def export_tflite(
         pack.delegate()  # the last step needs it: better to know now
     with computing_in_float32(model):
         entries = metadata.describe(model, weights, normalization, labels)
+        task_labels = _add_task_metadata(entries, model, mode, normalization, labels)
         are_real = samples is not None
         if samples is None:
-            samples = _random_samples(model, options)
-        data_adapter.check_fit(model, samples)
+            samples = trial_inputs.random(model, whole=options.takes_bytes)
+        else:
+            samples = trial_inputs.checked(model, samples)
         with files.replacing(path) as temporary:
             parsed = _converted(model, weights, entries)
             data = flatbuffer.serialize(parsed)
@@ -187,6 +190,8 @@ def export_tflite(
             report = None
             if mode == "packed":
                 data, report = _packed(data, model, samples, are_real, options)
+            if task_labels is not None:
+                data = task_metadata.with_labels(data, task_labels)
             difference, output_range = verification.compare_outputs(
                 _runner(data, mode), model, samples
             )
@@ -202,18 +207,21 @@ def export_tflite(
     )
 
 
-def _random_samples(model: keras.Model, options: Options) -> Any:
-    """Four inputs, normally distributed; whole numbers 0..255 for uint8 inputs."""
-    random = np.random.default_rng(0)
-
-    def sample(tensor: Any) -> Any:
-        shape = [4, *(size or _TRIAL_SIZE for size in tensor.shape[1:])]
-        if "float" not in tensor.dtype:
-            return random.integers(0, 2, shape).astype(tensor.dtype)
-        x = random.normal(size=shape).astype(tensor.dtype)
-        return np.rint(np.clip(64 * x + 128, 0, 255)) if options.takes_bytes else x
-
-    return keras.tree.map_structure(sample, model_inputs(model))
+def _add_task_metadata(
+    entries: dict[str, bytes],
+    model: keras.Model,
+    mode: Mode,
+    normalization: Any,
+    labels: Any,
+) -> list[str] | None:
+    """Adds what Task Library asks for, where it serves; labels that go behind."""
+    texts = checked_labels(model, labels)
+    scaling = checked_normalization(model, normalization)
+    serves = mode == "builtin" and task_metadata.takes_an_image(model)
+    if not serves or texts is None or scaling is None:
+        return None
+    entries[task_metadata.NAME] = task_metadata.describe(model, scaling, texts)
+    return texts
 
 
 def _converted(

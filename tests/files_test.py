@@ -155,3 +155,9 @@ def test_standard_output_takes_the_content_in_its_place(tmp_path):
         subprocess.run(command, stdout=out, check=True)
     for text in (piped.stdout, (tmp_path / "out").read_text()):
         assert text == "before\ncontent\nafter\n"
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(ValueError, match="File name too long"), files.replacing(path):
+        pass

@@ -79,6 +79,8 @@ def main(folder: Path) -> None:
         export(folder, small(4, "depth"), mode)
     export(folder, small(1, "grey"), "builtin", normalization=([120], [60]))
     export(folder, small(3, "bytes"), "packed", inputs="uint8")
+    task = {"labels": ["é", "two", "3"], "normalization": ([120, 121, 122], [60] * 3)}
+    export(folder, small(3, "task"), "builtin", **task)
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
     os.chdir(folder)
     exec(compile("".join(blocks), str(DOCUMENT), "exec"), {})

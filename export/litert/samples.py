@@ -1,0 +1,88 @@
+"""The inputs that an export is checked with."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dqa_keras.backend import data_adapter
+from dqa_keras.export.litert.conversion import model_inputs
+
+# Stands for an unknown input size when the exported file is tried out.
+_TRIAL_SIZE = 64
+
+
+def random(model: keras.Model, whole: bool) -> Any:
+    """Four inputs, normally distributed, in the structure that the model takes.
+
+    Args:
+        model: Keras model.
+        whole: Boolean. Whether they shall be whole numbers 0..255.
+    """
+    generator = np.random.default_rng(0)
+
+    def sample(tensor: Any) -> NDArray:
+        shape = [4, *(size or _TRIAL_SIZE for size in tensor.shape[1:])]
+        if "float" not in tensor.dtype:
+            return generator.integers(0, 2, shape).astype(tensor.dtype)
+        x = generator.normal(size=shape).astype(tensor.dtype)
+        return np.rint(np.clip(64 * x + 128, 0, 255)) if whole else x
+
+    return keras.tree.map_structure(sample, model_inputs(model))
+
+
+def checked(model: keras.Model, samples: Any) -> Any:
+    """A user's samples in the structure and types that the model takes.
+
+    Args:
+        model: Keras model.
+        samples: A batch of inputs: arrays, in the structure that the model takes or in
+            a dictionary by the inputs' names.
+
+    Returns:
+        Arrays in the structure that the model takes.
+
+    Raises:
+        ValueError: If they do not fit the model's inputs, are none, or are not finite
+            numbers.
+    """
+    data_adapter.check_fit(model, samples)
+    inputs = model_inputs(model)
+    tensors = keras.tree.flatten(inputs)
+    if isinstance(samples, dict) and {tensor.name for tensor in tensors} <= set(
+        samples
+    ):
+        arrays = [samples[tensor.name] for tensor in tensors]
+    else:
+        arrays = keras.tree.flatten(samples)
+    counts = sorted({len(array) for array in arrays})
+    if len(counts) > 1 or counts[0] == 0:
+        raise ValueError(
+            "samples must be one batch of at least one input, as many of each. "
+            f"Received: {' and '.join(map(str, counts))}"
+        )
+    typed = [_typed(*pair) for pair in zip(tensors, arrays, strict=True)]
+    return keras.tree.pack_sequence_as(inputs, typed)
+
+
+def _typed(tensor: Any, samples: Any) -> NDArray:
+    """Samples of one input as an array of its type, refused if that changes them."""
+    rule = f"samples of input {tensor.name!r} must be"
+    try:
+        values = np.asarray(samples)
+        if np.iscomplexobj(values) or values.dtype.kind in "USO":
+            raise TypeError
+        values = values.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{rule} numbers. Received: {getattr(samples, 'dtype', type(samples))}"
+        ) from None
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"{rule} finite. Received: NaN or infinite values")
+    typed = values.astype(tensor.dtype)
+    if "float" not in tensor.dtype and not np.array_equal(typed, values):
+        raise ValueError(f"{rule} whole numbers that fit {tensor.dtype}")
+    if not np.all(np.isfinite(typed)):
+        raise ValueError(f"{rule} within the range of {tensor.dtype}")
+    return typed
