@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from dqa_keras.export.android_names import class_name
 from dqa_keras.export.litert.metadata import read_metadata
 from dqa_keras.export.tflite import ExportReport, export_tflite
 from dqa_keras.version import __version__
@@ -91,7 +92,7 @@ def export_android(
     asset = re.sub(r"[^a-z0-9]+", "_", model.name.lower()).strip("_") or "model"
     if asset[0].isdigit():
         asset = f"model_{asset}"
-    name = "".join(part.capitalize() for part in asset.split("_"))
+    name = class_name(asset)
     try:
         staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
@@ -106,7 +107,7 @@ def export_android(
         labels = read_metadata(path).config["labels"]
         if labels is not None:
             text = "".join(f"{label}\n" for label in labels)
-            path.with_name(f"{asset}_labels.txt").write_text(text)
+            path.with_name(f"{asset}_labels.txt").write_text(text, encoding="utf-8")
         packed = report.packed is not None
         source.write_text(_source(_kind(model), package, name, asset, packed))
         (staged / "README.md").write_text(_readme(package, name, asset, packed))

@@ -9,7 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from dqa_keras.export import android, export_android, export_tflite, read_metadata
+import dqa_keras as dqa
+from dqa_keras.export import (
+    android,
+    android_names,
+    export_android,
+    export_tflite,
+    read_metadata,
+)
 from dqa_keras.export.android import FLATBUFFERS, TFLITE
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +153,40 @@ def test_versions_are_those_that_the_library_is_tested_with():
         assert f"<{name}.version>{version}</{name}.version>" in pom
         assert f'implementation("{dependency}")' in docs
     assert f'implementation("{TFLITE}")' in readme
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("string", "StringModel"),
+        ("any", "AnyModel"),
+        ("Array", "ArrayModel"),
+        ("illegal_argument_exception", "IllegalArgumentExceptionModel"),
+        ("array-list", "ArrayListModel"),
+        ("object", "ObjectModel"),
+        ("context", "ContextModel"),
+        ("bitmap", "BitmapModel"),
+        ("auto closeable", "AutoCloseableModel"),
+        ("dqa_classifier", "DqaClassifierModel"),
+        ("strings", "Strings"),
+    ],
+)
+def test_a_class_hides_none_of_kotlins_own(model, name):
+    asset = re.sub(r"[^a-z0-9]+", "_", model.lower())
+    assert android_names.class_name(asset) == name
+
+
+def test_a_model_called_string_gets_a_class_of_its_own(small_cnn, pictures, tmp_path):
+    model = keras.Sequential(
+        [keras.Input((12, 12, 1)), *small_cnn.layers], name="string"
+    )
+    model = dqa.quantize_model(model, dqa.DQAConfig(bits=3))
+    dqa.calibrate(model, pictures, verbose=0)
+    export_android(
+        model, tmp_path / "out", samples=pictures[:1], labels=["é", "b", "c"]
+    )
+    (source,) = (tmp_path / "out").rglob("*.kt")
+    assert source.name == "StringModel.kt"
+    assert "class StringModel(context: Context)" in source.read_text()
+    (labels,) = (tmp_path / "out").rglob("*_labels.txt")
+    assert labels.read_bytes() == "é\nb\nc\n".encode()
