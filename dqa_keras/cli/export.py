@@ -4,6 +4,7 @@ Example:
   dqa quantize --model m.keras --data digits.npz --bits 4 --output quantized.keras
   dqa export --model quantized.keras --output m.tflite
   dqa export --model quantized.keras --output m.tflite --mode packed
+  dqa export --model quantized.keras --output m.tflite --mean 127.5 --std 127.5
   dqa export --model quantized.keras --android out --package com.example.app
 """
 
@@ -53,6 +54,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     shared_flags.check_tflite_flags(values, output)
     if output is not None:
         outputs.check_writable(output)
+    normalization = shared_flags.normalization_from(values)
     samples = values.samples and inputs.load_npy("samples", values.samples)
     model = load_keras(values.model)
     options = {
@@ -61,6 +63,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         "skips": values.skips,
         "samples": samples,
         "weights": values.tflite_weights,
+        "normalization": normalization,
         "labels": values.labels,
     }
     if output is not None:

@@ -20,6 +20,7 @@ import dqa_keras as dqa
 from dqa_keras.calibration import distribution
 from dqa_keras.cli import inputs, measure, outputs, shared_flags
 from dqa_keras.export import export_tflite
+from dqa_keras.export.litert import annotations
 from dqa_keras.export.packed import pack
 from dqa_keras.layers import quantizer_layers
 
@@ -71,9 +72,13 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.checkpoint:
         outputs.check_writable(Path(values.checkpoint))
     config = shared_flags.config_from(values)
+    normalization = shared_flags.normalization_from(values)
     scope = inputs.workers_scope() if values.workers else nullcontext()
     model = inputs.load_model(values)
     data = inputs.load_data(values, model)
+    if output.suffix == ".tflite":
+        annotations.checked_normalization(model, normalization)
+        annotations.checked_labels(model, data.labels)
     quantized = dqa.quantize_model(model, config)
     if not quantizer_layers(quantized):
         reasons = [f"{s.name}: {s.reason}" for s in dqa.skipped(quantized)]
@@ -116,6 +121,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         skips=values.skips,
         weights=values.tflite_weights,
         samples=next(iter(few))[0].numpy(),
+        normalization=normalization,
         labels=data.labels,
     )
     delegates = [pack.delegate()] if is_packed else []

@@ -144,6 +144,14 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
         "where that saves memory; it takes time.",
         flag_values=values,
     )
+    for name, text in (("mean", "Mean"), ("std", "Standard deviation")):
+        flags.DEFINE_list(
+            name,
+            None,
+            f"{text} that an app must normalise inputs with: one number, or one for "
+            "each channel. Written into the file for it.",
+            flag_values=values,
+        )
 
 
 def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
@@ -155,7 +163,7 @@ def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
     """
     changed = [
         name
-        for name in ("mode", "strict", "skips", "tflite_weights")
+        for name in ("mode", "strict", "skips", "tflite_weights", "mean", "std")
         if values[name].value != values[name].default
     ]
     if changed and output and output.suffix == ".keras":
@@ -171,6 +179,26 @@ def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
         skips=values.skips,
         weights=values.tflite_weights,
     ).check(None)
+
+
+def normalization_from(
+    values: flags.FlagValues,
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation that the flags give, or `None`."""
+    if (values.mean is None) != (values.std is None):
+        raise ValueError(
+            "--mean and --std go together. "
+            f"Received: only --{'std' if values.mean is None else 'mean'}"
+        )
+    if values.mean is None:
+        return None
+    try:
+        return [*map(float, values.mean)], [*map(float, values.std)]
+    except ValueError as error:
+        raise ValueError(
+            "--mean and --std must be numbers with commas between them. "
+            f"Received: {','.join(values.mean)} and {','.join(values.std)}"
+        ) from error
 
 
 def config_from(values: flags.FlagValues) -> DQAConfig:

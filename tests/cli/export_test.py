@@ -53,6 +53,15 @@ def test_a_folder_for_android(calibrated, tmp_path, capsys):
         ((), "give either --output FILE.tflite or --android FOLDER"),
         (("--android", "out", "--output", "m.tflite"), "give either --output"),
         (("--android", "out", "--package", "Shop"), "package must be"),
+        (("--output", "m.tflite", "--mean", "1"), "Received: only --mean"),
+        (("--output", "m.tflite", "--std", "1"), "Received: only --std"),
+        (("--output", "m.tflite", "--mean", "a", "--std", "1"), "Received: a and 1"),
+        (("--output", "m.tflite", "--mean=", "--std="), "normalization must be"),
+        (("--output", "m.tflite", "--mean=1", "--std=0"), "normalization must be"),
+        (("--output", "m.tflite", "--samples", "no.npy"), "--samples must be an .npy"),
+        (("--output", "/nowhere/m.tflite"), "no such folder /nowhere"),
+        (("--output", ""), "cannot write"),
+        (("--output", "/dev/full"), "cannot write /dev/full: No space left on device"),
     ],
 )
 def test_a_mistake_leaves_nothing(
@@ -63,3 +72,25 @@ def test_a_mistake_leaves_nothing(
     assert code == 2
     assert message in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((0, 8, 8, 3)), np.full((1, 8, 8, 3), np.nan)]
+)
+def test_samples_that_show_nothing_are_refused(calibrated, tmp_path, capsys, values):
+    samples = tmp_path / "samples.npy"
+    np.save(samples, values)
+    output = ("--output", tmp_path / "m.tflite", "--samples", samples)
+    code, text = run(capsys, "--model", calibrated, *output)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "--samples must be an .npy file of numbers" in text
+    assert list(tmp_path.iterdir()) == [samples]
+
+
+def test_mean_and_std_are_recorded(calibrated, tmp_path, capsys):
+    path = tmp_path / "m.tflite"
+    flags = ("--mean", "1,2,3", "--std", "4.5,5,6")
+    code, text = run(capsys, "--model", calibrated, "--output", path, *flags)
+    assert code == 0, text
+    said = read_metadata(path).config["input"]
+    assert said == {"mean": [1, 2, 3], "std": [4.5, 5, 6]}

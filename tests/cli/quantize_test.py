@@ -80,3 +80,21 @@ def test_reconstruct_changes_weights(arguments, tmp_path, capsys):
     same = [np.array_equal(*pair) for pair in zip(*weights, strict=True)]
     assert not all(same)
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_mean_and_std_are_recorded(arguments, tmp_path):
+    path = tmp_path / "model.tflite"
+    flags = ("--output", str(path), "--mean=0.5", "--std=0.25")
+    assert code_of(*arguments, *flags) == 0
+    assert read_metadata(path).config["input"] == {"mean": [0.5], "std": [0.25]}
+
+
+@pytest.mark.parametrize("flags", [("--mean=1,2", "--std=1,2"), ("--mean=1",)])
+def test_a_wrong_normalization_is_found_before_the_work(
+    arguments, tmp_path, capsys, monkeypatch, flags
+):
+    monkeypatch.delattr("dqa_keras.calibrate")  # it is not reached
+    path = tmp_path / "model.tflite"
+    assert code_of(*arguments, "--output", str(path), *flags) == 2
+    assert not path.exists()
+    assert capsys.readouterr().err.count("\n") == 1
