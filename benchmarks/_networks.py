@@ -68,6 +68,7 @@ def write(name: str, folder: Path) -> None:
     from dqa_keras.export.litert import flatbuffer, metadata
     from dqa_keras.export.litert.conversion import convert
     from dqa_keras.export.packed import pack
+    from dqa_keras.export.packed.io_types import ByteInput
     from dqa_keras.export.plan.scheduling import schedule
 
     model, images = network(name)
@@ -96,7 +97,7 @@ def write(name: str, folder: Path) -> None:
                 quantized,
                 images,
                 trusted=True,
-                byte_inputs=True,
+                byte_input=ByteInput.of(None),
                 byte_outputs=True,
                 coded_skips=kind == "coded",
             )

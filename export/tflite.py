@@ -16,10 +16,11 @@ compute with integers: see `dqa_keras.export.packed`.
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+from numpy.typing import NDArray
 
 from dqa_keras import files
 from dqa_keras.export.litert import (
@@ -38,13 +39,15 @@ from dqa_keras.export.litert.conversion import (
     convert,
     input_name,
     input_names,
+    input_shapes,
     model_inputs,
     output_names,
 )
 from dqa_keras.export.litert.float32 import computing_in_float32
 from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.options import Mode, Options
-from dqa_keras.export.packed import pack
+from dqa_keras.export.packed import io_types, pack
+from dqa_keras.export.packed.io_types import ByteInput
 from dqa_keras.export.packed.pack import PackedReport
 
 
@@ -85,6 +88,7 @@ def export_tflite(
     skips: Literal["raw", "coded"] = "raw",
     weights: Weights = "float32",
     samples: Any = None,
+    input_shape: Any = None,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     labels: Sequence[str | int] | None = None,
 ) -> ExportReport:
@@ -108,9 +112,9 @@ def export_tflite(
             `load_packed` or the runtime's delegate. Defaults to `"builtin"`.
         strict: Boolean. Whether a packed export fails if an op that computes on
             activations stays outside. Defaults to `False`.
-        inputs: `"float32"`, or `"uint8"` for a packed model that takes whole numbers
-            0..255: its input then takes a quarter of the memory. Defaults to
-            `"float32"`.
+        inputs: `"float32"`, or `"uint8"` for a packed model that takes bytes: its
+            input then takes a quarter of the memory. If the model takes normalised
+            images, give `normalization` as well. Defaults to `"float32"`.
         outputs: `"float32"`, or `"uint8"` for a packed model whose outputs come as
             codes with a scale and a zero point, a quarter of the memory too. They take
             the range that the outputs have on `samples`. Defaults to `"float32"`.
@@ -122,13 +126,21 @@ def export_tflite(
             2.7. Defaults to `"raw"`.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
-        samples: A batch of inputs to check with. Defaults to four random ones. For a
+        samples: A batch of inputs to check with, as the Keras model takes them: with
+            `inputs="uint8"` whole numbers 0..255, or with `normalization` what
+            `(byte - mean) / std` makes of such. Defaults to four random ones. For a
             packed export give real ones: their range sets the 7-bit codes of what no
             quantizer rounds, a linear bottleneck for instance; without, such values
             take 16 bits.
+        input_shape: Tuple of integers, the size of the images that the file takes,
+            without the batch axis: for a model that leaves sizes open. A list of such
+            tuples for several inputs. Packed files need it then. Defaults to `None`.
         normalization: Pair of lists, means and standard deviations, that the caller
             must apply to inputs: one number for all channels, or one for each.
-            Recorded in the metadata. Defaults to `None`.
+            Recorded in the metadata. With `inputs="uint8"` the file applies them: it
+            takes bytes and computes `(byte - mean) / std` itself, so they are in
+            units of bytes, `([127.5], [127.5])` for values in -1..1; the metadata then
+            say that the caller must apply nothing. Defaults to `None`.
         labels: List of class labels, text or whole numbers, one line each: as many as
             the output has channels. Recorded in the metadata. Defaults to `None`.
 
@@ -137,8 +149,9 @@ def export_tflite(
 
     Raises:
         ValueError: If Keras runs on another backend than TensorFlow, an option is
-            unknown or does not go with the mode, a layer is not calibrated, the path
-            cannot be written, or `strict` and an op stays outside.
+            unknown or does not go with the mode, samples do not stand for bytes, a
+            layer is not calibrated, the path cannot be written, or `strict` and an op
+            stays outside.
         OSError: If the model cannot be written, to the folder of temporary files for
             conversion or to its place: a full disk.
         RuntimeMissingError: If a packed export cannot be tried out because the runtime
@@ -170,30 +183,43 @@ def export_tflite(
         raise ValueError(
             f"model must be a Keras model. Received: {type(model).__name__}"
         )
-    model_inputs(model)  # refuses a model without
+    shapes = input_shapes(model, input_shape)  # refuses a model without inputs
+    if mode == "packed":
+        _check_fixed(model, shapes)
     if mode == "packed":
         pack.delegate()  # the last step needs it: better to know now
     with computing_in_float32(model):
+        byte_input = None
+        if options.takes_bytes:
+            checked = checked_normalization(model, normalization)
+            byte_input = io_types.ByteInput.of(checked)
+            normalization = None if checked is None else ([0.0], [1.0])
         entries = metadata.describe(model, weights, normalization, labels)
         task_labels = _add_task_metadata(entries, model, mode, normalization, labels)
         are_real = samples is not None
         if samples is None:
-            samples = trial_inputs.random(model, whole=options.takes_bytes)
+            samples = trial_inputs.random(model, shapes, whole=options.takes_bytes)
+            if byte_input is not None:
+                samples = byte_input.values(samples)
         else:
-            samples = trial_inputs.checked(model, samples)
+            samples = trial_inputs.checked(model, samples, shapes)
+            if byte_input is not None:
+                byte_input.bytes_of(samples)  # refuses what is none
         with files.replacing(path) as temporary:
-            parsed = _converted(model, weights, entries)
+            parsed = _converted(model, weights, input_shape, entries)
             data = flatbuffer.serialize(parsed)
             compared = verification.check_codes(data, model, samples)
             if options.folds_scales:
                 data = _with_scales_folded(parsed, model, samples)
             report = None
             if mode == "packed":
-                data, report = _packed(data, model, samples, are_real, options)
+                data, report = _packed(
+                    data, model, samples, are_real, options, byte_input
+                )
             if task_labels is not None:
                 data = task_metadata.with_labels(data, task_labels)
             difference, output_range = verification.compare_outputs(
-                _runner(data, mode), model, samples
+                _runner(data, mode, byte_input), model, samples
             )
             temporary.write_bytes(data)
     return ExportReport(
@@ -224,11 +250,26 @@ def _add_task_metadata(
     return texts
 
 
+def _check_fixed(model: keras.Model, shapes: list[tuple[int | None, ...]]) -> None:
+    """Raises ValueError if a size is not known: a plan is for one."""
+    names = [tensor.name for tensor in keras.tree.flatten(model_inputs(model))]
+    for name, shape in zip(names, shapes, strict=True):
+        if None in shape:
+            raise ValueError(
+                "mode='packed' needs inputs of a fixed size. Received: input "
+                f"{name!r} of shape {shape}. Fix it for this file: "
+                "input_shape=(height, width, channels)"
+            )
+
+
 def _converted(
-    model: keras.Model, weights: Weights, entries: Mapping[str, bytes]
+    model: keras.Model,
+    weights: Weights,
+    input_shape: Any,
+    entries: Mapping[str, bytes],
 ) -> Any:
     """The model as a parsed `.tflite` of built-in ops, with signature and metadata."""
-    parsed = flatbuffer.parse(convert(model, weights))
+    parsed = flatbuffer.parse(convert(model, weights, input_shape))
     widen_biases(parsed)
     if weights == "float16":
         float16.halve_weights(parsed)
@@ -248,7 +289,12 @@ def _with_scales_folded(parsed: Any, model: keras.Model, samples: Any) -> bytes:
 
 
 def _packed(
-    data: bytes, model: keras.Model, samples: Any, are_real: bool, options: Options
+    data: bytes,
+    model: keras.Model,
+    samples: Any,
+    are_real: bool,
+    options: Options,
+    byte_input: ByteInput | None,
 ) -> tuple[bytes, PackedReport]:
     """The file with what can be packed in `DQA` ops."""
     data, report = pack.pack_regions(
@@ -256,7 +302,7 @@ def _packed(
         model,
         samples,
         are_real,
-        byte_inputs=options.takes_bytes,
+        byte_input=byte_input,
         byte_outputs=options.gives_bytes,
         coded_skips=options.skips == "coded",
     )
@@ -264,5 +310,8 @@ def _packed(
     return data, report
 
 
-def _runner(data: bytes, mode: Mode) -> Runner:
-    return Runner(data, delegates=[pack.delegate()] if mode == "packed" else [])
+def _runner(
+    data: bytes, mode: Mode, byte_input: ByteInput | None
+) -> Callable[[Any], list[NDArray]]:
+    run = Runner(data, delegates=[pack.delegate()] if mode == "packed" else [])
+    return run if byte_input is None else io_types.ByteRunner(run, byte_input)

@@ -47,6 +47,46 @@ def model_inputs(model: keras.Model) -> Any:
     return _alone(getattr(model, "_inputs_struct", model.inputs))
 
 
+def input_shapes(
+    model: keras.Model, input_shape: Any = None
+) -> list[tuple[int | None, ...]]:
+    """Shapes of the inputs without the batch axis, `None` where any size will do.
+
+    Args:
+        model: Keras model with declared inputs.
+        input_shape: Tuple of integers that fixes what the model leaves open; a list of
+            such tuples for several inputs. Defaults to `None`.
+
+    Raises:
+        ValueError: If it does not fit the inputs.
+    """
+    tensors = keras.tree.flatten(model_inputs(model))
+    declared = [tuple(tensor.shape[1:]) for tensor in tensors]
+    if input_shape is None:
+        return declared
+    one_each = list(input_shape) if isinstance(input_shape, list) else [input_shape]
+    fits = len(one_each) == len(declared) and all(
+        isinstance(shape, tuple)
+        and len(shape) == len(wanted)
+        and all(
+            isinstance(size, int) and size > 0 and want in (None, size)
+            for size, want in zip(shape, wanted, strict=True)
+        )
+        for shape, wanted in zip(one_each, declared, strict=True)
+    )
+    if not fits:
+        names = ", ".join(
+            f"{tensor.name!r} of shape {shape}"
+            for tensor, shape in zip(tensors, declared, strict=True)
+        )
+        raise ValueError(
+            "input_shape must be the sizes of an image, without the batch axis, or a "
+            f"list of such tuples for several inputs; the model has {names}. "
+            f"Received: {input_shape!r}"
+        )
+    return one_each
+
+
 def input_names(model: keras.Model) -> list[str]:
     """Names of the inputs in the signature: keys of a dict, else the tensors' names."""
     return _names(model_inputs(model), lambda tensor: tensor.name)
@@ -134,8 +174,13 @@ def _without_advice() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def convert(model: keras.Model, weights: Weights) -> bytes:
+def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> bytes:
     """A model, quantized or not, as the converter writes it: no metadata, no checks.
+
+    Args:
+        model: Keras model.
+        weights: How to store them.
+        input_shape: As in `input_shapes`. Defaults to `None`.
 
     Raises:
         OSError: If the folder of temporary files is full.
@@ -150,8 +195,14 @@ def convert(model: keras.Model, weights: Weights) -> bytes:
     }
     inputs = model_inputs(model)
     signature = [
-        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=input_name(index))
-        for index, tensor in enumerate(keras.tree.flatten(inputs))
+        tf.TensorSpec((1, *shape), tensor.dtype, name=input_name(index))
+        for index, (tensor, shape) in enumerate(
+            zip(
+                keras.tree.flatten(inputs),
+                input_shapes(model, input_shape),
+                strict=True,
+            )
+        )
     ]
 
     weights_of: list[tuple[Any, Any]] = []

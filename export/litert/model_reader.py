@@ -39,12 +39,17 @@ class ModelReader:
         for index, op in enumerate(self.graph.ops):
             for tensor in op.inputs:
                 self.consumers.setdefault(int(tensor), []).append(index)
+        self.inputs = [int(tensor) for tensor in model.subgraphs[0].inputs]
         self.outputs = {int(tensor) for tensor in model.subgraphs[0].outputs}
+
+    def sizes(self, tensor: int) -> list[int]:
+        """The sizes of a tensor, batch first."""
+        shape = self._tensors[tensor].shape
+        return [] if shape is None else [int(size) for size in shape]
 
     def shape(self, tensor: int) -> tuple[int, int, int]:
         """Height, width and channels of a tensor of batch 1."""
-        shape = self._tensors[tensor].shape
-        sizes = [] if shape is None else [int(size) for size in shape]
+        sizes = self.sizes(tensor)
         signature = self._tensors[tensor].shapeSignature
         if signature is not None and min(map(int, signature), default=1) < 0:
             raise Unsupported("its sizes are not known before run time")

@@ -1,5 +1,6 @@
 """The inputs that an export is checked with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,36 +10,42 @@ from numpy.typing import NDArray
 from dqa_keras.backend import data_adapter
 from dqa_keras.export.litert.conversion import model_inputs
 
+Shape = tuple[int | None, ...]
+
 # Stands for an unknown input size when the exported file is tried out.
 _TRIAL_SIZE = 64
 
 
-def random(model: keras.Model, whole: bool) -> Any:
+def random(model: keras.Model, shapes: Sequence[Shape], whole: bool) -> Any:
     """Four inputs, normally distributed, in the structure that the model takes.
 
     Args:
         model: Keras model.
+        shapes: Sequence of shapes of the file's inputs, as of `input_shapes`.
         whole: Boolean. Whether they shall be whole numbers 0..255.
     """
     generator = np.random.default_rng(0)
 
-    def sample(tensor: Any) -> NDArray:
-        shape = [4, *(size or _TRIAL_SIZE for size in tensor.shape[1:])]
+    def sample(tensor: Any, sizes: Shape) -> NDArray:
+        shape = [4, *(size or _TRIAL_SIZE for size in sizes)]
         if "float" not in tensor.dtype:
             return generator.integers(0, 2, shape).astype(tensor.dtype)
         x = generator.normal(size=shape).astype(tensor.dtype)
         return np.rint(np.clip(64 * x + 128, 0, 255)) if whole else x
 
-    return keras.tree.map_structure(sample, model_inputs(model))
+    inputs = model_inputs(model)
+    arrays = map(sample, keras.tree.flatten(inputs), shapes)
+    return keras.tree.pack_sequence_as(inputs, list(arrays))
 
 
-def checked(model: keras.Model, samples: Any) -> Any:
+def checked(model: keras.Model, samples: Any, shapes: Sequence[Shape]) -> Any:
     """A user's samples in the structure and types that the model takes.
 
     Args:
         model: Keras model.
         samples: A batch of inputs: arrays, in the structure that the model takes or in
             a dictionary by the inputs' names.
+        shapes: Sequence of shapes of the file's inputs, as of `input_shapes`.
 
     Returns:
         Arrays in the structure that the model takes.
@@ -62,6 +69,12 @@ def checked(model: keras.Model, samples: Any) -> Any:
             "samples must be one batch of at least one input, as many of each. "
             f"Received: {' and '.join(map(str, counts))}"
         )
+    for array, shape in zip(arrays, shapes, strict=True):
+        sizes = np.shape(array)[1:]
+        if any(want not in (None, got) for want, got in zip(shape, sizes, strict=True)):
+            raise ValueError(
+                f"samples must have the size of input_shape, {shape}. Received: {sizes}"
+            )
     typed = [_typed(*pair) for pair in zip(tensors, arrays, strict=True)]
     return keras.tree.pack_sequence_as(inputs, typed)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -180,7 +181,7 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
 
 
 def compare_outputs(
-    run: Runner, model: keras.Model, samples: Any
+    run: Callable[[Any], Sequence[NDArray]], model: keras.Model, samples: Any
 ) -> tuple[float, float]:
     """Largest absolute difference of the outputs, and Keras' largest output."""
     difference = output_range = 0.0

@@ -18,6 +18,7 @@ from dqa_keras.analysis.storage import mean_code_bits
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.codec.symbols import code_limits
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
+from dqa_keras.export.packed.io_types import ByteInput
 from dqa_keras.export.packed.node import Node, UnsupportedNode, check_window
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.values import Codes, Emitter, Input, Sum
@@ -334,6 +335,7 @@ def lower(
     region: Region,
     ranges: Mapping[int, tuple[Floats, Floats]],
     trusted: bool,
+    byte_inputs: Mapping[int, ByteInput],
     byte_outputs: Mapping[int, ByteCodes],
 ) -> Program:
     """Lowers a region.
@@ -345,6 +347,8 @@ def lower(
             for what no quantizer rounds.
         trusted: Boolean. Whether the ranges come from real data: then such tensors get
             codes of 7 bits, else of 16.
+        byte_inputs: From tensors of the model that come as bytes to what they mean, a
+            number for each channel.
         byte_outputs: From tensors of the model that leave it as bytes to their
             `ByteCodes`.
 
@@ -363,7 +367,12 @@ def lower(
     }
     for number, tensor in enumerate(region.inputs):
         channels = program.inputs[number][2]
-        emitter.values[tensor] = Input(number, np.ones(channels), np.zeros(channels))
+        value = Input(number, np.ones(channels), np.zeros(channels))
+        if tensor in byte_inputs:
+            program.bytes.add(number)
+            of = byte_inputs[tensor]
+            value = Input(number, 1 / of.std, -of.mean / of.std)
+        emitter.values[tensor] = value
     for node in region.nodes:
         try:
             emitter.values[node.output] = _LOWERINGS[node.kind](emitter, node)

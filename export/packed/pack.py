@@ -7,7 +7,7 @@ the file.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,7 +26,7 @@ from dqa_keras.export.packed.op_reader import read_nodes
 from dqa_keras.export.packed.partition import Region, regions
 from dqa_keras.export.plan import runtime
 from dqa_keras.export.plan.encoding import decode
-from dqa_keras.export.plan.program import ByteCodes, Program
+from dqa_keras.export.plan.program import Program
 from dqa_keras.export.plan.records import Plan
 from dqa_keras.export.plan.scheduling import schedule
 from dqa_keras.layers import quantizer_layers
@@ -74,7 +74,7 @@ def pack_regions(
     samples: Any,
     trusted: bool,
     *,
-    byte_inputs: bool = False,
+    byte_input: io_types.ByteInput | None = None,
     byte_outputs: bool = False,
     coded_skips: bool = False,
 ) -> tuple[bytes, PackedReport]:
@@ -85,8 +85,8 @@ def pack_regions(
         model: The calibrated Keras model.
         samples: A batch of inputs: for the ranges of values that no quantizer rounds.
         trusted: Boolean. Whether the samples are real data.
-        byte_inputs: Boolean. Whether the model takes whole numbers 0..255 as uint8.
-            Defaults to `False`.
+        byte_input: `ByteInput` of a model that takes uint8: what the bytes mean.
+            Defaults to `None`: it takes float32.
         byte_outputs: Boolean. Whether it gives uint8 codes of its outputs, whose scale
             and zero point take the samples' range. Defaults to `False`.
         coded_skips: Boolean. Whether to Huffman-code skips where that saves memory; the
@@ -101,19 +101,31 @@ def pack_regions(
     outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
     ranges = _ranges(data, parsed, regions(reader, nodes), samples)
     codes = io_types.output_codes(data, samples) if byte_outputs else []
-    results = dict(zip(map(int, parsed.subgraphs[0].outputs), codes, strict=False))
-    lowered, refused = _lower_all(reader, nodes, ranges, trusted, results)
+    results = {
+        io_types.before_moves(reader.graph, int(end))[-1]: code
+        for end, code in zip(parsed.subgraphs[0].outputs, codes, strict=False)
+    }
+    taken = {} if byte_input is None else io_types.moved_inputs(reader)
+    lowered, refused = _lower_all(
+        reader,
+        nodes,
+        lambda region: lower(
+            reader,
+            region,
+            ranges,
+            trusted,
+            {
+                tensor: byte_input.for_channels(reader.shape(tensor)[2], taken[tensor])
+                for tensor in region.inputs
+                if byte_input is not None and tensor in taken
+            },
+            results,
+        ),
+    )
     outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
     for region, program in lowered:
-        if byte_inputs:
-            model_inputs = set(map(int, parsed.subgraphs[0].inputs))
-            program.bytes = {
-                number
-                for number, tensor in enumerate(region.inputs)
-                if tensor in model_inputs
-            }
         plan, constants = schedule(program, coded_skips)
         planned.append((region, plan, constants))
         reports.append(
@@ -127,7 +139,7 @@ def pack_regions(
             )
         )
     replace_regions(parsed, planned)
-    if byte_inputs:
+    if byte_input is not None:
         io_types.take_bytes(parsed, OP_NAME)
     if byte_outputs:
         io_types.give_bytes(parsed, OP_NAME, codes)
@@ -137,9 +149,7 @@ def pack_regions(
 def _lower_all(
     reader: ModelReader,
     nodes: list[Node],
-    ranges: Ranges,
-    trusted: bool,
-    results: Mapping[int, ByteCodes],
+    lowered_region: Callable[[Region], Program],
 ) -> tuple[list[tuple[Region, Program]], list[tuple[Node, str]]]:
     """Regions and their programs; a node that cannot be lowered splits its region."""
     refused: list[tuple[Node, str]] = []
@@ -147,9 +157,7 @@ def _lower_all(
         lowered = []
         for region in regions(reader, nodes):
             try:
-                lowered.append(
-                    (region, lower(reader, region, ranges, trusted, results))
-                )
+                lowered.append((region, lowered_region(region)))
             except UnsupportedNode as reason:
                 nodes = [node for node in nodes if node is not reason.node]
                 refused.append((reason.node, str(reason)))

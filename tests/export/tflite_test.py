@@ -7,7 +7,12 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import dqa_keras as dqa
-from dqa_keras.export import VerificationError, export_tflite, read_metadata
+from dqa_keras.export import (
+    VerificationError,
+    export_tflite,
+    load_packed,
+    read_metadata,
+)
 from dqa_keras.export.litert import flatbuffer, verification
 from dqa_keras.export.litert.conversion import convert
 from dqa_keras.export.litert.interpreter import Runner
@@ -352,3 +357,55 @@ def test_a_model_that_no_saved_model_can_hold(tmp_path):
     small = quantized(part, x)
     report = export_tflite(small, tmp_path / "m.tflite", samples=x[:1])
     assert report.quantizers == 1
+
+
+@pytest.fixture(scope="module")
+def any_size():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu")(inputs)
+    x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
+    model = dqa.quantize_model(
+        keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)), dqa.DQAConfig(bits=4)
+    )
+    images = np.random.default_rng(0).random((4, 12, 16, 3), np.float32)
+    dqa.calibrate(model, images, verbose=0)
+    return model, images
+
+
+def test_a_packed_file_has_one_size(any_size, tmp_path):
+    model, images = any_size
+    with pytest.raises(
+        ValueError,
+        match=r"fixed size.*'image' of shape \(None, None, 3\).*input_shape=",
+    ):
+        export_tflite(model, tmp_path / "m", mode="packed", samples=images)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["builtin", "packed"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_size_is_fixed_at_export(any_size, tmp_path, mode, given):
+    model, images = any_size
+    report = export_tflite(
+        model, tmp_path / "m", mode=mode, samples=images if given else None,
+        input_shape=(12, 16, 3),
+    )  # fmt: skip
+    assert report.max_difference < 0.2 * report.output_range
+    interpreter = load_packed(tmp_path / "m")
+    (detail,) = interpreter.get_input_details()
+    assert list(detail["shape_signature"]) == [1, 12, 16, 3]
+
+
+@pytest.mark.parametrize(
+    "shape", [(12, 16), (12, 16, 4), (12, 0, 3), [12, 16, 3], "12", (1, 12, 16, 3)]
+)
+def test_an_input_shape_must_fit(any_size, tmp_path, shape):
+    with pytest.raises(ValueError, match=r"input_shape must be .*Received: "):
+        export_tflite(any_size[0], tmp_path / "m", input_shape=shape)
+
+
+def test_samples_have_the_size_of_the_file(any_size, tmp_path):
+    model, images = any_size
+    with pytest.raises(ValueError, match=r"samples must have the size.*\(12, 16, 3\)"):
+        export_tflite(model, tmp_path / "m", samples=images, input_shape=(12, 20, 3))
