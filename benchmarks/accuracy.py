@@ -39,6 +39,8 @@ METHODS: dict[str, tuple[float, ...]] = {
     "budget": (2.25, 2.48, 2.9, 3.22, 3.9, 4.27),
     "entropy": (2.2, 2.67, 3.2, 4.0),
     "tuned": (2.48, 3.22),
+    "reconstructed": (),
+    "reconstructed entropy": (),
     "int8": (8,),
 }
 
@@ -70,6 +72,8 @@ MODELS = {
             "dqa": (3, 4),
             "budget": (2.5, 3.25, 4.25),
             "entropy": (2.67,),
+            "reconstructed": (2.5, 3.25, 4.25),
+            "reconstructed entropy": (2.67,),
             "int8": (8,),
         },
     ),
@@ -83,9 +87,9 @@ def config(method: str, at: float):
     preset, _, kind = method.rpartition(" ")
     if preset == "paper":
         return dqa.DQAConfig.paper(int(at), method=kind)
-    if method == "budget" or method == "tuned":
+    if method in ("budget", "tuned", "reconstructed"):
         return dqa.DQAConfig(budget_bits=at)
-    if method == "entropy":
+    if kind == "entropy":
         return dqa.DQAConfig(budget_bits=at, entropy="all")
     return dqa.DQAConfig(bits=int(at), method=kind)
 
@@ -108,6 +112,10 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
     start = time.perf_counter()
     dqa.calibrate(quantized, calibration, verbose=0)
     cell = {"calibration_seconds": time.perf_counter() - start}
+    if method.startswith("reconstructed"):
+        start = time.perf_counter()
+        dqa.reconstruct(quantized, model, calibration, verbose=0)
+        cell["reconstruction_seconds"] = time.perf_counter() - start
     if method == "tuned":
         start = time.perf_counter()
         tune(quantized, model, subject, splits.train, calibration)

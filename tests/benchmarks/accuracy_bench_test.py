@@ -77,3 +77,24 @@ def test_the_paper_preset_must_lead_both_baselines(benchmark):
     assert result[best] == (True, "30.00 points")
     found["paper noisyquant 3"]["accuracy"] = 50.0
     assert held(benchmark, {"unet": {"float": 55.0, "cells": found}})[rule][0] is False
+
+
+def test_figures_come_with_their_standard_errors_where_there_are_some(benchmark):
+    found = cells(dqa_4=(4.4, 86.0), budget_2=(2.5, 80.0))
+    found["dqa 4"] |= {
+        "agreement": 95.25,
+        "agreement_error": 0.75,
+        "drop_error": 0.7,
+        "output_error": 0.0801,
+    }
+    found["reconstructed entropy 2.67"] = found.pop("budget 2")
+    models = {"efficientnet_lite0": {"float": 88.38, "cells": found}}
+    text = benchmark["markdown"]({"models": models, "checks": []})
+    assert (
+        "| dqa | 4 | 4.400 | 86.00 | 2.38 ± 0.70 | 95.25 ± 0.75 | 0.0801 | 1 |" in text
+    )
+    entropy = "| reconstructed entropy | 2.67 | 2.500 | 80.00 | 8.38 | - | - | 1 |"
+    assert entropy in text
+    chosen = benchmark["config"]("reconstructed entropy", 2.67)
+    assert (chosen.budget_bits, chosen.entropy) == (2.67, "all")
+    assert benchmark["config"]("reconstructed", 3.25).entropy == "residual"
