@@ -186,7 +186,6 @@ def export_tflite(
     shapes = input_shapes(model, input_shape)  # refuses a model without inputs
     if mode == "packed":
         _check_fixed(model, shapes)
-    if mode == "packed":
         pack.delegate()  # the last step needs it: better to know now
     with computing_in_float32(model):
         byte_input = None

@@ -35,6 +35,10 @@ BAD = {
         X.astype(object), np.full((2, 4), None), [X], [X, X], {"x": X}, {"in": X},
         {"in": None}, (X, X), iter(X), X[..., None], keras.ops.convert_to_tensor(X),
     ],
+    "input_shape": [
+        *NOTHING, (4,), (1, 4), (None, 4), (5,), (4, 4), (4.0,), ("4",), [4], [(4,)],
+        (-4,), (10**12,), np.array([4]), {"in": (4,)},
+    ],
     "normalization": [
         *NOTHING, ([1], [1]), ([1] * 4, [2] * 4), ([1] * 3, [1] * 3), ([0], [0]),
         ([1], [1], [1]), "ab", ([None], [1]), (X, X), ({1}, {1}), ([1e300], [1]),
