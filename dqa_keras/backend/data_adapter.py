@@ -32,8 +32,16 @@ def _slices(data: Any, batch_size: int) -> Iterator[Any]:
         )
 
 
+def _check_batch_size(batch_size: Any) -> None:
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"batch_size must be a positive integer. Received: batch_size={batch_size}"
+        )
+
+
 def batch_count(data: Any, batch_size: int) -> int | None:
     """How many batches `batches` gives, or None if only reading will tell."""
+    _check_batch_size(batch_size)
     leaves = keras.tree.flatten(data)
     if leaves and all(_is_array(leaf) for leaf in leaves):
         return -(-len(leaves[0]) // batch_size)
@@ -54,8 +62,10 @@ def batches(data: Any, batch_size: int) -> Iterator[Any]:
         batch_size: Integer. For arrays; the others come in batches of their own.
 
     Raises:
-        ValueError: If `data` is of another kind, or holds no batch at all.
+        ValueError: If `data` is of another kind, or holds no batch at all, or
+            `batch_size` is not positive.
     """
+    _check_batch_size(batch_size)
     if is_distributed(data):
         raise ValueError(
             "data must not be distributed: every worker reads all of it and computes "

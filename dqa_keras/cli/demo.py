@@ -93,9 +93,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     with files.replacing(folder / "accuracy.svg") as temporary:
         temporary.write_text(plots.svg(_accuracy(summary)))
     training = tf.data.Dataset.from_tensor_slices(x_train)
-    found = examine(quantized[_SHOWN], training.batch(64), test.batch(64))
+    findings = examine(quantized[_SHOWN], training.batch(64), test.batch(64))
     with files.replacing(folder / "report.html") as temporary:
-        temporary.write_text(_page(summary, cells, found))
+        temporary.write_text(_page(summary, cells, findings))
     print(table(cells))
     print(f"\nwrote {folder}/summary.json, report.html and {len(rows)} .tflite files")
     if float_accuracy < _LEAST_ACCURACY:
@@ -185,7 +185,7 @@ def _accuracy(summary: dict[str, Any]) -> Axes:
 
 
 def _page(
-    summary: dict[str, Any], cells: list[tuple[str, ...]], found: Findings
+    summary: dict[str, Any], cells: list[tuple[str, ...]], findings: Findings
 ) -> str:
     """The report of one of the models, with the figures of all above it."""
     images = summary["images"]
@@ -205,4 +205,4 @@ def _page(
         f"memory on the phone. What follows the table is of {_SHOWN}."
     )
     above = page.paragraph(text) + page.sortable(cells, "Methods and bits")
-    return page.render(dataclasses.replace(found, scores=scores), above)
+    return page.render(dataclasses.replace(findings, scores=scores), above)

@@ -62,7 +62,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
                 f"{path} has no DQA op: it is a built-in export. Plans are of files "
                 "that dqa export --mode packed wrote."
             )
-        print("\n\n".join(encoding.describe(found) for found, _ in plans))
+        print("\n\n".join(encoding.describe(plan) for plan, _ in plans))
         return
     if values.json:
         print(json.dumps(metadata.config, indent=1))

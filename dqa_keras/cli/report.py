@@ -64,13 +64,15 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.overlay and not is_tflite:
         raise ValueError(f"--overlay is for the nodes of a .tflite. Received: {name}")
     config = shared_flags.config_from(values)
-    found = _of_tflite(values, name) if is_tflite else _of_keras(values, name, config)
-    text = page.render(found)
+    findings = (
+        _of_tflite(values, name) if is_tflite else _of_keras(values, name, config)
+    )
+    text = page.render(findings)
     with files.replacing(output) as temporary:
         temporary.write_text(text)
     print(f"wrote {output}: {len(text.encode()) / 1024:.0f} KiB")
     if values.overlay:
-        for path in model_explorer.write(name, found, values.overlay):
+        for path in model_explorer.write(name, findings, values.overlay):
             print(f"wrote {path}")
 
 

@@ -212,8 +212,8 @@ def config_from(values: flags.FlagValues) -> DQAConfig:
         "entropy",
         "budget_bits",
     )
-    given = {name: values[name].value for name in names}
-    changes = {name: value for name, value in given.items() if value is not None}
+    settings = {name: values[name].value for name in names}
+    changes = {name: value for name, value in settings.items() if value is not None}
     return preset(values.preset, **changes)
 
 

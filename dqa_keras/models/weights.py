@@ -62,13 +62,13 @@ def load_weights(
     if not path.suffix and len(path.parts) == 1:
         path = Path(__file__).with_name(f"{model.name}_{weights}.npz")
         if not path.exists():
-            found = sorted(
+            known = sorted(
                 file.stem.removeprefix(f"{model.name}_")
                 for file in path.parent.glob(f"{model.name}_*.npz")
             )
             raise ValueError(
                 f"weights of {model.name!r} must be the path of an .npz, or one of "
-                f"{found}. Received: {weights!r}"
+                f"{known}. Received: {weights!r}"
             )
     try:
         file = np.load(path, allow_pickle=False)

@@ -124,9 +124,9 @@ def score(run: Run, data: Iterable[Any]) -> float:
     """Top-1 accuracy or mean IoU of a function on batches of (x, y), in percent."""
     tally: Tally | None = None
     for x, y in data:
-        found = _first(run(x))
-        tally = tally or Tally(found.shape[-1])
-        tally.add(found, np.asarray(y))
+        outputs = _first(run(x))
+        tally = tally or Tally(outputs.shape[-1])
+        tally.add(outputs, np.asarray(y))
     return tally.percent() if tally else 0.0
 
 
@@ -134,9 +134,9 @@ def _similarity(run: Run, plain: list[NDArray[np.floating]], data: Any) -> float
     """SQNR of a function's output against that of the unquantized model, in dB."""
     signal = noise = 0.0
     for batch, wanted in zip(data, plain, strict=True):
-        found = _first(run(keras.utils.unpack_x_y_sample_weight(batch)[0]))
+        outputs = _first(run(keras.utils.unpack_x_y_sample_weight(batch)[0]))
         signal += float(np.sum(wanted.astype(np.float64) ** 2))
-        noise += float(np.sum((found.astype(np.float64) - wanted) ** 2))
+        noise += float(np.sum((outputs.astype(np.float64) - wanted) ** 2))
     return decibels(signal, noise)
 
 
@@ -162,9 +162,9 @@ def _scores(
     )
 
     def measured(run: Run) -> float:
-        found = score(run, test) if labelled else _similarity(run, plain, test)
+        value = score(run, test) if labelled else _similarity(run, plain, test)
         progress.update()
-        return found
+        return value
 
     with output_noise.only(layers, []):
         if labelled:
@@ -174,13 +174,13 @@ def _scores(
             batches = (keras.utils.unpack_x_y_sample_weight(b)[0] for b in test)
             plain += [_first(run(x)) for x in batches]
     this = measured(run)
-    found = baselines.direct(model, observers, BASELINE_BITS, measured)
+    direct = baselines.direct(model, observers, BASELINE_BITS, measured)
     progress.close()
     name = "mean IoU (%)" if masks else "accuracy (%)"
     return Scores(
         measure=name if labelled else "SQNR of the output (dB)",
         images=images,
-        points={"direct": [(float(bits), value) for bits, value in found.items()]},
+        points={"direct": [(float(bits), value) for bits, value in direct.items()]},
         this=(storage.total, this),
         unquantized=unquantized,
     )

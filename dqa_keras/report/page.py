@@ -70,23 +70,23 @@ def _layer_rows(layers: Sequence[Layer]) -> list[tuple[str, ...]]:
     return [head, *rows]
 
 
-def _cards(found: Findings) -> str:
+def _cards(findings: Findings) -> str:
     cards = []
-    if found.scores:
-        value = found.scores.this[1]
-        cards.append((f"{value:.2f}", found.scores.measure))
-        if found.scores.unquantized is not None:
-            what = f"{found.scores.measure}, float32"
-            cards.append((f"{found.scores.unquantized:.2f}", what))
-    if found.stored_bits is not None:
-        cards.append((f"{found.stored_bits:.3f}", "stored bits a value"))
-    if found.timeline:
-        unit, name = found.timeline.unit
+    if findings.scores:
+        value = findings.scores.this[1]
+        cards.append((f"{value:.2f}", findings.scores.measure))
+        if findings.scores.unquantized is not None:
+            what = f"{findings.scores.measure}, float32"
+            cards.append((f"{findings.scores.unquantized:.2f}", what))
+    if findings.stored_bits is not None:
+        cards.append((f"{findings.stored_bits:.3f}", "stored bits a value"))
+    if findings.timeline:
+        unit, name = findings.timeline.unit
         for form, what in (("stored", "as stored"), ("int8", "as int8")):
-            peak = found.timeline.peak(form)[1] / unit
+            peak = findings.timeline.peak(form)[1] / unit
             cards.append((f"{peak:.3g} {name}", f"peak of live activations, {what}"))
-    if found.output_sqnr is not None:
-        cards.append((f"{found.output_sqnr:.1f} dB", "SQNR of the output"))
+    if findings.output_sqnr is not None:
+        cards.append((f"{findings.output_sqnr:.1f} dB", "SQNR of the output"))
     items = (f"<li><b>{escape(a)}</b><span>{escape(b)}</span></li>" for a, b in cards)
     return f'<ul class="cards">{"".join(items)}</ul>'
 
@@ -165,15 +165,15 @@ def _heat(layers: Sequence[Layer]) -> str:
 def _histograms(layers: Sequence[Layer]) -> str:
     figures = []
     for layer in layers:
-        found = layer.histogram
-        if found is None:
+        shown = layer.histogram
+        if shown is None:
             continue
         name = escape(layer.table.name)
         figures.append(
-            f"<figure>{charts.histogram(found, layer.table.name)}<figcaption>"
+            f"<figure>{charts.histogram(shown, layer.table.name)}<figcaption>"
             f"<b>{name}</b><br>n = {layer.table.bits}, m = {layer.table.extra_bits}; "
-            f"{100 * found.zeros:.1f} % stored as 0, "
-            f"{100 * found.clipped:.2f} % clipped</figcaption></figure>"
+            f"{100 * shown.zeros:.1f} % stored as 0, "
+            f"{100 * shown.clipped:.2f} % clipped</figcaption></figure>"
         )
     entries = [
         ("direct", "channels of n bits (filled)"),
@@ -187,22 +187,22 @@ def paragraph(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
 
-def _body(found: Findings) -> list[tuple[str, str, str]]:
+def _body(findings: Findings) -> list[tuple[str, str, str]]:
     """Heading, explanation and content of each of `PARTS`; no content where absent."""
-    layers = found.layers
+    layers = findings.layers
     any_heat = any(layer.importance is not None for layer in layers)
     any_histogram = any(layer.histogram is not None for layer in layers)
     any_error = any(layer.sqnr is not None for layer in layers)
-    quality = found.scores.measure.split(" (")[0] if found.scores else "accuracy"
+    quality = findings.scores.measure.split(" (")[0] if findings.scores else "accuracy"
     scores = (
-        f'<figure class="chart">{charts.accuracy(found.scores)}</figure>'
-        if found.scores and found.scores.points
+        f'<figure class="chart">{charts.accuracy(findings.scores)}</figure>'
+        if findings.scores and findings.scores.points
         else ""
     )
     memory = (
-        f'<figure class="chart">{charts.memory(found.timeline)}</figure>'
-        f"{_steps(found.timeline)}"
-        if found.timeline
+        f'<figure class="chart">{charts.memory(findings.timeline)}</figure>'
+        f"{_steps(findings.timeline)}"
+        if findings.timeline
         else ""
     )
     return [
@@ -250,39 +250,41 @@ def _body(found: Findings) -> list[tuple[str, str, str]]:
     ]
 
 
-def render(found: Findings, before: str = "") -> str:
+def render(findings: Findings, before: str = "") -> str:
     """The page as HTML.
 
     Args:
-        found: `Findings`.
+        findings: `Findings`.
         before: HTML to put above the first part. Defaults to none.
 
     Returns:
         The HTML text.
     """
     parts = []
-    for part, (heading, explanation, content) in zip(PARTS, _body(found), strict=True):
-        why = found.absent.get(part, "")
+    for part, (heading, explanation, content) in zip(
+        PARTS, _body(findings), strict=True
+    ):
+        why = findings.absent.get(part, "")
         lines = [paragraph(explanation) if content and explanation else "", content]
         if why:
             lines.append(paragraph(why))
         if content or why:
             parts.append(f"<h2>{escape(heading)}</h2>{''.join(lines)}")
-    if found.skipped:
+    if findings.skipped:
         items = "".join(
             f"<li>{escape(skip.name)}: {escape(skip.reason)}</li>"
-            for skip in found.skipped
+            for skip in findings.skipped
         )
         parts.append(f"<h2>Not quantized</h2><ul>{items}</ul>")
-    if found.notes:
-        items = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+    if findings.notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in findings.notes)
         parts.append(f"<h2>How it was measured</h2><ul>{items}</ul>")
-    title = f"DQA report: {found.name}"
+    title = f"DQA report: {findings.name}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_asset('page.css')}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{_cards(found)}{before}{''.join(parts)}"
+        f"<body><h1>{escape(title)}</h1>{_cards(findings)}{before}{''.join(parts)}"
         f"<script>{_asset('page.js')}</script></body></html>\n"
     )

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import dqa_keras as dqa
 from dqa_keras.backend import data_adapter
 
 X = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -221,3 +222,16 @@ def test_a_distributed_dataset_is_refused():
     given = strategy.experimental_distribute_dataset(data)
     with pytest.raises(ValueError, match=r"Give the tf\.data\.Dataset"):
         list(data_adapter.batches(given, 2))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, None])
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_batch_size_that_is_not_positive_is_refused(size, as_dataset):
+    model = keras.Sequential([keras.Input((2,)), dqa.layers.DQA(bits=4)])
+    data = np.ones((4, 2), np.float32)
+    dqa.calibrate(model, data, verbose=0)
+    if as_dataset:
+        data = tf.data.Dataset.from_tensor_slices(data).batch(2)
+    for work in (dqa.calibrate, dqa.storage_bits):
+        with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+            work(model, data, batch_size=size, verbose=0)
