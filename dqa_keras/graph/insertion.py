@@ -1,4 +1,4 @@
-"""Puts quantizers into a finished model.
+"""Inserts quantizers into a finished model.
 
 >>> import keras
 >>> import dqa_keras as dqa
@@ -15,8 +15,8 @@
 ['head']
 """
 
-import inspect
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,35 +24,62 @@ import keras
 from keras import layers as keras_layers
 
 from dqa_keras.config import DQAConfig
-from dqa_keras.graph.layer_kinds import is_activation
+from dqa_keras.graph.blocks import expanded
+from dqa_keras.graph.calls import has_graph
+from dqa_keras.graph.copies import (
+    build_activation,
+    copied_argument,
+    copied_operation,
+    copy_state,
+)
+from dqa_keras.graph.layer_kinds import WRAPPERS, Kind, hides_layers, kind
 from dqa_keras.graph.linear_outputs import stored_linear
 from dqa_keras.layers import Quantizer, make_quantizer, quantizer_layers
 
-_MERGE_LAYERS = (keras_layers.Add, keras_layers.Concatenate)
-
 
 class Skipped(NamedTuple):
-    """A layer that got no quantizer, and why."""
+    """A layer or op that got no quantizer, and why."""
 
     name: str
     reason: str
 
 
-def _is_opaque(operation: Any) -> bool:
-    """Whether a layer computes with layers of its own that a graph does not show."""
-    if isinstance(operation, (keras_layers.Lambda, keras_layers.RNN)):
-        return True
-    return isinstance(operation, keras.Layer) and bool(
-        operation._flatten_layers(include_self=False)
+def _unknown(operation: Any) -> str:
+    """The reason why a computation that nothing is known of gets no quantizer."""
+    return (
+        f"what {type(operation).__name__} computes is not known to be an activation: "
+        "add dqa_keras.layers.DQA after it by hand"
     )
 
 
-def _is_graph(model: Any) -> bool:
-    """Whether a model is Functional or Sequential, so that its layers can be seen."""
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+_HIDDEN = (
+    "its inner layers are out of sight: add dqa_keras.layers.DQA inside it by hand"
+)
 
 
-class _Plan:
+def _check_channels_last(operation: Any) -> None:
+    """Raises ValueError if a layer or op takes its channels from another axis."""
+    if isinstance(operation, WRAPPERS):
+        return _check_channels_last(operation.layer)
+    first = None
+    if isinstance(operation, keras_layers.BatchNormalization):
+        if operation.axis not in (-1, operation.input_spec.ndim - 1):
+            first = f"axis={operation.axis}"
+    elif getattr(operation, "data_format", None) == "channels_first":
+        moves = isinstance(operation, keras_layers.Flatten)
+        first = None if moves else "data_format='channels_first'"
+    if first:
+        raise ValueError(
+            "quantize_model needs channels on the last axis. Received: layer "
+            f"{operation.name!r} with {first}. Build the same model with "
+            "keras.config.set_image_data_format('channels_last') and images "
+            "(N, H, W, C), and give it this model's weights with set_weights: kernels "
+            "have the same shape either way."
+        )
+    return None
+
+
+class _Selection:
     """Which layer gets which config, by name or regular expression."""
 
     def __init__(
@@ -88,17 +115,18 @@ class _Plan:
         """Names of a model's linear layers that are to be quantized."""
         return stored_linear(model) if self._config.quantize_linear else frozenset()
 
-    def choose(self, operation: Any, linear: bool) -> DQAConfig | Skipped | None:
+    def choose(
+        self, operation: Any, arguments: Sequence[Any], linear: bool
+    ) -> DQAConfig | Skipped | None:
         """A config, a reason to skip, or None where there is nothing to quantize."""
         name = operation.name
-        merge = isinstance(operation, _MERGE_LAYERS)
-        if _is_opaque(operation):
-            reason = (
-                "its inner layers are out of sight: add dqa_keras.layers.DQA "
-                "inside it by hand"
-            )
-            return Skipped(name, reason)
-        if not merge and not linear and not is_activation(operation):
+        its_kind = kind(operation, arguments)
+        if its_kind is Kind.HIDDEN:
+            return Skipped(name, _HIDDEN)
+        if its_kind is Kind.UNKNOWN:
+            return Skipped(name, _unknown(operation))
+        merge = its_kind is Kind.MERGE
+        if not merge and not linear and its_kind is not Kind.ACTIVATION:
             return None
         selected = [p for p in self._filters or () if self._matches(p, name)]
         override = [p for p in self._overrides if self._matches(p, name)]
@@ -124,16 +152,16 @@ class _Plan:
 class _Converter:
     """Rebuilds one model after another, nested ones first."""
 
-    def __init__(self, plan: _Plan, taken: set[str]) -> None:
-        self._plan = plan
+    def __init__(self, selection: _Selection, used_names: set[str]) -> None:
+        self._selection = selection
         self.skipped: list[Skipped] = []
         self.held_back: list[Skipped] = []
-        self._names = taken
-        # Of a converted nested model: which outputs want a quantizer behind them.
+        self._names = used_names
+        # Of a converted nested model: the config of the quantizer after each output.
         self._pending: dict[int, list[DQAConfig | None]] = {}
 
     def convert(self, model: keras.Model, prefix: str = "") -> keras.Model:
-        """A model with quantizers everywhere but behind its own outputs."""
+        """A model with quantizers everywhere but after its own outputs."""
         source = model
         if isinstance(model, keras.Sequential):
             if not model.built:
@@ -143,12 +171,15 @@ class _Converter:
                 )
             source = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
         pairs: list[tuple[Any, Any]] = []
-        linear = self._plan.linear(source)
+        linear = self._selection.linear(source)
 
         def clone(operation: Any) -> Any:
-            if _is_graph(operation):
+            if not has_graph(operation) and hides_layers(operation):
+                operation = expanded(operation) or operation
+            if has_graph(operation):
                 return self.convert(operation, f"{prefix}{operation.name}_")
-            copy = _copied_operation(operation)
+            _check_channels_last(operation)
+            copy = copied_operation(operation)
             if isinstance(operation, keras.Layer):
                 pairs.append((operation, copy))
             return copy
@@ -163,8 +194,10 @@ class _Converter:
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             outputs = operation(*args, **kwargs)
+            build_activation(operation, outputs)
             flat = keras.tree.flatten(outputs)
-            configs = self._configs(operation, flat, operation.name in linear)
+            is_linear = operation.name in linear
+            configs = self._configs(operation, (*args, kwargs), flat, is_linear)
             quantized = [
                 quantize(tensor, config, prefix + operation.name)
                 for tensor, config in zip(flat, configs, strict=True)
@@ -175,25 +208,30 @@ class _Converter:
             source, clone_function=clone, call_function=call
         )
         for original, copy in pairs:
-            _copy_state(original, copy)
+            copy_state(original, copy)
         return self._without_output_quantizers(rebuilt, model)
 
     def _configs(
-        self, operation: Any, outputs: list[Any], linear: bool
+        self,
+        operation: Any,
+        arguments: Sequence[Any],
+        outputs: list[Any],
+        linear: bool,
     ) -> list[DQAConfig | None]:
-        """For each output of a layer, what to quantize it to."""
+        """The config of the quantizer after each output of a layer."""
         if id(operation) in self._pending:
             return self._pending[id(operation)]
-        choice = self._plan.choose(operation, linear)
+        choice = self._selection.choose(operation, arguments, linear)
+        dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in outputs]
         if isinstance(choice, DQAConfig):
             shapes = [tuple(tensor.shape) for tensor in outputs]
-            dtype = keras.backend.standardize_dtype(outputs[0].dtype)
+            dtype = dtypes[0]
             fits = len(outputs) == 1 and len(shapes[0]) > 1 and shapes[0][-1]
             if fits and "float" in dtype:
                 return [choice]
             reason = f"output {dtype} {shapes}: not one tensor of floats with channels"
             choice = Skipped(operation.name, reason)
-        if choice is not None:
+        if choice is not None and any("float" in dtype for dtype in dtypes):
             self.skipped.append(choice)
         return [None] * len(outputs)
 
@@ -209,7 +247,7 @@ class _Converter:
     def _without_output_quantizers(
         self, rebuilt: keras.Model, original: keras.Model
     ) -> keras.Model:
-        """Takes the quantizers off the outputs; an outer model may put them back."""
+        """Removes the quantizers after the outputs; an outer model may add them."""
         pending: list[DQAConfig | None] = []
         outputs = []
         for tensor in rebuilt.outputs:
@@ -227,7 +265,7 @@ class _Converter:
         )
         if original.compiled:
             arguments = original._compile_config.config
-            model.compile(**keras.tree.map_structure(_copied, arguments))
+            model.compile(**keras.tree.map_structure(copied_argument, arguments))
         self._pending[id(model)] = pending
         self.held_back = [
             Skipped(tensor._keras_history.operation.name, "an output of the model")
@@ -237,45 +275,6 @@ class _Converter:
         return model
 
 
-def _copied_operation(operation: Any) -> Any:
-    """A copy without weights; functions are handed over instead of serialised.
-
-    Keras cannot serialise a user's function that is not registered, nor a lambda.
-    """
-    config = operation.get_config()
-    functions = {
-        name: vars(operation)[name]  # a recurrent layer's are its cell's properties
-        for name in ("activation", "function")
-        if name in config and inspect.isfunction(vars(operation).get(name))
-    }
-    for name in functions:
-        config[name] = keras.saving.serialize_keras_object(keras.activations.linear)
-    copy = type(operation).from_config(config)
-    for name, function in functions.items():
-        setattr(copy, name, function)
-    return copy
-
-
-def _copied(argument: Any) -> Any:
-    """An optimizer, loss or metric of its own; functions and names as they are."""
-    if hasattr(argument, "get_config"):
-        return type(argument).from_config(argument.get_config())
-    return argument
-
-
-def _copy_state(original: keras.Layer, copy: keras.Layer) -> None:
-    """Copies weights and whatever else a layer saves (`Normalization` does)."""
-    for source, target in zip(
-        original._flatten_layers(), copy._flatten_layers(), strict=True
-    ):
-        state: dict[str, Any] = {}
-        source.save_own_variables(state)
-        if state:
-            target.load_own_variables(
-                {name: keras.ops.convert_to_numpy(v) for name, v in state.items()}
-            )
-
-
 def quantize_model(
     model: keras.Model,
     config: DQAConfig,
@@ -283,14 +282,17 @@ def quantize_model(
     filters: Sequence[str] | str | None = None,
     overrides: Mapping[str, DQAConfig | None] | None = None,
 ) -> keras.Model:
-    """A copy of a model with a quantizer behind every nonlinear activation.
+    """A copy of a model with a quantizer after every nonlinear activation.
 
-    The quantizer goes behind activation layers, layers with an `activation=` argument
-    and `keras.ops` activations; with `config.quantize_merges` also behind Add and
-    Concatenate; with `config.quantize_linear` also behind linear layers whose output
-    is kept, such as linear bottlenecks; never behind an output of the model. The new
-    model owns copies of the weights: the original is never changed. It is compiled as
-    the original was.
+    Quantizers go after activation layers, layers with an `activation=` argument and
+    `keras.ops` activations, also inside `TimeDistributed`, nested models and custom
+    layers that only call Keras layers and ops (those become nested models). With
+    `config.quantize_merges` they also go after merges, as layers or operators
+    (`x + y`); with `config.quantize_linear` also after linear layers whose output must
+    be stored, such as linear bottlenecks. Outputs of the model get none. Every other
+    operation that computes floats is listed by `dqa_keras.skipped`, but for linear
+    ones and those that only move or select values. The new model owns copies of the
+    weights: the original is never changed. It is compiled as the original was.
 
     Args:
         model: Functional or Sequential Keras model, built. Nested and shared models
@@ -302,11 +304,12 @@ def quantize_model(
             `None` to leave them alone. The first match counts. Defaults to `None`.
 
     Returns:
-        A Functional Keras model. `dqa_keras.skipped` lists what got no quantizer.
+        A Functional Keras model. `dqa_keras.skipped` lists what got no quantizer. If
+        nothing got one, a `UserWarning` says why.
 
     Raises:
-        ValueError: If the model is subclassed, not built or already quantized, or a
-            filter or override matches nothing.
+        ValueError: If the model is subclassed, not built, already quantized or has its
+            channels first, or a filter or override matches nothing.
 
     Example:
     >>> import keras
@@ -323,7 +326,7 @@ def quantize_model(
     >>> [layer.bits for layer in quantized.layers if isinstance(layer, dqa.layers.DQA)]
     [6, 3]
     """
-    if not isinstance(model, keras.Model) or not _is_graph(model):
+    if not isinstance(model, keras.Model) or not has_graph(model):
         raise ValueError(
             "quantize_model needs a Functional or Sequential model: the layers of a "
             f"subclassed one are out of sight. Received: {type(model).__name__}. Add "
@@ -336,18 +339,32 @@ def quantize_model(
             "quantize_model needs a model without quantizers. Received: "
             f"{model.name!r}, which holds {present[0].name!r}"
         )
-    plan = _Plan(config, filters, overrides or {})
-    converter = _Converter(plan, {layer.name for layer in model._flatten_layers()})
+    selection = _Selection(config, filters, overrides or {})
+    converter = _Converter(selection, {layer.name for layer in model._flatten_layers()})
     quantized = converter.convert(model)
-    plan.check_all_matched()
-    quantized._dqa_skipped = tuple(
-        dict.fromkeys(converter.skipped + converter.held_back)
-    )
+    selection.check_all_matched()
+    reasons = tuple(dict.fromkeys(converter.skipped + converter.held_back))
+    quantized._dqa_skipped = reasons
+    if not quantizer_layers(quantized):
+        warnings.warn(_nothing_quantized(model, reasons), stacklevel=2)
     return quantized
 
 
+def _nothing_quantized(model: keras.Model, reasons: Sequence[Skipped]) -> str:
+    text = "; ".join(f"{name}: {reason}" for name, reason in reasons)
+    return (
+        f"no quantizer was put into model {model.name!r}. "
+        + (f"Skipped: {text}" if text else "All its activations are linear")
+        + ". Add dqa_keras.layers.DQA by hand where activations are to be quantized."
+    )
+
+
 def skipped(model: keras.Model) -> tuple[Skipped, ...]:
-    """Activations and merges that `quantize_model` left alone, with the reason.
+    """Computations that `quantize_model` left alone, with the reason.
+
+    Not listed are linear layers and ops (convolutions, products with constants, means),
+    which get a quantizer with `quantize_linear` only; operations that move or select
+    values (reshapes, slices, max pools); and those that give integers or booleans.
 
     Known of the model that `quantize_model` returned, not of one loaded from a file.
     """

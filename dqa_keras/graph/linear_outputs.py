@@ -20,32 +20,16 @@ from typing import Any
 import keras
 from keras import layers as keras_layers
 
-from dqa_keras.graph.layer_kinds import is_activation, only_activates
+from dqa_keras.graph.layer_kinds import (
+    BIASED,
+    INFERENCE_IDENTITY,
+    is_activation,
+    is_sum,
+    only_activates,
+)
 
-_LINEAR = (
-    keras_layers.Add,
-    keras_layers.BatchNormalization,
-    keras_layers.Conv1D,
-    keras_layers.Conv1DTranspose,
-    keras_layers.Conv2D,
-    keras_layers.Conv2DTranspose,
-    keras_layers.Conv3D,
-    keras_layers.Conv3DTranspose,
-    keras_layers.Dense,
-    keras_layers.DepthwiseConv1D,
-    keras_layers.DepthwiseConv2D,
-    keras_layers.SeparableConv1D,
-    keras_layers.SeparableConv2D,
-)
-# Layers that only act in training.
-_INFERENCE_IDENTITY = (
-    keras_layers.Dropout,
-    keras_layers.GaussianDropout,
-    keras_layers.GaussianNoise,
-    keras_layers.SpatialDropout1D,
-    keras_layers.SpatialDropout2D,
-    keras_layers.SpatialDropout3D,
-)
+# Linear layers whose output may have to be stored.
+_LINEAR = (*BIASED, keras_layers.Add, keras_layers.BatchNormalization)
 
 
 def stored_linear(model: keras.Model) -> frozenset[str]:
@@ -67,7 +51,7 @@ def stored_linear(model: keras.Model) -> frozenset[str]:
         operations = []
         for tensor in node.outputs:
             for consumer in consumers[_source(tensor)]:
-                if isinstance(consumer.operation, _INFERENCE_IDENTITY):
+                if isinstance(consumer.operation, INFERENCE_IDENTITY):
                     operations += all_consumers(consumer)
                 else:
                     operations.append(consumer.operation)
@@ -80,9 +64,7 @@ def stored_linear(model: keras.Model) -> frozenset[str]:
     return frozenset(
         node.operation.name
         for node in nodes
-        if isinstance(node.operation, _LINEAR)
-        and not is_activation(node.operation)
-        and is_stored(node)
+        if _is_linear(node) and not is_activation(node.operation) and is_stored(node)
     )
 
 
@@ -91,10 +73,14 @@ def _source(tensor: Any) -> tuple[int, int, int]:
     return id(operation), node, number
 
 
+def _is_linear(node: Any) -> bool:
+    operation = node.operation
+    if isinstance(operation, _LINEAR):
+        return True
+    return is_sum(operation) and len(node.input_tensors) > 1
+
+
 def _is_fusible(operation: Any) -> bool:
     """Whether an operation is fused with the linear one before it."""
-    if isinstance(operation, (keras_layers.Add, keras_layers.BatchNormalization)):
-        return True
-    if not isinstance(operation, keras.Layer) and type(operation).__name__ == "Add":
-        return True
-    return only_activates(operation)
+    normalizes = isinstance(operation, keras_layers.BatchNormalization)
+    return normalizes or is_sum(operation) or only_activates(operation)

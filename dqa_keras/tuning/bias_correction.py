@@ -34,6 +34,7 @@ from keras import ops
 from dqa_keras.analysis import storage
 from dqa_keras.backend import data_adapter
 from dqa_keras.graph import calls
+from dqa_keras.graph.layer_kinds import BIASED
 from dqa_keras.layers import Quantizer, quantizer_layers
 
 # Enough for the mean of a channel. Their live activations are held for both models.
@@ -73,26 +74,11 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
     return changed
 
 
-_BIASED = (
-    keras_layers.Conv1D,
-    keras_layers.Conv1DTranspose,
-    keras_layers.Conv2D,
-    keras_layers.Conv2DTranspose,
-    keras_layers.Conv3D,
-    keras_layers.Conv3DTranspose,
-    keras_layers.Dense,
-    keras_layers.DepthwiseConv1D,
-    keras_layers.DepthwiseConv2D,
-    keras_layers.SeparableConv1D,
-    keras_layers.SeparableConv2D,
-)
-
-
 def _bias(layer: Any) -> Any:
     """The variable that a layer adds to each channel of its output, or None."""
     if isinstance(layer, keras_layers.BatchNormalization):
         return layer.beta if layer.center else None
-    return layer.bias if isinstance(layer, _BIASED) else None
+    return layer.bias if isinstance(layer, BIASED) else None
 
 
 def originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:

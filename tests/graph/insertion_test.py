@@ -526,7 +526,7 @@ def test_an_override_that_is_no_config_is_refused(small_cnn):
         (kl.LSTM(3, name="opaque"), (5, 4)),
         (kl.GRU(3, name="opaque"), (5, 4)),
         (kl.Bidirectional(kl.LSTM(3), name="opaque"), (5, 4)),
-        (kl.TimeDistributed(kl.Dense(3, activation="relu"), name="opaque"), (5, 4)),
+        (kl.TimeDistributed(keras.Sequential([kl.ReLU()]), name="opaque"), (5, 4)),
         (kl.Lambda(lambda x: keras.ops.relu(x), name="opaque"), (4,)),
     ],
     ids=lambda value: type(value).__name__,
@@ -703,3 +703,245 @@ def test_functions_of_the_user_are_kept():
     quantized = convert(model)
     assert names(quantized) == ["d_dqa", "a_dqa"]
     assert_same_outputs(model, quantized)
+
+
+# ---- activations as objects, wrappers, custom layers
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kl.LeakyReLU(negative_slope=0.1),
+        lambda: kl.ReLU(6.0),
+        kl.PReLU,
+        kl.ELU,
+        lambda: kl.Activation("tanh"),
+    ],
+)
+def test_an_activation_given_as_a_layer_is_quantized(make, wrapped, tmp_path):
+    activation = make()
+    layer = kl.Dense(4, activation=activation, name="a")
+    layer = kl.TimeDistributed(layer, name="a") if wrapped else layer
+    model = keras.Sequential([keras.Input((5, 3)), layer, dense("head")])
+    model(np.zeros((1, 5, 3), np.float32))  # only now does Keras build a PReLU
+    for weight in activation.weights:
+        weight.assign(weight + 0.3)
+    quantized = convert(model)
+    assert names(quantized) == ["a_dqa"]
+    assert dqa.skipped(quantized) == ()
+    assert_same_outputs(model, quantized)
+    x = random_inputs(model, 16)
+    dqa.calibrate(quantized, x, verbose=0)
+    quantized.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert outputs(loaded, x) == outputs(quantized, x)
+
+
+def test_an_activation_layer_that_was_never_built_is_built():
+    layer = kl.Conv2D(4, 3, activation=kl.PReLU(shared_axes=[1, 2]), name="a")
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer, kl.Flatten(), dense("h")])
+    quantized = convert(model)
+    dqa.calibrate(quantized, random_inputs(model, 8), verbose=0)
+    assert quantized.get_layer("a_dqa").is_calibrated
+
+
+class _Halved(kl.Layer):
+    """An activation layer of the user, not registered."""
+
+    def call(self, x):
+        return keras.ops.where(x > 0, x, 0.5 * x)
+
+
+def test_an_activation_layer_of_the_user_is_quantized():
+    layer = kl.Dense(4, activation=_Halved(), name="a")
+    model = keras.Sequential([keras.Input((3,)), layer, dense("head")])
+    quantized = convert(model)
+    assert names(quantized) == ["a_dqa"]
+    assert_same_outputs(model, quantized)
+
+
+class _Residual(kl.Layer):
+    """A custom block of known layers, with another one inside."""
+
+    def __init__(self, depth=1, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+        self.one = kl.Dense(4, activation="relu", name="one")
+        self.two = kl.Dense(4, name="two")
+        self.norm = kl.BatchNormalization(name="norm")
+        self.inner = _Residual(depth - 1, name="inner") if depth else kl.Identity()
+
+    def call(self, x, training=None):
+        y = self.norm(self.two(self.one(x)), training=training)
+        return keras.ops.relu(self.inner(y) + x)
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth}
+
+
+def test_a_custom_block_of_known_layers_is_quantized_inside():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, dense("head")(_Residual(name="block")(inputs)))
+    x = random_inputs(model)
+    before = len(model.get_layer("block").one._inbound_nodes)
+    quantized = convert(model)
+    assert set(names(quantized)) == {
+        "block_one_dqa",
+        "block_inner_one_dqa",
+        "block_inner_dqa",
+        "block_dqa",
+    }
+    assert_same_outputs(model, quantized)
+    assert len(model.get_layer("block").one._inbound_nodes) == before
+    dqa.calibrate(quantized, x, verbose=0)
+    assert outputs(quantized, x) != outputs(model, x)
+
+
+class _Gated(kl.Layer):
+    """Its graph would not tell all: it reads a weight of its own."""
+
+    def build(self, input_shape):
+        self.gate = self.add_weight(shape=(4,), name="gate")
+        self.dense = kl.Dense(4, activation="relu")
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return self.dense(x) * self.gate
+
+
+class _Switched(kl.Layer):
+    """It computes something else in training."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = kl.Dense(4, activation="relu")
+
+    def call(self, x, training=None):
+        return keras.ops.sqrt(self.dense(x)) if training else self.dense(x)
+
+
+@pytest.mark.parametrize("block", [_Gated, _Switched])
+def test_a_custom_block_that_no_graph_tells_all_of_is_reported(block):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, dense("head")(block(name="block")(inputs)))
+    with pytest.warns(UserWarning, match="no quantizer .* block: its inner layers"):
+        quantized = convert(model)
+    assert "add dqa_keras.layers.DQA inside it by hand" in reasons(quantized)["block"]
+    assert_same_outputs(model, quantized)
+
+
+# ---- merges and other computations written as operators
+
+
+_MERGES = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "maximum": keras.ops.maximum,
+    "concatenate": lambda a, b: keras.ops.concatenate([a, b], -1),
+    "stack": lambda a, b: keras.ops.stack([a, b], 1),
+    "where": lambda a, b: keras.ops.where(a > 0, a, b),
+    "Add": lambda a, b: kl.Add()([a, b]),
+    "Multiply": lambda a, b: kl.Multiply()([a, b]),
+    "Average": lambda a, b: kl.Average()([a, b]),
+}
+
+
+@pytest.mark.parametrize("merge", _MERGES.values(), ids=_MERGES)
+def test_every_merge_is_quantized_or_reported(merge):
+    inputs = keras.Input((4,))
+    merged = merge(dense("a", "relu")(inputs), dense("b")(inputs))
+    name = merged._keras_history.operation.name
+    model = keras.Model(inputs, dense("head")(merged))
+    off = convert(model)
+    assert names(off) == ["a_dqa"]
+    assert reasons(off) == {name: "a merge, and quantize_merges is off"}
+    on = convert(model, CONFIG.replace(quantize_merges=True))
+    assert set(names(on)) == {"a_dqa", f"{name}_dqa"}
+    assert dqa.skipped(on) == ()
+    assert_same_outputs(model, on)
+
+
+_COMPUTED = [
+    keras.ops.exp,
+    keras.ops.abs,
+    lambda x: keras.ops.clip(x, 0, 6),
+    lambda x: keras.ops.maximum(x, 0.0),
+    lambda x: 1 / (x + 3),
+    lambda x: x**2,
+    kl.LayerNormalization(),
+    _Halved(),
+]
+
+
+@pytest.mark.parametrize("function", _COMPUTED)
+def test_a_computation_that_is_not_known_is_reported(function):
+    inputs = keras.Input((4,))
+    computed = function(dense("a", "relu")(inputs))
+    model = keras.Model(inputs, dense("head")(computed))
+    quantized = convert(model)
+    operation = computed._keras_history.operation
+    assert names(quantized) == ["a_dqa"]
+    assert reasons(quantized) == {
+        operation.name: f"what {type(operation).__name__} computes is not known to be "
+        "an activation: add dqa_keras.layers.DQA after it by hand"
+    }
+
+
+_PASSED = [
+    lambda x: 2 * x + 1,
+    lambda x: x / 255.0,
+    lambda x: -x[:, 1:],
+    lambda x: keras.ops.reshape(x, (-1, 2, 2)),
+    lambda x: keras.ops.split(x, 2, -1)[0],
+    lambda x: keras.ops.mean(x, -1, keepdims=True),
+    lambda x: keras.ops.matmul(x, np.ones((4, 3), np.float32)),
+    lambda x: keras.ops.cast(keras.ops.argmax(x, -1, keepdims=True), "float32"),
+]
+
+
+@pytest.mark.parametrize("function", _PASSED)
+def test_what_moves_values_or_is_linear_is_not_reported(function):
+    inputs = keras.Input((4,))
+    computed = function(dense("a", "relu")(inputs))
+    quantized = convert(keras.Model(inputs, dense("head")(computed)))
+    assert names(quantized) == ["a_dqa"]
+    assert dqa.skipped(quantized) == ()
+
+
+def test_a_residual_stream_of_operators_is_linear_too():
+    inputs = keras.Input((4,))
+    x = dense("a")(inputs) + dense("b")(inputs)
+    total = x._keras_history.operation.name
+    model = keras.Model(inputs, dense("head")(kl.ReLU(name="r")(x) + x))
+    quantized = convert(model, CONFIG.replace(quantize_linear=True))
+    assert {"r_dqa", f"{total}_dqa"} <= set(names(quantized))
+
+
+# ---- channels first, nothing to quantize
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kl.Conv2D(4, 3, data_format="channels_first", name="bad"),
+        lambda: kl.UpSampling2D(data_format="channels_first", name="bad"),
+        lambda: kl.BatchNormalization(axis=1, name="bad"),
+        lambda: keras.Sequential(
+            [kl.ZeroPadding2D(data_format="channels_first", name="bad")]
+        ),
+    ],
+)
+def test_channels_first_is_refused_with_the_way_out(make):
+    model = keras.Sequential([keras.Input((8, 8, 8)), make(), kl.ReLU()])
+    with pytest.raises(ValueError, match="channels on the last axis") as error:
+        convert(model)
+    assert "'bad'" in str(error.value)
+    assert "channels_last" in str(error.value)
+
+
+def test_a_model_without_activations_is_told_at_once():
+    model = keras.Sequential([keras.Input((4,)), dense("a"), dense("head")])
+    with pytest.warns(UserWarning, match=r"no quantizer was put .* by hand where"):
+        convert(model)

@@ -1,12 +1,7 @@
-// No vector instructions: stands in for the kernels of every instruction set but the
-// scalar ones, in the codec and in the runtime.
-#include "codec/codec.h"
+// Stands in for the runtime's kernels in vector instructions.
 #include "runtime/kernels/kernels.h"
 
 namespace dqa {
-
-const Kernels* avx2_kernels() { return nullptr; }
-const Kernels* neon_kernels() { return nullptr; }
 
 const RuntimeKernels* avx2_runtime_kernels() { return nullptr; }
 const RuntimeKernels* avx_vnni_runtime_kernels() { return nullptr; }

@@ -1,0 +1,83 @@
+"""A custom layer as the graph of the layers that it calls.
+
+>>> import keras
+>>> class Block(keras.layers.Layer):
+...     def __init__(self, **options):
+...         super().__init__(**options)
+...         self.dense = keras.layers.Dense(4, activation="relu", name="dense")
+...     def call(self, x):
+...         return x + self.dense(x)
+>>> block = Block(name="block")
+>>> _ = block(keras.Input((4,)))
+>>> [operation.name for operation in expanded(block).operations[1:]]
+['dense', 'add']
+"""
+
+import inspect
+from typing import Any
+
+import keras
+
+from dqa_keras.graph import copies
+
+
+def expanded(layer: Any) -> keras.Model | None:
+    """A Functional model that computes what a custom layer computes.
+
+    Args:
+        layer: Keras layer, called on symbolic tensors. It is not changed.
+
+    Returns:
+        A model with copies of the layer's weights, or None where the layers that it
+        calls do not tell all: its `call` has weights of its own, depends on `training`,
+        takes other arguments than tensors, or is not made of Keras' layers and ops.
+    """
+    if type(layer).__module__.split(".")[0] == "keras" or not layer.built:
+        return None
+    if layer._trainable_variables or layer._non_trainable_variables:
+        return None
+    node = layer._inbound_nodes[0]
+    if len(node.arguments.args) != 1 or _has_tensors(node.arguments.kwargs):
+        return None
+    (arguments,) = node.arguments.args
+    leaves = keras.tree.flatten(arguments)
+    if not all(isinstance(x, keras.KerasTensor) for x in leaves):
+        return None
+    if any(x.dtype != layer.compute_dtype for x in leaves):
+        return None  # the layer casts its inputs, a graph would not
+    try:
+        return _traced(layer, arguments, node.output_tensors)
+    # A call may raise anything on symbolic tensors: it is then left as it is.
+    except Exception:
+        return None
+
+
+def _has_tensors(structure: Any) -> bool:
+    leaves = keras.tree.flatten(structure)
+    return any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+
+
+def _traced(layer: Any, arguments: Any, outputs: list[Any]) -> keras.Model | None:
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype), arguments
+    )
+    copy = copies.copied_operation(layer)
+    copy(inputs)
+    copies.copy_state(layer, copy)
+    graph = keras.Model(inputs, copy.call(inputs), name=layer.name)
+    if "training" in inspect.signature(copy.call).parameters:
+        trained = keras.Model(inputs, copy.call(inputs, training=True))
+        if _computes(trained) != _computes(graph):
+            return None
+    same_outputs = _specs(outputs) == _specs(graph.outputs)
+    # A weight that only an op reads would be a constant of the graph.
+    same_weights = {id(w) for w in copy.weights} == {id(w) for w in graph.weights}
+    return graph if same_outputs and same_weights else None
+
+
+def _specs(tensors: list[Any]) -> list[tuple[Any, str]]:
+    return [(x.shape, x.dtype) for x in tensors]
+
+
+def _computes(model: keras.Model) -> list[type]:
+    return [type(operation) for operation in model.operations]
