@@ -97,7 +97,7 @@ class TensorBoardCallback(keras.callbacks.Callback):
 
     def _write(self, step: int) -> None:
         storage = storage_bits(self.model, self._data, batch_size=self._batch_size)
-        x = next(data_adapter.batches(self._data, self._batch_size))
+        x = next(data_adapter.fitting(self.model, self._data, self._batch_size))
         seen = hooks.observing(self.model, _tap)(x)
         summary = self._summary
         with self._writer.as_default(step=step):

@@ -66,9 +66,12 @@ def calibrate(
     Args:
         model: Keras model with quantizing layers, built by `quantize_model` or by hand.
         data: Representative inputs; labels are not used. Arrays, a `tf.data.Dataset`,
-            a `PyDataset` or a generator of batches.
+            a `PyDataset`, an iterable of batches, or a function that gives one, such as
+            TFLite's `representative_dataset`. For a model with several inputs a batch
+            is a list of arrays or a dictionary by input name.
         batch_size: Integer. Images that are computed together, whatever batches `data`
-            comes in. Defaults to `32`.
+            comes in. A batch size that the model's inputs declare takes its place; a
+            last batch that is not full is then left out. Defaults to `32`.
         verbose: Integer. `0` hides the progress bars. Defaults to `1`.
         checkpoint: Path of a file. If it exists, calibration goes on from it; it is
             written from time to time and deleted at the end. Workers may name one file
@@ -93,7 +96,7 @@ def calibrate(
     """
     layers = quantizer_layers(model)
     if any(not layer.built for layer in layers) or not layers:
-        x, data = data_adapter.first_batch(data, batch_size)
+        x, data = data_adapter.first_batch(model, data, batch_size)
         layers = _built_quantizers(model, x)
     workers = distribution.worker_group(model)
     loss = parameters.loss_needed(layers)

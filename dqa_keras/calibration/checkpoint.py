@@ -56,7 +56,9 @@ def digest(arrays: Iterable[NDArray], start: int = 0) -> int:
     """CRC-32 of the types, shapes and contents of arrays, continued from `start`."""
     for array in arrays:
         start = zlib.crc32(f"{array.dtype}{array.shape}".encode(), start)
-        start = zlib.crc32(np.ascontiguousarray(array).data, start)
+        # As bytes: bfloat16 is no dtype that Python's buffers know.
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        start = zlib.crc32(flat.data, start)
     return start
 
 

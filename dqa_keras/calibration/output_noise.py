@@ -90,7 +90,7 @@ def output_sqnr(
     tries = {layer.name: [layer] for layer in layers}
     signal = 0.0
     noise = dict.fromkeys([*tries, ""], 0.0)
-    batches = list(data_adapter.batches(data, batch_size))
+    batches = list(data_adapter.fitting(model, data, batch_size))
     steps = tqdm(
         total=len(batches) * len(noise),
         desc="find errors",
@@ -98,7 +98,6 @@ def output_sqnr(
         disable=None if verbose else True,
     )
     for x in batches:
-        data_adapter.check_fit(model, x)
         with only(layers, []):
             reference = outputs(x)
         signal += sum(float(np.sum(y**2)) for y in reference)

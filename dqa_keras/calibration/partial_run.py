@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from dqa_keras.backend.compile import compiled
+from dqa_keras.backend.data_adapter import fixed_batch_size
 from dqa_keras.graph import calls
 from dqa_keras.layers import Quantizer
 
@@ -33,7 +34,9 @@ class PartialRun:
 
     def __init__(self, model: keras.Model, images: Any) -> None:
         leaves = keras.tree.flatten(images)
-        graph = calls.flatten(model, [(None, *leaf.shape[1:]) for leaf in leaves])
+        self._batch = fixed_batch_size(model)
+        shapes = [(self._batch, *leaf.shape[1:]) for leaf in leaves]
+        graph = calls.flatten(model, shapes)
         cuts = [
             number
             for number, call in enumerate(graph.calls)
@@ -51,7 +54,7 @@ class PartialRun:
                 ends[:-1], ends[1:], live[:-1], live[1:], strict=True
             )
         ]
-        rows = self._rows(0) if cuts else len(leaves[0])
+        rows = self._batch or (self._rows(0) if cuts else len(leaves[0]))
         self._images = [
             [leaf[first : first + rows] for leaf in leaves]
             for first in range(0, len(leaves[0]), rows)
@@ -68,6 +71,8 @@ class PartialRun:
 
     def copies(self) -> int:
         """How many activations `outputs` takes at once."""
+        if self._batch:
+            return 1
         return max(1, self._rows(self._at) // len(self._images[0][0]))
 
     def start_at(self, layer: Quantizer) -> list[Any]:

@@ -348,6 +348,9 @@ def collect(
     alone = workers.size == 1
     if alone:
         local.observers = progress.observers
+    # Whole batches, where the model takes no others.
+    batch = data_adapter.fixed_batch_size(model) or 1
+    keep = -(-keep // batch) * batch
     reservoir = _Reservoir(keep, quantizer_layers(model)[0].config.seed)
     rounds = data_adapter.Rounds(model, data, batch_size)
     reader = _Reader(rounds, workers, keeps or not alone, verbose)

@@ -12,12 +12,16 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from dqa_keras.backend import data_adapter
 from dqa_keras.backend.compile import compiled
 from dqa_keras.calibration.checkpoint import Checkpoint, Progress, digest
 from dqa_keras.calibration.distribution import WorkerGroup
 from dqa_keras.calibration.partial_run import PartialRun
 from dqa_keras.graph import calls
 from dqa_keras.layers import Quantizer, quantizer_layers
+
+# Images of a whole model that run at once, unless it declares a batch size.
+_IMAGES = 32
 
 # Mask (C,) and scale (C,) of each trial.
 Pairs = list[tuple[NDArray[np.bool_], NDArray[np.float32]]]
@@ -163,14 +167,20 @@ class Trials:
     def _whole(self, layer: Quantizer) -> Callable[[Pairs], Any]:
         run = self._run or compiled(lambda x: self._model(x, training=False))
         self._run = run
-        expected = [_array(y) for y in keras.tree.flatten(run(self._images))]
+        batches = list(data_adapter.fitting(self._model, self._images, _IMAGES))
+
+        def all_outputs() -> list[NDArray[np.float32]]:
+            parts = [map(_array, keras.tree.flatten(run(x))) for x in batches]
+            return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+        expected = all_outputs()
 
         def run_whole(some: Pairs) -> NDArray[np.float64]:
             ((mask, scale),) = some
             layer.calibrated.assign(True)
             layer.mask.assign(mask)
             layer.set_scale(scale)
-            outputs = keras.tree.flatten(run(self._images))
+            outputs = all_outputs()
             layer.calibrated.assign(False)
             return _squared_distance(outputs, expected, 1)
 

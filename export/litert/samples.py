@@ -44,7 +44,8 @@ def checked(model: keras.Model, samples: Any, shapes: Sequence[Shape]) -> Any:
     Args:
         model: Keras model.
         samples: A batch of inputs: arrays, in the structure that the model takes or in
-            a dictionary by the inputs' names.
+            a dictionary by the inputs' names; or data as for `calibrate`, of which the
+            first 32 inputs are taken.
         shapes: Sequence of shapes of the file's inputs, as of `input_shapes`.
 
     Returns:
@@ -54,6 +55,7 @@ def checked(model: keras.Model, samples: Any, shapes: Sequence[Shape]) -> Any:
         ValueError: If they do not fit the model's inputs, are none, or are not finite
             numbers.
     """
+    samples = data_adapter.samples(model, samples)
     data_adapter.check_fit(model, samples)
     inputs = model_inputs(model)
     tensors = keras.tree.flatten(inputs)

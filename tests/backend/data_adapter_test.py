@@ -106,13 +106,13 @@ def test_a_pydataset_without_end_is_refused():
 
 @pytest.mark.parametrize("data", [X, Pairs()], ids=["array", "PyDataset"])
 def test_the_first_batch_is_not_lost(data):
-    first, rest = data_adapter.first_batch(data, 2)
+    first, rest = data_adapter.first_batch(None, data, 2)
     assert np.asarray(first).tolist() == IN_TWOS[0]
     assert read(rest) == IN_TWOS
 
 
 def test_the_first_batch_of_a_generator_is_not_lost():
-    first, rest = data_adapter.first_batch((x for x in (X[:2], X[2:4], X[4:])), 2)
+    first, rest = data_adapter.first_batch(None, (x for x in (X[:2], X[2:4], X[4:])), 2)
     assert first.tolist() == IN_TWOS[0]
     assert read(rest) == IN_TWOS
 
@@ -198,7 +198,8 @@ def test_a_round_ends_where_images_change_their_shape():
 def test_rounds_of_several_inputs_keep_them_together(two_inputs):
     a = np.arange(20.0).reshape(5, 4)
     batches = ({"a": a[i : i + 3], "b": a[i : i + 3, None, :3]} for i in (0, 3))
-    found = list(data_adapter.Rounds(two_inputs, batches, 2))
+    rounds = data_adapter.Rounds(two_inputs, batches, 2)
+    found = [dict(zip(("a", "b"), x, strict=True)) for x in rounds]
     assert [len(x["a"]) for x in found] == [2, 2, 1]
     for x in found:
         np.testing.assert_array_equal(x["b"][:, 0], x["a"][:, :3])
@@ -235,3 +236,86 @@ def test_a_batch_size_that_is_not_positive_is_refused(size, as_dataset):
     for work in (dqa.calibrate, dqa.storage_bits):
         with pytest.raises(ValueError, match="batch_size must be a positive integer"):
             work(model, data, batch_size=size, verbose=0)
+
+
+# ---- data as users have it, for a model whose inputs are known
+
+
+def made(structure, size=None):
+    """A model of `a` (2 values) and perhaps `b` (3 values)."""
+    a = keras.Input(batch_shape=(size, 2), name="a")
+    b = keras.Input(batch_shape=(size, 3), name="b")
+    inputs = {"one": a, "list": [a, b], "dict": {"a": a, "b": b}}[structure]
+    parts = [a] if structure == "one" else [a, b]
+    joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    return keras.Model(inputs, keras.layers.Dense(1)(joined))
+
+
+A, B = X, np.arange(15, dtype=np.float32).reshape(5, 3)
+TWO_INPUTS = {
+    "list": [A, B],
+    "tuple": (A, B),
+    "dict": {"b": B, "a": A},
+    "dict with more": {"c": Y, "b": B, "a": A},
+    "inputs and labels": ([A, B], Y),
+    "list of batches": [[A[:2], B[:2]], [A[2:], B[2:]]],
+    "list of dicts": [{"a": A[:2], "b": B[:2]}, {"b": B[2:], "a": A[2:]}],
+    "generator of lists": lambda: ([A[k : k + 1], B[k : k + 1]] for k in range(5)),
+    "generator of tuples": lambda: ((A[k : k + 1], B[k : k + 1]) for k in range(5)),
+    "generator with labels": lambda: (([A[k:], B[k:]], Y[k:]) for k in (0,)),
+    "generator of dicts": lambda: ({"b": B[k:], "a": A[k:]} for k in (0,)),
+    "tf.data": tf.data.Dataset.from_tensor_slices({"a": A, "b": B}).batch(2),
+}
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+@pytest.mark.parametrize("data", TWO_INPUTS.values(), ids=TWO_INPUTS)
+def test_two_inputs_come_as_users_have_them(data, structure):
+    model = made(structure)
+    parts = list(data_adapter.fitting(model, data, 2))
+    for x in parts:
+        model(x)  # the structure is the model's own
+    a, b = (
+        np.concatenate([np.asarray(keras.tree.flatten(x)[i]) for x in parts])
+        for i in (0, 1)
+    )
+    np.testing.assert_array_equal(a, A)
+    np.testing.assert_array_equal(b, B)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [X],
+        {"a": X},
+        [X[:2], X[2:4], X[4:]],
+        [(X[:2], Y[:2]), (X[2:4], Y[2:4]), (X[4:], Y[4:])],
+        lambda: iter([[X[:2]], [X[2:4]], [X[4:]]]),
+        lambda: [X[:2], X[2:4], X[4:]],
+    ],
+)
+def test_one_input_comes_as_users_have_it(data):
+    parts = list(data_adapter.fitting(made("one"), data, 2))
+    assert [np.asarray(x).tolist() for x in parts] == IN_TWOS
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("data", [X, [X[:3], X[3:]], lambda: iter([X])])
+def test_data_is_cut_to_the_batches_that_a_model_declares(data, size):
+    parts = list(data_adapter.fitting(made("one", size), data, 32))
+    assert [len(x) for x in parts] == [size] * (5 // size)
+    np.testing.assert_array_equal(np.concatenate(parts), X[: 5 // size * size])
+
+
+def test_fewer_images_than_the_declared_batch_are_refused():
+    with pytest.raises(ValueError, match=r"takes batches of 8 images\. Received: 5"):
+        list(data_adapter.fitting(made("one", 8), X, 32))
+
+
+@pytest.mark.parametrize(
+    "data", [[A, B], {"b": B, "a": A}, TWO_INPUTS["generator of lists"]]
+)
+def test_samples_are_one_batch(data):
+    a, b = data_adapter.samples(made("list"), data)
+    np.testing.assert_array_equal(a, A)
+    np.testing.assert_array_equal(b, B)

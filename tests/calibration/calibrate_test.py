@@ -576,3 +576,67 @@ def test_no_progress_bar_ends_up_in_a_log_file(network, data, capsys):
     model = dqa.quantize_model(network, CONFIG)
     dqa.calibrate(model, data)
     assert capsys.readouterr() == ("", "")
+
+
+# ---- declared batch sizes, low precision
+
+
+def _sized(size, shared):
+    inputs = keras.Input(batch_shape=(size, 8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="one")(inputs)
+    conv = keras.layers.Conv2D(6, 3, padding="same", activation="tanh", name="two")
+    x = keras.layers.Add()([x, conv(conv(x) if shared else x)])
+    x = keras.ops.reshape(x, (size or -1, 6 * 6 * 6))  # Keras' batch, written out
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [dqa.DQAConfig(), dqa.DQAConfig.paper(), dqa.DQAConfig(budget_bits=3)],
+    ids=["mse", "greedy", "budget"],
+)
+def test_a_declared_batch_size_needs_no_argument(images, size, shared, config):
+    x = images[:16]
+    found = []
+    for batch in (size, None):
+        keras.utils.set_random_seed(1)
+        model = _sized(batch, shared)
+        quantized = dqa.quantize_model(model, config)
+        dqa.calibrate(quantized, x, batch_size=size, verbose=0)
+        found.append((quantized, dqa.storage_bits(quantized, x, batch_size=size)))
+    (sized, measured), (free, expected) = found
+    assert measured.total == pytest.approx(expected.total, rel=0.02)
+    for ours, theirs in zip(
+        quantizer_layers(sized), quantizer_layers(free), strict=True
+    ):
+        np.testing.assert_allclose(ours.scale, theirs.scale, rtol=0.3)
+    dqa.calibrate(
+        sized, x, verbose=0
+    )  # the usual batch size does not fit, and need not
+
+
+@pytest.mark.parametrize(
+    "policy", ["bfloat16", "mixed_bfloat16", "float16", "mixed_float16", "float64"]
+)
+@pytest.mark.parametrize(
+    "config", [dqa.DQAConfig(), dqa.DQAConfig.paper()], ids=["mse", "greedy"]
+)
+def test_models_of_every_precision_calibrate(images, policy, config):
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="a"),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    quantized = dqa.quantize_model(model, config)
+    dqa.calibrate(quantized, images[:16], verbose=0)
+    (layer,) = quantizer_layers(quantized)
+    assert layer.is_calibrated
+    assert layer.compute_dtype == keras.DTypePolicy(policy).compute_dtype
+    assert 3 < dqa.storage_bits(quantized, images[:16]).total < 6
