@@ -612,9 +612,8 @@ def test_a_declared_batch_size_needs_no_argument(images, size, shared, config):
         quantizer_layers(sized), quantizer_layers(free), strict=True
     ):
         np.testing.assert_allclose(ours.scale, theirs.scale, rtol=0.3)
-    dqa.calibrate(
-        sized, x, verbose=0
-    )  # the usual batch size does not fit, and need not
+    # The usual batch size does not fit, and need not.
+    dqa.calibrate(sized, x, verbose=0)
 
 
 @pytest.mark.parametrize(
