@@ -56,13 +56,14 @@ def model_inputs(model: keras.Model | None, batch: Any) -> Any:
         and len(batch) == len(declared)
     ):
         x = list(batch)
-    structure = getattr(model, "input", None)
+    structure: Any = getattr(model, "input", None)
     if isinstance(x, Mapping):
-        keys = structure if isinstance(structure, dict) else [y.name for y in declared]
+        by_structure = isinstance(structure, dict)
+        keys = list(structure) if by_structure else [y.name for y in declared]
         if not set(keys) <= set(x):
             return x
-        x = {key: x[key] for key in keys}
-        leaves = keras.tree.flatten(x) if keys is structure else list(x.values())
+        chosen = {key: x[key] for key in keys}
+        leaves = keras.tree.flatten(chosen) if by_structure else list(chosen.values())
     else:
         leaves = keras.tree.flatten(x)
     if len(leaves) != len(declared):
