@@ -17,8 +17,7 @@ class Node:
     """One operation on activations.
 
     Args:
-        kind: String: conv, depthwise, transpose, add, affine, clamp, average, maximum,
-            nearest, bilinear, concat, widen, pad, quantize.
+        kind: String. One of those that `lowering` has a function for.
         inputs: List of tensors, numbers of the flatbuffer's.
         output: Integer. Tensor.
         ops: List of integers. The flatbuffer's ops it stands for.

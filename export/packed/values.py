@@ -39,8 +39,28 @@ _PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
 
 
 @dataclasses.dataclass
+class Unary:
+    """An element-wise op that turns wide codes into integers.
+
+    Its values may not lie outside those of its operand and 0.
+
+    Args:
+        code: `OpCode`.
+        scale: Float. What an integer of 1 is worth.
+        shift: Integer. The op's parameter.
+    """
+
+    code: OpCode
+    scale: float
+    shift: int
+
+
+@dataclasses.dataclass
 class Sum:
-    """A value that is not rounded yet: `clip(sum * gain + bias + addends)`."""
+    """A value that is not rounded yet: `clip(sum * gain + bias + addends)`.
+
+    The sum is that of a node's products, or the integers of a `Unary`.
+    """
 
     shape: tuple[int, int, int]
     node: Node | None
@@ -51,6 +71,7 @@ class Sum:
     addends: list[tuple[int, Floats]]
     low: float = -np.inf
     high: float = np.inf
+    unary: Unary | None = None
 
     @property
     def is_transposed(self) -> bool:
@@ -240,8 +261,21 @@ class Emitter:
             high += np.maximum(downs * value.gain, ups * value.gain)
         return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
 
-    def keep(self, value: Sum, tensor: int, wide: bool = False) -> int:
-        """Rounds a value that no quantizer rounds."""
+    def keep(
+        self, value: Sum, tensor: int, wide: bool = False, reach: float = 1e-30
+    ) -> int:
+        """Rounds a value that no quantizer rounds.
+
+        Args:
+            value: `Sum`.
+            tensor: Integer. The model's tensor that holds it.
+            wide: Boolean. Whether its codes must be wide. Defaults to `False`.
+            reach: Float. The least magnitude that wide codes must be able to hold.
+                Defaults to almost nothing.
+
+        Returns:
+            The number of the tensor of codes.
+        """
         bounds = self._bounds(value)
         seen = self._ranges.get(tensor)
         height, width, _ = value.shape
@@ -263,7 +297,7 @@ class Emitter:
                 margin = 1.0 if self._trusted else _MARGIN
                 bounds = (margin * seen[0], margin * seen[1])
             # One step for all channels: int8 weights behind it suffer otherwise.
-            reach = max(float(np.max(np.abs(bounds))), 1e-30)
+            reach = max(float(np.max(np.abs(bounds))), reach)
             step = np.full(value.shape[2], reach / limit)
             out = Tensor(value.shape, Type.WIDE, step, 0, limit)
             limits = (-float(limit), float(limit))
@@ -324,7 +358,9 @@ class Emitter:
         if value.operand is not None and value.node is not None:
             operands = [value.operand]
             step = self.program.tensors[value.operand].step
-            if value.node.kind == "average":
+            if value.unary is not None:
+                code, gain = value.unary.code, np.full_like(step, value.unary.scale)
+            elif value.node.kind == "average":
                 code, gain = OpCode.AVERAGE, step
             else:
                 kernel = value.node.arrays["kernel"] * step
@@ -347,8 +383,9 @@ class Emitter:
         ]
         self.program.operations.append(
             Operation(
-                code, operands, output, value.window, [], addends, arrays, 0, name,
-                is_output, products,
+                code, operands, output, value.window, [], addends, arrays,
+                0 if value.unary is None else value.unary.shift, name, is_output,
+                products,
             )
         )  # fmt: skip
 

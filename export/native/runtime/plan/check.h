@@ -17,6 +17,14 @@ DqaStatus check_buffers(const Plan& plan, DqaError* error);
 // Checks that ops read what was written, and each op's own rules.
 DqaStatus check_ops(const Plan& plan, DqaError* error);
 
+// The rule of one op that it breaks, or NULL, beyond the rules that follow from the
+// table of ops. Its first input and its output are `in` and `out`.
+#define DQA_OP(code, function, ...)                                             \
+  const char* function##_rule(const Plan& plan, const Op& op, const Buffer& in, \
+                              const Buffer& out);
+DQA_OP_TABLE(DQA_OP)
+#undef DQA_OP
+
 // The rule that an op breaks, or NULL.
 const char* broken_rule(const Plan& plan, const Op& op);
 

@@ -122,7 +122,32 @@ size_t operands_of(const Op& op) {
   return op.link_count;
 }
 
-// The rules of one op, beyond those that follow from the table.
+const char* moved_rule(const Buffer& line_buffer, const Buffer& stored) {
+  if (!is_line_buffer(line_buffer) || stored.kind != Kind::kStored ||
+      !same_size(line_buffer, stored) || !same_codes(line_buffer, stored)) {
+    return "rows move between a line buffer and a store of one size";
+  }
+  return nullptr;
+}
+
+const char* enlarged_rule(const Op& op, const Buffer& in, const Buffer& out) {
+  if (!is_line_buffer(in) || !is_line_buffer(out) || in.channels != out.channels ||
+      op.stride_y < 1 || op.stride_x < 1 ||
+      uint64_t{in.height} * op.stride_y != out.height ||
+      uint64_t{in.width} * op.stride_x != out.width) {
+    return "an image grows by whole factors";
+  }
+  return nullptr;
+}
+
+using Rule = const char* (*)(const Plan&, const Op&, const Buffer& in,
+                             const Buffer& out);
+
+#define DQA_OP(code, function, ...) function##_rule,
+constexpr Rule kRules[] = {DQA_OP_TABLE(DQA_OP)};
+#undef DQA_OP
+
+}  // namespace
 
 const char* quantize_input_rule(const Plan& plan, const Op& op, const Buffer& in,
                                 const Buffer& out) {
@@ -132,14 +157,6 @@ const char* quantize_input_rule(const Plan& plan, const Op& op, const Buffer& in
       op.shift > 32767 ||
       (op.multiplier != kNone && !array(plan, op.multiplier, out))) {
     return "an input is read into wide codes of its size";
-  }
-  return nullptr;
-}
-
-const char* moved_rule(const Buffer& line_buffer, const Buffer& stored) {
-  if (!is_line_buffer(line_buffer) || stored.kind != Kind::kStored ||
-      !same_size(line_buffer, stored) || !same_codes(line_buffer, stored)) {
-    return "rows move between a line buffer and a store of one size";
   }
   return nullptr;
 }
@@ -204,16 +221,6 @@ const char* max_pool_rule(const Plan&, const Op& op, const Buffer& in,
   return broken_window(op, in, out, false);
 }
 
-const char* enlarged_rule(const Op& op, const Buffer& in, const Buffer& out) {
-  if (!is_line_buffer(in) || !is_line_buffer(out) || in.channels != out.channels ||
-      op.stride_y < 1 || op.stride_x < 1 ||
-      uint64_t{in.height} * op.stride_y != out.height ||
-      uint64_t{in.width} * op.stride_x != out.width) {
-    return "an image grows by whole factors";
-  }
-  return nullptr;
-}
-
 const char* nearest_rule(const Plan&, const Op& op, const Buffer& in,
                          const Buffer& out) {
   if (!same_codes(in, out)) return "it keeps its input's codes";
@@ -253,15 +260,6 @@ const char* depth_to_space_rule(const Plan&, const Op& op, const Buffer& in,
   }
   return nullptr;
 }
-
-using Rule = const char* (*)(const Plan&, const Op&, const Buffer& in,
-                             const Buffer& out);
-
-#define DQA_OP(code, function, ...) function##_rule,
-constexpr Rule kRules[] = {DQA_OP_TABLE(DQA_OP)};
-#undef DQA_OP
-
-}  // namespace
 
 const char* broken_rule(const Plan& plan, const Op& op) {
   const Buffer& in = plan.input(op);
