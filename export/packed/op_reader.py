@@ -258,6 +258,10 @@ def _resize(reader: ModelReader, index: int, op: Any, kind: str) -> Node:
     return node_of(reader, kind, index, op.inputs[:1], window=window)
 
 
+def _hard_swish(reader: ModelReader, index: int, op: Any) -> Node:
+    return node_of(reader, "hard_swish", index, op.inputs)
+
+
 def _resize_nearest_neighbor(reader: ModelReader, index: int, op: Any) -> Node:
     return _resize(reader, index, op, "nearest")
 
@@ -308,4 +312,5 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
     "PAD": _pad,
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest_neighbor,
     "RESIZE_BILINEAR": _resize_bilinear,
+    "HARD_SWISH": _hard_swish,
 }

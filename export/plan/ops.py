@@ -184,6 +184,11 @@ class OpCode(enum.IntEnum):
         (1, 1), "what CONV of 3x3 taps does, in tiles", Output.CLIPPED, _tap_rows,
         taps=True, frame=True, weights=Weights.TILES, tile=2,
     )  # fmt: skip
+    HARD_SWISH = 13, OpRule(
+        (1, 1),
+        "`q clip(q + shift, 0, 2 shift)` of wide codes q; shift is the code of 3",
+        Output.CLIPPED,
+    )  # fmt: skip
 
     @property
     def adds(self) -> bool:

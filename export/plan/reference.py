@@ -180,6 +180,11 @@ def _winograd(run: _Run, op: Op) -> NDArray:
     return run.finish(op, winograd.convolved(x, kernel, op.window, size))
 
 
+def _hard_swish(run: _Run, op: Op) -> NDArray:
+    x, _ = run.operand(op)
+    return run.finish(op, x * np.clip(x + op.shift, 0, 2 * op.shift))
+
+
 def _add(run: _Run, op: Op) -> NDArray:
     return run.finish(op, None)
 
@@ -253,6 +258,7 @@ FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
     OpCode.CONCAT: _concat,
     OpCode.DEPTH_TO_SPACE: _depth_to_space,
     OpCode.WINOGRAD: _winograd,
+    OpCode.HARD_SWISH: _hard_swish,
 }
 
 

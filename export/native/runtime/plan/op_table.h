@@ -49,7 +49,8 @@ enum class WeightsLayout : uint8_t {
   OP(9, bilinear, Bilinear, BILINEAR, kOne, false, kBetween, kNone)                   \
   OP(10, concat, Concat, CONCAT, kMany, false, kSame, kNone)                          \
   OP(11, depth_to_space, DepthToSpace, DEPTH_TO_SPACE, kOne, false, kEnlarged, kNone) \
-  OP(12, winograd, Winograd, WINOGRAD, kOne, true, kWindow, kTiles)
+  OP(12, winograd, Winograd, WINOGRAD, kOne, true, kWindow, kTiles)                   \
+  OP(13, hard_swish, HardSwish, HARD_SWISH, kOne, true, kSame, kNone)
 
 #define DQA_OP(code, function, Name, ...) k##Name = code,
 enum class OpCode : uint8_t { DQA_OP_TABLE(DQA_OP) };
