@@ -24,7 +24,7 @@ def runtime() -> Extension:
             "-fvisibility=hidden",
             "-ffp-contract=off",
         ],
-        extra_link_args=["-pthread", "-Wl,-z,max-page-size=16384"],
+        extra_link_args=["-pthread", "-Wl,-z,max-page-size=16384", "-s"],
         language="c++",
         optional=True,
     )
@@ -58,7 +58,7 @@ def extensions() -> list[Extension]:
                 "-fno-strict-aliasing",  # nanobind asks for it
                 "-ffp-contract=off",
             ],
-            extra_link_args=["-pthread"],
+            extra_link_args=["-pthread", "-s"],
             language="c++",
             optional=True,
         ),

@@ -24,8 +24,8 @@ void products(const uint8_t* pixel, size_t channels, int32_t three, int32_t* out
 const char* hard_swish_rule(const Plan&, const Op& op, const Buffer& in,
                             const Buffer& out) {
   if (!is_line_buffer(in) || in.type != Type::kWide || in.slot != kNone ||
-      in.height != out.height || in.width != out.width ||
-      in.channels != out.channels || op.shift < 1 || op.shift > 32767) {
+      in.height != out.height || in.width != out.width || in.channels != out.channels ||
+      op.shift < 1 || op.shift > 32767) {
     return "a hard swish is of wide codes, and keeps their size";
   }
   return nullptr;

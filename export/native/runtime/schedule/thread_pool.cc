@@ -7,7 +7,6 @@
 #include <exception>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 namespace dqa {
 namespace {
@@ -72,22 +71,21 @@ class Barrier {
 struct ThreadPool::Team {
   explicit Team(unsigned threads) {
     const std::lock_guard<std::mutex> closed(gate);
-    others.reserve(threads - 1);
-    while (others.size() + 1 < threads) {
+    others = std::make_unique<std::thread[]>(threads - 1);
+    for (; count + 1 < threads; ++count) {
       try {
-        others.emplace_back(&Team::work, this,
-                            static_cast<unsigned>(others.size()) + 1);
+        others[count] = std::thread(&Team::work, this, count + 1);
       } catch (const std::exception&) {
         break;  // fewer do the same
       }
     }
-    barrier.expect(static_cast<unsigned>(others.size()) + 1);
+    barrier.expect(count + 1);
   }
 
   ~Team() {
     job = nullptr;
-    if (!others.empty()) barrier.wait();
-    for (std::thread& other : others) other.join();
+    if (count > 0) barrier.wait();
+    for (unsigned i = 0; i < count; ++i) others[i].join();
   }
 
   void work(unsigned thread) {
@@ -101,7 +99,13 @@ struct ThreadPool::Team {
     }
   }
 
-  std::vector<std::thread> others;
+  // Out of line: it is large, and called rarely.
+  [[gnu::noinline]] static std::unique_ptr<Team> start(unsigned threads) {
+    return std::make_unique<Team>(threads);
+  }
+
+  std::unique_ptr<std::thread[]> others;
+  unsigned count = 0;
   Barrier barrier;
   std::mutex gate;  // locked until all threads have been started
   const std::function<void(unsigned)>* job = nullptr;  // NULL: threads end
@@ -109,8 +113,8 @@ struct ThreadPool::Team {
 
 ThreadPool::ThreadPool(unsigned threads) : process_(getpid()) {
   if (threads < 2) return;
-  team_ = std::make_unique<Team>(threads);
-  threads_ = static_cast<unsigned>(team_->others.size()) + 1;
+  team_ = Team::start(threads);
+  threads_ = team_->count + 1;
 }
 
 ThreadPool::~ThreadPool() {
@@ -121,8 +125,8 @@ ThreadPool::~ThreadPool() {
 bool ThreadPool::restart_after_fork() {
   const long process = getpid();
   if (process_ == process || team_ == nullptr) return true;
-  auto team = std::make_unique<Team>(threads_);
-  if (team->others.size() + 1 != threads_) return false;
+  auto team = Team::start(threads_);
+  if (team->count + 1 != threads_) return false;
   // The parent's threads may hold its locks: the old team cannot be taken apart.
   static_cast<void>(team_.release());
   team_ = std::move(team);
