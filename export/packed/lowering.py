@@ -21,7 +21,8 @@ from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
 from dqa_keras.export.packed.io_types import ByteInput
 from dqa_keras.export.packed.node import Node, UnsupportedNode, check_window
 from dqa_keras.export.packed.partition import Region
-from dqa_keras.export.packed.values import Codes, Emitter, Input, Sum, Unary
+from dqa_keras.export.packed.value import Codes, Input, Sum, Unary
+from dqa_keras.export.packed.values import Emitter
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
     ByteCodes,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
-from dqa_keras.export.packed.node import Node
 from dqa_keras.export.packed.partition import Region
+from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
@@ -36,69 +36,6 @@ _MARGIN = 8.0
 _LINEAR_BITS = 7
 
 _PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
-
-
-@dataclasses.dataclass
-class Unary:
-    """An element-wise op that turns wide codes into integers.
-
-    Its values may not lie outside those of its operand and 0.
-
-    Args:
-        code: `OpCode`.
-        scale: Float. What an integer of 1 is worth.
-        shift: Integer. The op's parameter.
-    """
-
-    code: OpCode
-    scale: float
-    shift: int
-
-
-@dataclasses.dataclass
-class Sum:
-    """A value that is not rounded yet: `clip(sum * gain + bias + addends)`.
-
-    The sum is that of a node's products, or the integers of a `Unary`.
-    """
-
-    shape: tuple[int, int, int]
-    node: Node | None
-    operand: int | None
-    window: Window
-    gain: Floats
-    bias: Floats
-    addends: list[tuple[int, Floats]]
-    low: float = -np.inf
-    high: float = np.inf
-    unary: Unary | None = None
-
-    @property
-    def is_transposed(self) -> bool:
-        """Whether its sums come out as channels that become pixels afterwards."""
-        return self.node is not None and self.node.kind == "transpose"
-
-    @property
-    def is_clipped(self) -> bool:
-        """Whether it has a bound, so that nothing can be added any more."""
-        return self.low > -np.inf or self.high < np.inf
-
-
-@dataclasses.dataclass
-class Input:
-    """An input that is not read yet: `x * scale + offset`."""
-
-    number: int
-    scale: Floats
-    offset: Floats
-
-
-@dataclasses.dataclass
-class Codes:
-    """A tensor, seen with zeros around it."""
-
-    tensor: int
-    pads: tuple[int, ...] = (0, 0, 0, 0)
 
 
 class Emitter:
