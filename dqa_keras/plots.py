@@ -1,7 +1,7 @@
 """Pictures of quantized models, as matplotlib functions that return their axes.
 
 Each takes `axes` to draw on, or makes a figure of its own. Colours are Okabe and Ito's,
-told apart by colour-blind readers; markers and line styles differ as well.
+which colour-blind readers tell apart. Markers and line styles differ as well.
 """
 
 import io
@@ -56,7 +56,7 @@ def accuracy_against_bits(
     float_accuracy: float,
     axes: Axes | None = None,
 ) -> Axes:
-    """Accuracy against measured stored bits, one line a method.
+    """Accuracy against measured stored bits, one line for each method.
 
     Args:
         points: For each method, (stored bits per activation, accuracy in percent).
@@ -112,9 +112,9 @@ def layer_storage(storage: Storage, axes: Axes | None = None) -> Axes:
 
 
 def channel_importance(layers: Sequence[Quantizer], axes: Axes | None = None) -> Axes:
-    """Heat map of ranking scores: one row a layer, one cell a channel.
+    """Heat map of ranking scores: a row for each layer, a cell for each channel.
 
-    Shades go by powers of two, from the layer's largest score down; a mark below a
+    Shades go by powers of two, from the layer's largest score down. A mark below a
     cell says that the channel gets the extra bits.
 
     Args:
