@@ -50,6 +50,7 @@ def _packing(layer: Quantizer, table: LayerTable) -> Packing:
         # A plan has a byte for the length of a name.
         table.name if len(table.name.encode()) < 256 else "",
         mean_code_bits(layer),
+        layer.config.quantize_linear and table.signed,
     )
 
 

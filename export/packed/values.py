@@ -13,6 +13,7 @@ from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
+    LINEAR_BITS,
     Floats,
     Operation,
     Packing,
@@ -29,11 +30,6 @@ _WIDE = 32767
 
 # How far beyond what random samples show a range is trusted to reach.
 _MARGIN = 8.0
-
-# Bits of values that no quantizer rounds, where their range is known. Seven, so that a
-# product of codes and weights and the next one's fit 16 bits together; the error is far
-# below that of the quantizers around.
-_LINEAR_BITS = 7
 
 _PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
 
@@ -218,12 +214,12 @@ class Emitter:
         height, width, _ = value.shape
         if self._trusted and seen is not None and height * width > 1 and not wide:
             magnitude = np.maximum(np.abs(seen[0]), np.abs(seen[1]))
-            top = 2.0 ** (_LINEAR_BITS - 1)
+            top = 2.0 ** (LINEAR_BITS - 1)
             step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / (top - 1)
             mask = np.zeros(value.shape[2], np.bool_)
             out = Tensor(
                 value.shape, Type.CODES, step, int(top), int(2 * top - 1),
-                packing=Packing(_LINEAR_BITS, 0, True, mask),
+                packing=Packing(LINEAR_BITS, 0, True, mask),
             )  # fmt: skip
             limits = (-top, top - 1)
         else:

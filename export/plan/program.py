@@ -10,6 +10,11 @@ from dqa_keras.export.plan.records import NONE, Type
 
 Floats = NDArray[np.float64]
 
+# Bits of values that no quantizer rounds, where their range is known. Seven, so that a
+# product of codes and weights and the next one's fit 16 bits together; the error is far
+# below that of the quantizers around.
+LINEAR_BITS = 7
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -25,6 +30,8 @@ class Packing:
         layer: String. The quantizer whose codewords fit, or empty: there are none.
         coded_bits: Pair of floats. Bits that a base code and a residual take on average
             in those codewords, as calibration saw it.
+        linear: Boolean. Whether it is the output of a linear layer, or a sum with one,
+            that would be kept in `LINEAR_BITS` if no quantizer rounded it.
     """
 
     bits: int
@@ -33,6 +40,7 @@ class Packing:
     mask: NDArray[np.bool_]
     layer: str = ""
     coded_bits: tuple[float, float] = (0.0, 0.0)
+    linear: bool = False
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ from dqa_keras.export.plan.records import Buffer, Kind
 # Operations of one stage at most: more would only cost planning time.
 _LONGEST = 14
 # Pixels of a strip at least, so that weights are used more than once when loaded.
-_STRIP_PIXELS = 24
+STRIP_PIXELS = 24
 # Weights of a stage beyond this many bytes do not stay in a core's cache.
 _CACHE = 256 * 1024
 
@@ -84,10 +84,13 @@ class Stages:
 
     Args:
         program: `Program`.
+        strip_pixels: Integer. Pixels of a strip at least: with fewer, line buffers are
+            smaller and weights are loaded more often.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, strip_pixels: int = STRIP_PIXELS) -> None:
         self._program = program
+        self._strip_pixels = strip_pixels
         self._tensors = program.tensors
         self._operations = self._wanted(program.operations)
         self._made: dict[int, int] = {}
@@ -189,7 +192,7 @@ class Stages:
         height, width = min(
             (self._height(m.writes), self._width(m.writes)) for m in sinks
         )
-        steps = -(-height // -(-_STRIP_PIXELS // width))
+        steps = -(-height // -(-self._strip_pixels // width))
         line_buffers = {m.writes: LineBuffer() for m in moves if not m.is_sink}
         self._frame(moves, line_buffers)
         dying = {

@@ -5,6 +5,9 @@ that were unpacked already. That cannot be said of coded rows, whose sizes depen
 data: a coded tensor has its memory for itself.
 """
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 
 from dqa_keras.codec.sizes import StorageClass
@@ -17,7 +20,13 @@ from dqa_keras.export.plan.coded_size import (
     storage_class,
 )
 from dqa_keras.export.plan.ops import OpCode
-from dqa_keras.export.plan.program import Packing, Program, Tensor
+from dqa_keras.export.plan.program import (
+    LINEAR_BITS,
+    Operation,
+    Packing,
+    Program,
+    Tensor,
+)
 from dqa_keras.export.plan.records import (
     NONE,
     Buffer,
@@ -29,10 +38,13 @@ from dqa_keras.export.plan.records import (
     Table,
     Type,
 )
-from dqa_keras.export.plan.row_fusion import Cut, Move, Stages
+from dqa_keras.export.plan.row_fusion import STRIP_PIXELS, Cut, Move, Stages
 
 # Readable bytes behind the last buffer, which wide loads may touch.
 _SLACK = 64
+
+# Pixels of a strip at least, where the usual number takes too much memory.
+_THINNER_STRIPS = (12, 6, 1)
 
 
 class _Constants:
@@ -64,7 +76,25 @@ def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
     Returns:
         The `Plan`, and the constants that it refers to.
     """
-    scheduler = Stages(program)
+    best = _scheduled(program, coded_skips, STRIP_PIXELS)
+    if any(t.packing is not None and t.packing.linear for t in program.tensors):
+        # Quantizers of linear layers are there to save memory, but their sums take a
+        # line buffer more. What they must not exceed, thinner strips bring them below.
+        kept = _scheduled(without_linear(program), coded_skips, STRIP_PIXELS)[0]
+        for pixels in _THINNER_STRIPS:
+            if best[0].arena <= kept.arena:
+                break
+            thinner = _scheduled(program, coded_skips, pixels)
+            if thinner[0].arena < best[0].arena:
+                best = thinner
+    return best
+
+
+def _scheduled(
+    program: Program, coded_skips: bool, strip_pixels: int
+) -> tuple[Plan, bytes]:
+    """The plan with strips of at least so many pixels."""
+    scheduler = Stages(program, strip_pixels)
     cuts = scheduler.cuts()
     best = planned(program, scheduler, cuts, {})
     coded: dict[int, StorageClass] = {}
@@ -73,6 +103,50 @@ def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
         if tried[0].arena < best[0].arena:
             best, coded[tensor] = tried, storage
     return best
+
+
+def without_linear(program: Program) -> Program:
+    """What a program would be if no quantizer rounded outputs of linear layers.
+
+    They take `LINEAR_BITS`, and sums are added to without being stored first. Good for
+    its memory alone: it does not compute the same.
+    """
+    tensors = [_kept(tensor) for tensor in program.tensors]
+    reads = Counter(
+        tensor
+        for op in program.operations
+        for tensor in [*op.operands, *(addend for addend, _ in op.addends)]
+    )
+    makers = {
+        op.output: op
+        for op in program.operations
+        if not op.is_output and op.operands and op.code.adds and not op.addends
+    }
+    operations: list[Operation] = []
+    for op in program.operations:
+        for tensor, _ in op.addends if op.code == OpCode.ADD else ():
+            packing, maker = program.tensors[tensor].packing, makers.get(tensor)
+            if packing is None or not packing.linear or maker is None:
+                continue
+            if reads[tensor] != 1:
+                continue
+            others = [addend for addend in op.addends if addend[0] != tensor]
+            operations.remove(maker)
+            op = dataclasses.replace(
+                maker, output=op.output, addends=others, is_output=op.is_output
+            )
+            break
+        operations.append(op)
+    return dataclasses.replace(program, tensors=tensors, operations=operations)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """A tensor as it is stored if no quantizer of a linear layer rounds it."""
+    if tensor.packing is None or not tensor.packing.linear:
+        return tensor
+    mask = np.zeros(tensor.shape[2], np.bool_)
+    kept = dataclasses.replace(tensor, packing=Packing(LINEAR_BITS, 0, True, mask))
+    return max(tensor, kept, key=row_bytes)
 
 
 def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, StorageClass]]:

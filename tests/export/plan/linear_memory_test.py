@@ -1,0 +1,84 @@
+"""What quantizers of linear layers do to memory, over random mobile networks.
+
+A bottleneck is `expand -> depthwise -> project`, and where sizes allow the input of the
+block is added. Without such quantizers projections take seven bits and sums are fused.
+"""
+
+import random
+
+import numpy as np
+import pytest
+from programs import Builder, check, slid
+
+from dqa_keras.export.plan.ops import Window
+from dqa_keras.export.plan.scheduling import schedule, without_linear
+
+
+def mask_of(channels):
+    return np.arange(channels) % 10 < 3
+
+
+def network(seed, linear, bits=4, extra_bits=2):
+    choose = random.Random(seed)
+    side = choose.choice([16, 24, 32, 48, 64])
+    build = Builder((side, side, 3), seed)
+
+    def codes(shape):
+        tensor = build.codes(shape, bits, extra_bits)
+        tensor.packing.mask = mask_of(shape[2])
+        return tensor
+
+    def projected(shape):
+        if not linear:
+            tensor = build.codes(shape, 7, 0, signed=True)
+            tensor.packing.mask = np.zeros(shape[2], bool)
+            return tensor
+        tensor = build.codes(shape, bits, extra_bits, signed=True)
+        tensor.packing.mask, tensor.packing.linear = mask_of(shape[2]), True
+        return tensor
+
+    first = Window(3, 3, (2, 2), top=1, left=1)
+    shape = slid((side, side), first, 8 * choose.randint(1, 4))
+    x = build.conv(build.input, codes(shape), first)
+    for _ in range(choose.randint(2, 6)):
+        height, width, channels = build.tensor(x).shape
+        stride = choose.choice([1, 1, 2]) if height > 6 else 1
+        is_residual = stride == 1 and choose.random() < 0.6
+        outputs = channels if is_residual else 8 * choose.randint(1, 6)
+        taps = choose.choice([3, 5])
+        wide = codes((height, width, channels * choose.choice([1, 3, 6])))
+        y = build.conv(x, wide, Window())
+        deep = Window(taps, taps, (stride, stride), top=taps // 2, left=taps // 2)
+        shape = slid((height, width), deep, wide.shape[2])
+        y = build.conv(y, codes(shape), deep, depthwise=True)
+        y = build.conv(y, projected((*shape[:2], outputs)), Window())
+        if is_residual and linear:
+            y = build.combine([y, x], projected((*shape[:2], outputs)))
+        elif is_residual:
+            scale = np.ones(-(-outputs // 16) * 16, np.float32)
+            build.program.operations[-1].addends.append((x, scale))
+        x = y
+    height, width, _ = build.tensor(x).shape
+    y = build.conv(x, codes((height, width, 64)), Window())
+    y = build.average(y, codes((1, 1, 64)), Window(height, width, (height, width)))
+    build.output(build.conv(y, codes((1, 1, 10)), Window()))
+    return build.program
+
+
+def arena(*of, **bits):
+    return schedule(network(*of, **bits))[0].arena
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_quantizing_linear_layers_costs_no_memory(seed):
+    assert arena(seed, linear=True) <= arena(seed, linear=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_linear_is_the_program_without_such_quantizers(seed):
+    program = without_linear(network(seed, linear=True))
+    assert schedule(program)[0].arena == arena(seed, linear=False)
+
+
+def test_thinner_strips_compute_the_same():
+    check(network(1, linear=True))
