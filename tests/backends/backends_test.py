@@ -99,3 +99,36 @@ def test_export_says_that_it_needs_tensorflow(backend, package):
     done = run(backend, package, ["-c", program])
     assert done.returncode != 0
     assert "needs TensorFlow" in done.stderr.splitlines()[-1]
+
+
+RECONSTRUCT = """
+import keras, numpy as np
+import dqa_keras as dqa
+keras.utils.set_random_seed(0)
+layers = [
+    keras.Input((8, 8, 4)),
+    keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+    keras.layers.BatchNormalization(),
+    keras.layers.ReLU(),
+    keras.layers.Conv2D(8, 3, 2, padding="same"),
+    keras.layers.ReLU(),
+    keras.layers.GlobalAveragePooling2D(),
+    keras.layers.Dense(3),
+]
+model = keras.Sequential(layers)
+x = np.random.default_rng(0).normal(size=(128, 8, 8, 4)).astype("float32")
+quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=1, extra_bits=0))
+dqa.calibrate(quantized, x, verbose=0)
+exact = model.predict(x, verbose=0)
+for _ in range(2):
+    print(np.square(quantized.predict(x, verbose=0) - exact).sum())
+    dqa.reconstruct(quantized, model, x, verbose=0)
+"""
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_reconstruction_needs_no_gradients(backend, package):
+    done = run(backend, package, ["-c", RECONSTRUCT])
+    assert done.returncode == 0, done.stderr
+    before, after = map(float, done.stdout.split())
+    assert after < 0.8 * before
