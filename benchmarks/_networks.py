@@ -41,6 +41,39 @@ def unet(size: int, widths: tuple[int, ...], bottleneck: int):
     return keras.Model(inputs, layers.Conv2D(2, 1)(x))
 
 
+def efficientnet_lite0():
+    """EfficientNet-Lite0's shape: no squeeze-and-excitation, ReLU6 for swish."""
+    import keras
+    from keras import layers
+
+    def normalized(x, activation=True):
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU(6.0)(x) if activation else x
+
+    def block(x, filters, taps, stride, expansion):
+        y = x
+        if expansion > 1:
+            y = layers.Conv2D(expansion * x.shape[-1], 1, use_bias=False)(y)
+            y = normalized(y)
+        y = layers.DepthwiseConv2D(taps, stride, padding="same", use_bias=False)(y)
+        y = layers.Conv2D(filters, 1, use_bias=False)(normalized(y))
+        y = normalized(y, activation=False)
+        return layers.Add()([x, y]) if x.shape == y.shape else y
+
+    inputs = keras.Input((224, 224, 3))
+    x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False)(inputs)
+    x = block(normalized(x), 16, 3, 1, 1)
+    for filters, repeats, taps, stride in (
+        (24, 2, 3, 2), (40, 2, 5, 2), (80, 3, 3, 2),
+        (112, 3, 5, 1), (192, 4, 5, 2), (320, 1, 3, 1),
+    ):  # fmt: skip
+        for number in range(repeats):
+            x = block(x, filters, taps, stride if number == 0 else 1, 6)
+    x = normalized(layers.Conv2D(1280, 1, use_bias=False)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(1000)(x))
+
+
 def network(name: str):
     """The Keras model with random weights, and images for it."""
     import keras
@@ -51,6 +84,8 @@ def network(name: str):
     keras.utils.set_random_seed(0)
     if name == "unet":
         model = unet(512, (32, 64, 128), 256)
+    elif name == "efficientnet_lite0":
+        model = efficientnet_lite0()
     elif name.startswith("mobilenet_v2"):
         model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     else:
@@ -123,11 +158,11 @@ def prepare(names: list[str], folder: Path) -> None:
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The flags that both benchmarks have."""
+def parser(description: str, names: tuple[str, ...] = NAMES) -> argparse.ArgumentParser:
+    """The flags that benchmarks of these networks have."""
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--json", type=Path, help="file for the figures")
-    flags.add_argument("--networks", nargs="*", default=list(NAMES), choices=NAMES)
+    flags.add_argument("--networks", nargs="*", default=list(names), choices=names)
     flags.add_argument(
         "--folder",
         type=Path,

@@ -16,10 +16,14 @@ ARM_WHEELS := numpy flatbuffers ai-edge-litert==2.1.6
 ARM_PLATFORMS := $(foreach tag,manylinux2014 manylinux_2_27 manylinux_2_28,\
 	--platform $(tag)_aarch64)
 
-.PHONY: arm-count
+ARM_NETWORKS ?= mobilenet_v2 efficientnet_lite0 resnet32
+ARM_RESULTS := benchmarks/results/arm.json
+ARM_CXX = aarch64-linux-gnu-g++ $(NATIVE_FLAGS)
+
+.PHONY: arm-tools arm-count arm-bound
 
 $(ARM)/made: | install
-	rm -rf $(ARM_BUILD)
+	rm -rf $(ARM) $(ARM_BUILD)/apt
 	mkdir -p $(ARM_BUILD)/apt/lists/partial $(ARM_BUILD)/apt/cache/archives/partial
 	apt-get $(ARM_APT) update
 	cd $(ARM_BUILD)/apt && apt-get $(ARM_APT) download $(ARM_PACKAGES)
@@ -28,3 +32,24 @@ $(ARM)/made: | install
 	$(PYTHON) -m pip install -q --no-deps --target $(ARM)/site --only-binary :all: \
 		--python-version 3.11 $(ARM_PLATFORMS) $(ARM_WHEELS)
 	touch $@
+
+# The plugin that counts, and what it counts: the runtime alone, and as a delegate.
+arm-tools: install
+	@$(call need,gcc,gcc)
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,qemu-aarch64,qemu-user)
+	@mkdir -p $(ARM_BUILD)
+	gcc -O2 -Wall -Wextra -Werror -fPIC -shared -fvisibility=hidden \
+		$(NATIVE)/count/plugin.c -o $(ARM_BUILD)/plugin.so
+	$(ARM_CXX) -static $(NATIVE_SOURCES) $(CORE_SOURCES) $(NATIVE)/count/run_plan.cc \
+		-o $(ARM_BUILD)/run_plan
+	$(ARM_CXX) -fPIC -shared -fvisibility=hidden $(NATIVE_SOURCES) $(RUNTIME_SOURCES) \
+		-o $(ARM_BUILD)/delegate.so
+
+# Instructions of an inference, packed and not; `ARM_NETWORKS=unet` takes half an hour.
+arm-count: $(ARM)/made arm-tools native
+	$(PYTHON) benchmarks/arm.py --networks $(ARM_NETWORKS) --json $(ARM_RESULTS)
+
+# Fails if the runtime's own instructions have grown by more than 3 %.
+arm-bound: arm-tools native
+	$(PYTHON) benchmarks/arm.py --networks mobilenet_v2 resnet32 --bound $(ARM_RESULTS)

@@ -3,11 +3,12 @@
 #define DQA_RUNTIME_KERNELS_NEON_H_
 
 #include "runtime/kernels/kernels.h"
-#include "runtime/kernels/tiles.h"
 
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
+
+#include <algorithm>
 
 // gcc keeps arrays in registers only if it unrolls every loop over them early, and if
 // it does not load the next weights while sums still wait for these.
@@ -21,31 +22,45 @@
 
 namespace dqa {
 
+void neon_requantize(const Epilogue& epilogue, const int32_t (*sums)[kBlock],
+                     unsigned pixels);
+
 // The most pixels that are requantized at once: the arrays of their channels are read
 // once.
 constexpr size_t kBatch = 40;
 
-// `kernels` by pixels - 1, `most` of them.
+// Computes the sums of some tiles of as many pixels each.
 template <class Row>
-void run_batches(const Row& row, const TileKernel<Row>* kernels, unsigned most,
-                 RequantizeKernel requantize, Epilogue* epilogue) {
+using TilesKernel = void (*)(const Row& row, size_t tiles, int32_t (*sums)[kBlock]);
+
+// `kernels` by pixels - 1, `most` of them. Tiles differ by a pixel at most: a kernel
+// computes all that are larger, another one the others.
+template <class Row>
+void compute_tiles(const Row& row, const TilesKernel<Row>* kernels, unsigned most,
+                   size_t pixels, int32_t (*sums)[kBlock]) {
+  const size_t tiles = (pixels + most - 1) / most, small = pixels / tiles,
+               large = pixels - tiles * small;
+  if (large > 0) {
+    kernels[small](row, large, sums);
+    row.advance(large * (small + 1));
+    sums += large * (small + 1);
+  }
+  kernels[small - 1](row, tiles - large, sums);
+  row.advance((tiles - large) * small);
+}
+
+template <class Row>
+void run_batches(const Row& row, const TilesKernel<Row>* kernels, unsigned most,
+                 Epilogue* epilogue) {
   for (size_t left = row.pixels; left > 0;) {
     const size_t together = std::min(left, kBatch);
     alignas(64) int32_t sums[kBatch][kBlock];
-    for (size_t done = 0; done < together;) {
-      const unsigned pixels = next_tile(together - done, most);
-      kernels[pixels - 1](row, sums + done);
-      row.advance(pixels);
-      done += pixels;
-    }
-    requantize(*epilogue, sums, static_cast<unsigned>(together));
+    compute_tiles(row, kernels, most, together, sums);
+    neon_requantize(*epilogue, sums, static_cast<unsigned>(together));
     epilogue->advance(together);
     left -= together;
   }
 }
-
-void neon_requantize(const Epilogue& epilogue, const int32_t (*sums)[kBlock],
-                     unsigned pixels);
 
 void neon_conv(const ConvRow& row, Epilogue* epilogue);
 void neon_sums(const ConvRow& row, int32_t* sums);

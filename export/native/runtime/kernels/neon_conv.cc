@@ -108,40 +108,42 @@ INLINE_DOT void add_groups(const uint8_t* at, size_t pixel_bytes,
 }
 
 template <Inputs kInputs, unsigned kPixels>
-TARGET_DOT void conv_dot(const ConvRow& row, int32_t (*sums)[kBlock]) {
+TARGET_DOT void conv_dot(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
   constexpr bool kWide = kInputs == Inputs::kWide;
   constexpr size_t kWeights = kBlock * kGroup, kBytes = kGroup * (kWide ? 2 : 1);
-  Totals<kPixels> low, high;
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
+  const size_t step = row.pixel_bytes, rest = row.run_groups % 4;
+  for (size_t offset = 0; tiles > 0;
+       --tiles, offset += kPixels * step, sums += kPixels) {
+    Totals<kPixels> low, high;
     DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
-      low.part[p][q] = vld1q_s32(row.start + 4 * q);
-      high.part[p][q] = vdupq_n_s32(0);
-    }
-  }
-  const int8_t* weights = row.weights;
-  const size_t step = row.pixel_bytes;
-  const size_t rest = row.run_groups % 4;
-  for (unsigned y = 0; y < row.taps_y; ++y) {
-    for (unsigned run = 0; run < row.runs; ++run) {
-      const uint8_t* at = row.rows[y] + run * row.run_bytes;
-      const int8_t* const end = weights + (row.run_groups - rest) * kWeights;
-      for (; weights != end; at += 4 * kBytes) {
-        add_groups<kInputs, kPixels, 4>(at, step, weights, low, high);
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned q = 0; q < 4; ++q) {
+        low.part[p][q] = vld1q_s32(row.start + 4 * q);
+        high.part[p][q] = vdupq_n_s32(0);
       }
-      if (rest == 1) add_groups<kInputs, kPixels, 1>(at, step, weights, low, high);
-      if (rest == 2) add_groups<kInputs, kPixels, 2>(at, step, weights, low, high);
-      if (rest == 3) add_groups<kInputs, kPixels, 3>(at, step, weights, low, high);
     }
-  }
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
+    const int8_t* weights = row.weights;
+    for (unsigned y = 0; y < row.taps_y; ++y) {
+      for (unsigned run = 0; run < row.runs; ++run) {
+        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
+        const int8_t* const end = weights + (row.run_groups - rest) * kWeights;
+        for (; weights != end; at += 4 * kBytes) {
+          add_groups<kInputs, kPixels, 4>(at, step, weights, low, high);
+        }
+        if (rest == 1) add_groups<kInputs, kPixels, 1>(at, step, weights, low, high);
+        if (rest == 2) add_groups<kInputs, kPixels, 2>(at, step, weights, low, high);
+        if (rest == 3) add_groups<kInputs, kPixels, 3>(at, step, weights, low, high);
+      }
+    }
     DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
-      int32x4_t sum = low.part[p][q];
-      if (kWide) sum = vaddq_s32(sum, vshlq_n_s32(high.part[p][q], 8));
-      vst1q_s32(sums[p] + 4 * q, sum);
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned q = 0; q < 4; ++q) {
+        int32x4_t sum = low.part[p][q];
+        if (kWide) sum = vaddq_s32(sum, vshlq_n_s32(high.part[p][q], 8));
+        vst1q_s32(sums[p] + 4 * q, sum);
+      }
     }
   }
 }
@@ -165,53 +167,56 @@ TARGET_DOT void raise_start(const ConvRow& row, int32_t* start) {
   }
 }
 
-constexpr TileKernel<ConvRow> kSmallTiles[] = {
+constexpr TilesKernel<ConvRow> kSmallTiles[] = {
     conv_dot<Inputs::kSmall, 1>, conv_dot<Inputs::kSmall, 2>,
     conv_dot<Inputs::kSmall, 3>, conv_dot<Inputs::kSmall, 4>,
     conv_dot<Inputs::kSmall, 5>};
-constexpr TileKernel<ConvRow> kByteTiles[] = {
+constexpr TilesKernel<ConvRow> kByteTiles[] = {
     conv_dot<Inputs::kBytes, 1>, conv_dot<Inputs::kBytes, 2>,
     conv_dot<Inputs::kBytes, 3>, conv_dot<Inputs::kBytes, 4>,
     conv_dot<Inputs::kBytes, 5>};
-constexpr TileKernel<ConvRow> kWideTiles[] = {conv_dot<Inputs::kWide, 1>,
-                                              conv_dot<Inputs::kWide, 2>};
+constexpr TilesKernel<ConvRow> kWideTiles[] = {conv_dot<Inputs::kWide, 1>,
+                                               conv_dot<Inputs::kWide, 2>};
 
 // The same with products of 16 bits, which pairs of sums take in.
 template <unsigned kPixels>
-void conv_long(const ConvRow& row, int32_t (*sums)[kBlock]) {
-  int32x4_t total[kPixels][8];
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
-    for (unsigned i = 0; i < 8; ++i) total[p][i] = vdupq_n_s32(0);
-  }
-  const int8_t* weights = row.weights;
-  for (unsigned y = 0; y < row.taps_y; ++y) {
-    for (unsigned run = 0; run < row.runs; ++run) {
-      const uint8_t* at = row.rows[y] + run * row.run_bytes;
-      const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
-      for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
-        DQA_NEON_UNROLL
-        for (unsigned q = 0; q < 4; ++q) {
-          const int8x16_t w = vld1q_s8(weights + 16 * q);
+void conv_long(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
+  for (size_t offset = 0; tiles > 0;
+       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
+    int32x4_t total[kPixels][8];
+    DQA_NEON_UNROLL
+    for (unsigned p = 0; p < kPixels; ++p) {
+      for (unsigned i = 0; i < 8; ++i) total[p][i] = vdupq_n_s32(0);
+    }
+    const int8_t* weights = row.weights;
+    for (unsigned y = 0; y < row.taps_y; ++y) {
+      for (unsigned run = 0; run < row.runs; ++run) {
+        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
+        const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
+        for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
           DQA_NEON_UNROLL
-          for (unsigned p = 0; p < kPixels; ++p) {
-            int32_t four;
-            std::memcpy(&four, at + p * row.pixel_bytes, sizeof four);
-            const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
-            int32x4_t* const sum = &total[p][2 * q];
-            sum[0] = vpadalq_s16(sum[0], vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-            sum[1] = vpadalq_s16(sum[1], vmull_high_s8(w, x));
+          for (unsigned q = 0; q < 4; ++q) {
+            const int8x16_t w = vld1q_s8(weights + 16 * q);
+            DQA_NEON_UNROLL
+            for (unsigned p = 0; p < kPixels; ++p) {
+              int32_t four;
+              std::memcpy(&four, at + p * row.pixel_bytes, sizeof four);
+              const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+              int32x4_t* const sum = &total[p][2 * q];
+              sum[0] = vpadalq_s16(sum[0], vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+              sum[1] = vpadalq_s16(sum[1], vmull_high_s8(w, x));
+            }
           }
         }
       }
     }
-  }
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
     DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
-      const int32x4_t four = vpaddq_s32(total[p][2 * q], total[p][2 * q + 1]);
-      vst1q_s32(sums[p] + 4 * q, vaddq_s32(four, vld1q_s32(row.start + 4 * q)));
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned q = 0; q < 4; ++q) {
+        const int32x4_t four = vpaddq_s32(total[p][2 * q], total[p][2 * q + 1]);
+        vst1q_s32(sums[p] + 4 * q, vaddq_s32(four, vld1q_s32(row.start + 4 * q)));
+      }
     }
   }
 }
@@ -230,58 +235,65 @@ int16x4_t four_words(const uint8_t* at) {
 
 // Products of 16-bit numbers: for codes of 8 bits and wide ones.
 template <bool kWide>
-void conv_words(const ConvRow& row, int32_t (*sums)[kBlock]) {
-  int32x4_t total[kBlock];
-  for (int32x4_t& sum : total) sum = vdupq_n_s32(0);
-  const int8_t* weights = row.weights;
-  constexpr size_t kStep = kGroup * (kWide ? 2 : 1);
-  for (unsigned y = 0; y < row.taps_y; ++y) {
-    for (unsigned run = 0; run < row.runs; ++run) {
-      const uint8_t* at = row.rows[y] + run * row.run_bytes;
-      for (size_t g = 0; g < row.run_groups; ++g, at += kStep) {
-        const int16x4_t x = four_words<kWide>(at);
-        for (unsigned o = 0; o < kBlock; o += 2, weights += 2 * kGroup) {
-          const int16x8_t w = vmovl_s8(vld1_s8(weights));
-          total[o] = vmlal_s16(total[o], vget_low_s16(w), x);
-          total[o + 1] = vmlal_s16(total[o + 1], vget_high_s16(w), x);
+void conv_words(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
+  for (size_t offset = 0; tiles > 0;
+       --tiles, offset += 1 * row.pixel_bytes, sums += 1) {
+    int32x4_t total[kBlock];
+    for (int32x4_t& sum : total) sum = vdupq_n_s32(0);
+    const int8_t* weights = row.weights;
+    constexpr size_t kStep = kGroup * (kWide ? 2 : 1);
+    for (unsigned y = 0; y < row.taps_y; ++y) {
+      for (unsigned run = 0; run < row.runs; ++run) {
+        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
+        for (size_t g = 0; g < row.run_groups; ++g, at += kStep) {
+          const int16x4_t x = four_words<kWide>(at);
+          for (unsigned o = 0; o < kBlock; o += 2, weights += 2 * kGroup) {
+            const int16x8_t w = vmovl_s8(vld1_s8(weights));
+            total[o] = vmlal_s16(total[o], vget_low_s16(w), x);
+            total[o + 1] = vmlal_s16(total[o + 1], vget_high_s16(w), x);
+          }
         }
       }
     }
+    for (unsigned o = 0; o < kBlock; ++o)
+      sums[0][o] = row.start[o] + vaddvq_s32(total[o]);
   }
-  for (unsigned o = 0; o < kBlock; ++o)
-    sums[0][o] = row.start[o] + vaddvq_s32(total[o]);
 }
 
-constexpr TileKernel<ConvRow> kLongTiles[] = {conv_long<1>, conv_long<2>};
+using Rows16 = int32_t (*)[kBlock];
+
+Rows16 rows_of(int32_t* sums) { return reinterpret_cast<Rows16>(sums); }
+
+constexpr TilesKernel<ConvRow> kLongTiles[] = {conv_long<1>, conv_long<2>};
 
 }  // namespace
 
 void neon_dot_conv(const ConvRow& row, Epilogue* epilogue) {
   if (!row.wide && row.peak <= 127) {
-    return run_batches(row, kSmallTiles, 5, neon_requantize, epilogue);
+    return run_batches(row, kSmallTiles, 5, epilogue);
   }
   int32_t start[kBlock];
   raise_start(row, start);
   ConvRow raised = row;
   raised.start = start;
-  if (row.wide) return run_batches(raised, kWideTiles, 2, neon_requantize, epilogue);
-  run_batches(raised, kByteTiles, 5, neon_requantize, epilogue);
+  if (row.wide) return run_batches(raised, kWideTiles, 2, epilogue);
+  run_batches(raised, kByteTiles, 5, epilogue);
 }
 
 void neon_dot_sums(const ConvRow& row, int32_t* sums) {
-  sum_tiles(row, kSmallTiles, 5, sums);
+  compute_tiles(row, kSmallTiles, 5, row.pixels, rows_of(sums));
 }
 
 void neon_conv(const ConvRow& row, Epilogue* epilogue) {
   if (!row.wide && row.peak <= 127) {
-    return run_batches(row, kLongTiles, 2, neon_requantize, epilogue);
+    return run_batches(row, kLongTiles, 2, epilogue);
   }
-  const TileKernel<ConvRow> kernel = row.wide ? conv_words<true> : conv_words<false>;
-  run_batches(row, &kernel, 1, neon_requantize, epilogue);
+  const TilesKernel<ConvRow> kernel = row.wide ? conv_words<true> : conv_words<false>;
+  run_batches(row, &kernel, 1, epilogue);
 }
 
 void neon_sums(const ConvRow& row, int32_t* sums) {
-  sum_tiles(row, kLongTiles, 2, sums);
+  compute_tiles(row, kLongTiles, 2, row.pixels, rows_of(sums));
 }
 
 }  // namespace dqa

@@ -18,97 +18,103 @@ namespace {
 // Neighbouring pixels share the columns of their windows. Products of a row of taps, by
 // codes up to 127, fit 16 bits.
 template <unsigned kTaps, unsigned kStride, unsigned kPixels>
-void depthwise_columns(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
-  constexpr unsigned kColumns = (kPixels - 1) * kStride + kTaps;
-  const int8_t* weights = row.weights;
-  const size_t tap_bytes = row.tap_bytes, weight_step = row.weight_step;
-  int32x4_t total[kPixels][4];
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
+void depthwise_columns(const DepthwiseRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
+  for (size_t offset = 0; tiles > 0;
+       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
+    constexpr unsigned kColumns = (kPixels - 1) * kStride + kTaps;
+    const int8_t* weights = row.weights;
+    const size_t tap_bytes = row.tap_bytes, weight_step = row.weight_step;
+    int32x4_t total[kPixels][4];
     DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
-  }
-  for (unsigned y = 0; y < row.taps_y; ++y) {
-    const uint8_t* const at = row.rows[y];
-    int8x16_t w[kTaps];
-    int16x8_t part[kPixels][2];
-    DQA_NEON_UNROLL
-    for (unsigned x = 0; x < kTaps; ++x, weights += weight_step) {
-      w[x] = vld1q_s8(weights);
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
     }
-    DQA_NEON_UNROLL
-    for (unsigned c = 0; c < kColumns; ++c) {
-      const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(at + c * tap_bytes));
-      const int8x8_t low = vget_low_s8(codes);
+    for (unsigned y = 0; y < row.taps_y; ++y) {
+      const uint8_t* const at = row.rows[y] + offset;
+      int8x16_t w[kTaps];
+      int16x8_t part[kPixels][2];
+      DQA_NEON_UNROLL
+      for (unsigned x = 0; x < kTaps; ++x, weights += weight_step) {
+        w[x] = vld1q_s8(weights);
+      }
+      DQA_NEON_UNROLL
+      for (unsigned c = 0; c < kColumns; ++c) {
+        const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(at + c * tap_bytes));
+        const int8x8_t low = vget_low_s8(codes);
+        DQA_NEON_UNROLL
+        for (unsigned p = 0; p < kPixels; ++p) {
+          const unsigned tap = c - p * kStride;
+          if (tap >= kTaps) continue;
+          const int8x16_t by = w[tap];
+          if (tap == 0) {
+            part[p][0] = vmull_s8(low, vget_low_s8(by));
+            part[p][1] = vmull_high_s8(codes, by);
+          } else {
+            part[p][0] = vmlal_s8(part[p][0], low, vget_low_s8(by));
+            part[p][1] = vmlal_high_s8(part[p][1], codes, by);
+          }
+        }
+      }
       DQA_NEON_UNROLL
       for (unsigned p = 0; p < kPixels; ++p) {
-        const unsigned tap = c - p * kStride;
-        if (tap >= kTaps) continue;
-        const int8x16_t by = w[tap];
-        if (tap == 0) {
-          part[p][0] = vmull_s8(low, vget_low_s8(by));
-          part[p][1] = vmull_high_s8(codes, by);
-        } else {
-          part[p][0] = vmlal_s8(part[p][0], low, vget_low_s8(by));
-          part[p][1] = vmlal_high_s8(part[p][1], codes, by);
+        DQA_NEON_UNROLL
+        for (unsigned h = 0; h < 2; ++h) {
+          int32x4_t* const to = &total[p][2 * h];
+          to[0] = vaddw_s16(to[0], vget_low_s16(part[p][h]));
+          to[1] = vaddw_high_s16(to[1], part[p][h]);
         }
       }
     }
     DQA_NEON_UNROLL
     for (unsigned p = 0; p < kPixels; ++p) {
       DQA_NEON_UNROLL
-      for (unsigned h = 0; h < 2; ++h) {
-        int32x4_t* const to = &total[p][2 * h];
-        to[0] = vaddw_s16(to[0], vget_low_s16(part[p][h]));
-        to[1] = vaddw_high_s16(to[1], part[p][h]);
-      }
+      for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
     }
-  }
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
   }
 }
 
 // The same for any codes of a byte and any windows.
 template <unsigned kPixels>
-void depthwise_tile(const DepthwiseRow& row, int32_t (*sums)[kBlock]) {
-  int32x4_t total[kPixels][4];
-  for (unsigned p = 0; p < kPixels; ++p) {
-    for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
-  }
-  const int8_t* weights = row.weights;
-  for (unsigned y = 0; y < row.taps_y; ++y) {
-    const uint8_t* at = row.rows[y];
-    for (unsigned x = 0; x < row.taps_x; ++x) {
-      const int8x16_t w = vld1q_s8(weights);
-      const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_high_s8(w);
-      for (unsigned p = 0; p < kPixels; ++p) {
-        const uint8x16_t codes = vld1q_u8(at + p * row.pixel_bytes);
-        const int16x8_t c0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes)));
-        const int16x8_t c1 = vreinterpretq_s16_u16(vmovl_high_u8(codes));
-        int32x4_t* const sum = total[p];
-        sum[0] = vmlal_s16(sum[0], vget_low_s16(c0), vget_low_s16(w0));
-        sum[1] = vmlal_high_s16(sum[1], c0, w0);
-        sum[2] = vmlal_s16(sum[2], vget_low_s16(c1), vget_low_s16(w1));
-        sum[3] = vmlal_high_s16(sum[3], c1, w1);
-      }
-      at += row.tap_bytes;
-      weights += row.weight_step;
+void depthwise_tile(const DepthwiseRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
+  for (size_t offset = 0; tiles > 0;
+       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
+    int32x4_t total[kPixels][4];
+    for (unsigned p = 0; p < kPixels; ++p) {
+      for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
     }
-  }
-  for (unsigned p = 0; p < kPixels; ++p) {
-    for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
+    const int8_t* weights = row.weights;
+    for (unsigned y = 0; y < row.taps_y; ++y) {
+      const uint8_t* at = row.rows[y] + offset;
+      for (unsigned x = 0; x < row.taps_x; ++x) {
+        const int8x16_t w = vld1q_s8(weights);
+        const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_high_s8(w);
+        for (unsigned p = 0; p < kPixels; ++p) {
+          const uint8x16_t codes = vld1q_u8(at + p * row.pixel_bytes);
+          const int16x8_t c0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes)));
+          const int16x8_t c1 = vreinterpretq_s16_u16(vmovl_high_u8(codes));
+          int32x4_t* const sum = total[p];
+          sum[0] = vmlal_s16(sum[0], vget_low_s16(c0), vget_low_s16(w0));
+          sum[1] = vmlal_high_s16(sum[1], c0, w0);
+          sum[2] = vmlal_s16(sum[2], vget_low_s16(c1), vget_low_s16(w1));
+          sum[3] = vmlal_high_s16(sum[3], c1, w1);
+        }
+        at += row.tap_bytes;
+        weights += row.weight_step;
+      }
+    }
+    for (unsigned p = 0; p < kPixels; ++p) {
+      for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
+    }
   }
 }
 
 template <unsigned kTaps, unsigned kStride>
 void by_columns(const DepthwiseRow& row, Epilogue* epilogue) {
-  static constexpr TileKernel<DepthwiseRow> kTiles[] = {
+  static constexpr TilesKernel<DepthwiseRow> kTiles[] = {
       depthwise_columns<kTaps, kStride, 1>, depthwise_columns<kTaps, kStride, 2>,
       depthwise_columns<kTaps, kStride, 3>, depthwise_columns<kTaps, kStride, 4>};
-  run_batches(row, kTiles, 4, neon_requantize, epilogue);
+  run_batches(row, kTiles, 4, epilogue);
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
@@ -124,9 +130,9 @@ void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
     if (row.taps_x == 5 && one) return by_columns<5, 1>(row, epilogue);
     if (row.taps_x == 5 && two) return by_columns<5, 2>(row, epilogue);
   }
-  static constexpr TileKernel<DepthwiseRow> kTiles[] = {
+  static constexpr TilesKernel<DepthwiseRow> kTiles[] = {
       depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>, depthwise_tile<4>};
-  run_batches(row, kTiles, 4, neon_requantize, epilogue);
+  run_batches(row, kTiles, 4, epilogue);
 }
 
 void widen(const uint8_t* factors, size_t channels, size_t pixels, uint8_t zero,
