@@ -98,17 +98,22 @@ def cases(path: Path, folder: Path) -> list[str]:
 
     from dqa_keras.export.packed import pack
     from dqa_keras.export.plan.encoding import encode
+    from dqa_keras.export.plan.records import Kind, Type
     from dqa_keras.export.plan.runtime import NativeRuntime
 
     names = []
     for number, (plan, constants) in enumerate(pack.read_plans(path.read_bytes())):
         run = NativeRuntime(encode(plan), constants)
         random = np.random.default_rng(0)
-        inputs = [100 * random.random(size) for size in run.input_sizes]
-        if plan.buffers[plan.inputs[0]].type.name == "CODES":
-            inputs = [x.astype(np.uint8) for x in inputs]
-        else:
-            inputs = [x.astype(np.float32) for x in inputs]
+        types = [
+            np.uint8 if buffer.type == Type.CODES else np.float32
+            for buffer in plan.buffers
+            if buffer.kind == Kind.INPUT
+        ]
+        inputs = [
+            (100 * random.random(size)).astype(dtype)
+            for size, dtype in zip(run.input_sizes, types, strict=True)
+        ]
         outputs = run(inputs)
         blocks = [encode(plan), constants, b"", bytes([len(inputs), len(outputs)])]
         blocks += [array.tobytes() for array in [*inputs, *outputs]]

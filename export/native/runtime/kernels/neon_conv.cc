@@ -80,7 +80,6 @@ INLINE_DOT void add_group(const int8_t*& weights, const Four<kInputs>* x,
   DQA_NEON_UNROLL
   for (unsigned q = 0; q < 4; ++q) w[q] = vld1q_s8(weights + 16 * q);
   weights += kBlock * kGroup;
-  asm volatile("" : "+r"(weights));  // this group's loads stay here
   DQA_NEON_UNROLL
   for (unsigned p = 0; p < kPixels; ++p) {
     DQA_NEON_UNROLL
