@@ -40,7 +40,7 @@ from dqa_keras.export.litert.conversion import (
     input_name,
     input_names,
     input_shapes,
-    model_inputs,
+    open_size,
     output_names,
 )
 from dqa_keras.export.litert.float32 import computing_in_float32
@@ -251,14 +251,11 @@ def _add_task_metadata(
 
 def _check_fixed(model: keras.Model, shapes: list[tuple[int | None, ...]]) -> None:
     """Raises ValueError if a size is not known: a plan is for one."""
-    names = [tensor.name for tensor in keras.tree.flatten(model_inputs(model))]
-    for name, shape in zip(names, shapes, strict=True):
-        if None in shape:
-            raise ValueError(
-                "mode='packed' needs inputs of a fixed size. Received: input "
-                f"{name!r} of shape {shape}. Fix it for this file: "
-                "input_shape=(height, width, channels)"
-            )
+    left_open = open_size(model, shapes)
+    if left_open is not None:
+        raise ValueError(
+            f"mode='packed' needs inputs of a fixed size. Received: {left_open}"
+        )
 
 
 def _converted(

@@ -5,6 +5,7 @@ Example:
   dqa export --model quantized.keras --output m.tflite
   dqa export --model quantized.keras --output m.tflite --mode packed
   dqa export --model quantized.keras --output m.tflite --mean 127.5 --std 127.5
+  dqa export --model any_size.keras --output m.tflite --input_shape 224,224,3
   dqa export --model quantized.keras --android out --package com.example.app
 """
 
@@ -36,6 +37,13 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     shared_flags.define_tflite_flags(values)
+    flags.DEFINE_list(
+        "input_shape",
+        None,
+        "Height, width and channels of the images that the file takes: for a model "
+        "that leaves sizes open.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "samples",
         None,
@@ -43,6 +51,18 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_list("labels", None, "Class labels.", flag_values=values)
+
+
+def _input_shape(sizes: list[str] | None) -> tuple[int, ...] | None:
+    if sizes is None:
+        return None
+    try:
+        return tuple(map(int, sizes))
+    except ValueError as error:
+        raise ValueError(
+            "--input_shape must be whole numbers with commas between them, such as "
+            f"224,224,3. Received: {','.join(sizes)}"
+        ) from error
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -55,6 +75,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if output is not None:
         outputs.check_writable(output)
     normalization = shared_flags.normalization_from(values)
+    input_shape = _input_shape(values.input_shape)
     samples = values.samples and inputs.load_npy("samples", values.samples)
     model = load_keras(values.model)
     options = {
@@ -62,6 +83,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         "strict": values.strict,
         "skips": values.skips,
         "samples": samples,
+        "input_shape": input_shape,
         "weights": values.tflite_weights,
         "normalization": normalization,
         "labels": values.labels,

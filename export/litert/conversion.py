@@ -87,6 +87,23 @@ def input_shapes(
     return one_each
 
 
+def open_size(model: keras.Model, shapes: list[tuple[int | None, ...]]) -> str | None:
+    """The first input without a fixed size, and how to fix it; `None` if there is none.
+
+    Args:
+        model: Keras model with declared inputs.
+        shapes: What `input_shapes` returned.
+    """
+    names = [tensor.name for tensor in keras.tree.flatten(model_inputs(model))]
+    for name, shape in zip(names, shapes, strict=True):
+        if None in shape:
+            return (
+                f"input {name!r} of shape {shape}. Fix it for this file: "
+                "input_shape=(height, width, channels)"
+            )
+    return None
+
+
 def input_names(model: keras.Model) -> list[str]:
     """Names of the inputs in the signature: keys of a dict, else the tensors' names."""
     return _names(model_inputs(model), lambda tensor: tensor.name)
@@ -162,6 +179,13 @@ def input_name(index: int) -> str:
     return f"quantized_model_input_{index}"
 
 
+def _must_be_fixed(left_open: str) -> str:
+    return (
+        "a layer of the model can be converted for inputs of a fixed size only. "
+        f"Received: {left_open}"
+    )
+
+
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """TensorFlow keeps to itself what it does with a folder that is gone at once."""
@@ -184,7 +208,8 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
 
     Raises:
         OSError: If the folder of temporary files is full.
-        ValueError: If the converter refuses the model; names op and layer.
+        ValueError: If the converter refuses the model, with the op and its layer, or
+            if it must know a size that the model leaves open.
     """
     import tensorflow as tf
 
@@ -194,14 +219,12 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
         for index, layer in enumerate(layers)
     }
     inputs = model_inputs(model)
+    shapes = input_shapes(model, input_shape)
+    left_open = open_size(model, shapes)
     signature = [
         tf.TensorSpec((1, *shape), tensor.dtype, name=input_name(index))
         for index, (tensor, shape) in enumerate(
-            zip(
-                keras.tree.flatten(inputs),
-                input_shapes(model, input_shape),
-                strict=True,
-            )
+            zip(keras.tree.flatten(inputs), shapes, strict=True)
         )
     ]
 
@@ -228,11 +251,17 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
         return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
 
     graph = tf.function(serve, input_signature=signature, autograph=False)
+    try:
+        concrete = graph.get_concrete_function()
+    except Exception as error:  # whatever a layer raises that must know the size
+        if left_open is None:
+            raise
+        raise ValueError(_must_be_fixed(left_open)) from error
     module = tf.Module()
     module.large = large  # saves what is reachable
     with tempfile.TemporaryDirectory() as folder, _without_advice():
         try:
-            tf.saved_model.save(module, folder, graph.get_concrete_function())
+            tf.saved_model.save(module, folder, concrete)
         except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
             raise OSError(
                 f"cannot write the model to {folder} for conversion: {error.message}"
@@ -244,5 +273,7 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
             with refusals.quiet():
                 return converter.convert()
         except Exception as error:  # ConverterError, which is not public, or any other
+            if left_open is not None:
+                raise ValueError(_must_be_fixed(left_open)) from error
             names = [layer.name for layer in model._flatten_layers()]
             raise ValueError(refusals.explain(str(error), names)) from None

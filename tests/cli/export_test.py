@@ -53,6 +53,8 @@ def test_a_folder_for_android(calibrated, tmp_path, capsys):
         ((), "give either --output FILE.tflite or --android FOLDER"),
         (("--android", "out", "--output", "m.tflite"), "give either --output"),
         (("--android", "out", "--package", "Shop"), "package must be"),
+        (("--output", "m.tflite", "--input_shape", "8,x"), "Received: 8,x"),
+        (("--output", "m.tflite", "--input_shape", "8,8,4"), "input_shape must be"),
         (("--output", "m.tflite", "--mean", "1"), "Received: only --mean"),
         (("--output", "m.tflite", "--std", "1"), "Received: only --std"),
         (("--output", "m.tflite", "--mean", "a", "--std", "1"), "Received: a and 1"),
@@ -94,3 +96,23 @@ def test_mean_and_std_are_recorded(calibrated, tmp_path, capsys):
     assert code == 0, text
     said = read_metadata(path).config["input"]
     assert said == {"mean": [1, 2, 3], "std": [4.5, 5, 6]}
+
+
+def test_a_model_of_any_size_gets_one(tmp_path, capsys):
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.UpSampling2D(interpolation="bilinear"),
+        ]
+    )
+    quantized = dqa.quantize_model(model, dqa.DQAConfig())
+    dqa.calibrate(quantized, np.zeros((4, 8, 8, 3), np.float32) + 0.5, verbose=0)
+    quantized.save(tmp_path / "any.keras")
+    arguments = ("--model", tmp_path / "any.keras", "--output", tmp_path / "m.tflite")
+    code, text = run(capsys, *arguments)
+    assert code == 2
+    assert "input_shape=" in text
+    assert not (tmp_path / "m.tflite").exists()
+    code, text = run(capsys, *arguments, "--input_shape", "8,8,3")
+    assert code == 0, text

@@ -383,6 +383,24 @@ def test_a_packed_file_has_one_size(any_size, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_a_layer_that_must_know_the_size_says_so(interpolation, tmp_path):
+    inputs = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu")(inputs)
+    x = keras.layers.UpSampling2D(2, interpolation=interpolation)(x)
+    model = dqa.quantize_model(
+        keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)), dqa.DQAConfig(bits=4)
+    )
+    images = np.random.default_rng(0).random((4, 12, 16, 3), np.float32)
+    dqa.calibrate(model, images, verbose=0)
+    with pytest.raises(
+        ValueError,
+        match=r"fixed size only.*'image' of shape \(None, None, 3\).*input_shape=",
+    ):
+        export_tflite(model, tmp_path / "m", samples=images)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("mode", ["builtin", "packed"])
 @pytest.mark.parametrize("given", [True, False])
 def test_a_size_is_fixed_at_export(any_size, tmp_path, mode, given):
