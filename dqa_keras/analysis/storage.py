@@ -151,7 +151,7 @@ class _Tally:
 
 def table_bits(table: LayerTable, code_base: bool) -> int:
     """Bits of a table that only coding needs: mask and codeword lengths."""
-    bits = table.coding_bits if table.extra_bits else 0
+    bits = table.storage_bits if table.extra_bits else 0
     return bits + (8 * table.base_lengths.size if code_base else 0)
 
 

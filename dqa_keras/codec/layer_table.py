@@ -97,6 +97,6 @@ class LayerTable:
         return np.float32(1) / self.scale
 
     @property
-    def coding_bits(self) -> int:
+    def storage_bits(self) -> int:
         """Bits of this table that only residual coding needs: mask and lengths."""
         return self.mask.size + 8 * self.residual_lengths.size

@@ -80,6 +80,6 @@ def test_inverse_scale_is_the_float32_reciprocal():
 
 
 def test_storage_counts_a_bit_of_mask_a_channel_and_a_byte_a_residual():
-    assert make().coding_bits == 3 + 8 * 2
+    assert make().storage_bits == 3 + 8 * 2
     without = make(extra_bits=0, residual_lengths=np.uint8([0]))
-    assert without.coding_bits == 3 + 8
+    assert without.storage_bits == 3 + 8

@@ -119,8 +119,10 @@ ThreadPool::ThreadPool(unsigned threads) : process_(getpid()) {
 
 ThreadPool::~ThreadPool() {
   // A forked child has no threads to join, only what they left in memory.
-  if (process_ != getpid()) static_cast<void>(team_.release());
+  if (process_ != getpid()) leave_in_memory();
 }
+
+void ThreadPool::leave_in_memory() { [[maybe_unused]] Team* left = team_.release(); }
 
 bool ThreadPool::restart_after_fork() {
   const long process = getpid();
@@ -128,7 +130,7 @@ bool ThreadPool::restart_after_fork() {
   auto team = Team::start(threads_);
   if (team->count + 1 != threads_) return false;
   // The parent's threads may hold its locks: the old team cannot be taken apart.
-  static_cast<void>(team_.release());
+  leave_in_memory();
   team_ = std::move(team);
   process_ = process;
   return true;

@@ -41,6 +41,8 @@ class ThreadPool {
 
   // What a thread does between two checks, after so many of them.
   static void relax(unsigned checks);
+  // Forgets the team without joining it.
+  void leave_in_memory();
 
   unsigned threads_ = 1;
   long process_ = 0;            // that started the team
