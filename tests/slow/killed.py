@@ -10,6 +10,7 @@ in so many-th thing done to the files there. `stage`: dies at the call of that f
 
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -25,8 +26,19 @@ for name in ("keras", "tensorflow", "dqa_keras.cli.export", "dqa_keras.cli.quant
 
 
 def dies_at(stage: str) -> Any:
-    """A profiler that kills this process when the function is called."""
+    """A profiler that kills this process when the function is called.
+
+    Raises:
+        ValueError: If the module has no function, and none of its classes a method, of
+            this name.
+    """
     module, _, function = stage.rpartition(".")
+    found = vars(importlib.import_module(module))
+    classes = [value for value in found.values() if inspect.isclass(value)]
+    if not any(hasattr(holder, function) for holder in classes) and (
+        not inspect.isfunction(found.get(function))
+    ):
+        raise ValueError(f"a stage must name a function. Received: {stage}")
 
     def profile(frame: Any, event: str, _: Any) -> None:
         if (
