@@ -180,15 +180,15 @@ def interpreter(path: Path, threads: int = 1):
     from dqa_keras.export import load_packed
 
     if path.name.endswith((".packed.tflite", ".coded.tflite", ".bytes.tflite")):
-        made = load_packed(path, num_threads=threads)
+        runner = load_packed(path, num_threads=threads)
     else:
-        made = Interpreter(str(path), num_threads=threads)
-    made.allocate_tensors()
-    detail = made.get_input_details()[0]
+        runner = Interpreter(str(path), num_threads=threads)
+    runner.allocate_tensors()
+    detail = runner.get_input_details()[0]
     random = np.random.default_rng(0).random(detail["shape"])
     value = random * 100
-    made.set_tensor(detail["index"], value.astype(detail["dtype"]))
-    return made
+    runner.set_tensor(detail["index"], value.astype(detail["dtype"]))
+    return runner
 
 
 if __name__ == "__main__":

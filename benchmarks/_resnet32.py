@@ -6,11 +6,11 @@ from pathlib import Path
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The flags that all of them have."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--weights", type=Path, required=True)
-    made.add_argument("--data_dir", type=Path, required=True, help="TFDS datasets")
-    made.add_argument("--json", type=Path, help="file for the figures")
-    return made
+    flags = argparse.ArgumentParser(description=description)
+    flags.add_argument("--weights", type=Path, required=True)
+    flags.add_argument("--data_dir", type=Path, required=True, help="TFDS datasets")
+    flags.add_argument("--json", type=Path, help="file for the figures")
+    return flags
 
 
 def load(options: argparse.Namespace):

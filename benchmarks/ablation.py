@@ -71,11 +71,11 @@ def finished(path: Path | None, calibration: int, held_out: int) -> dict:
     """Rows of an earlier run over the same images."""
     if path is None or not path.exists():
         return {}
-    found = json.loads(path.read_text())
-    counts = found["calibration_images"], found["held_out_images"]
+    results = json.loads(path.read_text())
+    counts = results["calibration_images"], results["held_out_images"]
     if counts != (calibration, held_out):
         raise SystemExit(f"{path} holds figures over other images: move it away")
-    return found["rows"]
+    return results["rows"]
 
 
 def arrays(train, skip: int, count: int):
@@ -95,10 +95,10 @@ def measure(model, fields: dict, calibration, x, y, expected) -> dict:
     dqa.calibrate(quantized, calibration, batch_size=BATCH, verbose=0)
     if "correct_bias" in fields:
         dqa.correct_bias(quantized, model, calibration)
-    found = log_softmax(quantized.predict(x, batch_size=BATCH, verbose=0))
-    divergence = np.sum(np.exp(expected) * (expected - found), -1)
+    predicted = log_softmax(quantized.predict(x, batch_size=BATCH, verbose=0))
+    divergence = np.sum(np.exp(expected) * (expected - predicted), -1)
     return {
-        "accuracy": 100 * float(np.mean(found.argmax(-1) == y)),
+        "accuracy": 100 * float(np.mean(predicted.argmax(-1) == y)),
         "divergence": float(np.mean(divergence)),
         "stored_bits": dqa.storage_bits(quantized, x, batch_size=BATCH).total,
     }

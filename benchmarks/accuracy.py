@@ -218,7 +218,7 @@ def checks(models: dict) -> list[dict]:
 
 
 def _paper_checks(models: dict) -> list[dict]:
-    found, leads = [], []
+    checks, leads = [], []
     for name, subject in MODELS.items():
         cells = models.get(name, {"cells": {}})["cells"]
         for bits in subject.methods.get("paper dqa", ()):
@@ -228,24 +228,24 @@ def _paper_checks(models: dict) -> list[dict]:
                 for kind in ("dqa", "direct", "noisyquant")
             ]
             if None in trio:
-                found.append({"rule": rule, "measured": "", "holds": None})
+                checks.append({"rule": rule, "measured": "", "holds": None})
                 continue
             leads.append(trio[0] - max(trio[1:]))
             text = "{:.2f} against {:.2f} and {:.2f} %".format(*trio)
-            found.append({"rule": rule, "measured": text, "holds": leads[-1] > 0})
+            checks.append({"rule": rule, "measured": text, "holds": leads[-1] > 0})
     best = max(leads, default=None)
-    found.append(
+    checks.append(
         {
             "rule": "paper preset: a lead of 29.28 points or more in one cell",
             "measured": "" if best is None else f"{best:.2f} points",
             "holds": None if best is None else best >= 29.28,
         }
     )
-    return found
+    return checks
 
 
 def _line_checks(models: dict) -> list[dict]:
-    found = []
+    checks = []
     for name in MODELS:
         rows = models.get(name, {"cells": {}})
         direct = points(rows, "direct")
@@ -255,7 +255,7 @@ def _line_checks(models: dict) -> list[dict]:
             if 2 <= bits <= 4 and (reference := line(direct, bits)) is not None
         ]
         lowest = min(above, key=lambda pair: pair[1], default=None)
-        found.append(
+        checks.append(
             {
                 "rule": f"{name}, 2 to 4 stored bits: dqa above the line between "
                 "direct's neighbours",
@@ -268,7 +268,7 @@ def _line_checks(models: dict) -> list[dict]:
         if name == "resnet32":
             inner = [pair for pair in above if pair[0] <= 3]
             best = max(inner, key=lambda pair: pair[1], default=None)
-            found.append(
+            checks.append(
                 {
                     "rule": "resnet32: 5 points above that line between 2 and 3",
                     "measured": ""
@@ -277,11 +277,11 @@ def _line_checks(models: dict) -> list[dict]:
                     "holds": None if best is None else best[1] >= 5,
                 }
             )
-    return found
+    return checks
 
 
 def _target_checks(models: dict) -> list[dict]:
-    found = []
+    checks = []
     for name, methods, bits, distance in _TARGETS:
         rule = f"{name}, {' or '.join(methods)}: {distance} below float at {bits} bits"
         rows = models.get(name, {"cells": {}})
@@ -289,13 +289,13 @@ def _target_checks(models: dict) -> list[dict]:
             point for point in points(rows, *methods) if bits - NEAR <= point[0] <= bits
         ]
         if not near:
-            found.append({"rule": rule, "measured": "", "holds": None})
+            checks.append({"rule": rule, "measured": "", "holds": None})
             continue
         stored, accuracy = max(near, key=lambda point: point[1])
         below = rows["float"] - accuracy
         text = f"{below:.2f} points at {stored:.2f} bits"
-        found.append({"rule": rule, "measured": text, "holds": below <= distance})
-    return found
+        checks.append({"rule": rule, "measured": text, "holds": below <= distance})
+    return checks
 
 
 def with_error(cell: dict, name: str, value: float | None) -> str:
@@ -439,7 +439,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=RESULTS / "accuracy.json")
     options = parser.parse_args()
-    pairs = [given.partition("=") for given in options.weights]
+    pairs = [pair.partition("=") for pair in options.weights]
     if any(model not in MODELS or not file for model, _, file in pairs):
         parser.error(f"--weights takes MODEL=FILE, models {', '.join(MODELS)}")
     result = run(options, {model: file for model, _, file in pairs})

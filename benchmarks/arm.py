@@ -134,12 +134,12 @@ def of_plans(path: Path, core: str) -> dict[str, Counts]:
         ["c++filt", "-p"], input="\n".join(functions), capture_output=True, text=True,
         check=True,
     ).stdout.splitlines()  # fmt: skip
-    found: dict[str, Counts] = defaultdict(lambda: dict.fromkeys(CLASSES, 0))
+    totals: dict[str, Counts] = defaultdict(lambda: dict.fromkeys(CLASSES, 0))
     for name, counts in zip(names, functions.values(), strict=True):
         short = name.replace("(anonymous namespace)::", "").replace("dqa::", "")
         for kind in CLASSES:
-            found[short][kind] += counts[kind]
-    return found
+            totals[short][kind] += counts[kind]
+    return totals
 
 
 def measure(path: Path, name: str) -> dict:
@@ -189,8 +189,8 @@ def main() -> int:
     _networks.prepare(options.networks, options.folder)
     if options.bound:
         known = _results.read(options.bound)
-        found = [check(options.folder, name, known) for name in options.networks]
-        return 0 if all(found) else 1
+        within = [check(options.folder, name, known) for name in options.networks]
+        return 0 if all(within) else 1
     result = {name: measure(options.folder, name) for name in options.networks}
     if options.json:
         _results.write(options.json, {**_results.read(options.json), **result})

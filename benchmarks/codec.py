@@ -281,10 +281,10 @@ def measure_resnet32(weights: Path, data_dir: Path, images: int = 64) -> dict[st
             values += codes.size
             for storage in sizes.STORAGE_CLASSES:
                 bits[storage] += 8 * fast.pack(codes, storage).size
-            for total, found in zip(
+            for total, split in zip(
                 counts[table.name], symbols.split_symbols(codes, table), strict=True
             ):
-                total += np.bincount(found, minlength=total.size)
+                total += np.bincount(split, minlength=total.size)
     for table in (fast.table for fast in codecs):
         base, residual = counts[table.name]
         bits["entropy"] += entropy_bits(base) + entropy_bits(residual)

@@ -60,7 +60,7 @@ def main() -> None:
     seconds, scores = ranked(quantized[0], images)
     slow, expected = ranked(hidden(quantized[1]), images)
     taus = [
-        kendalltau(found, expected[name]).statistic for name, found in scores.items()
+        kendalltau(ranks, expected[name]).statistic for name, ranks in scores.items()
     ]
     result = {
         "channels": sum(map(len, scores.values())),

@@ -142,8 +142,8 @@ def measured(kind: str, value: int, ranking: str = "mse") -> dict:
 def exponent(rows: list[dict], name: str) -> float:
     import numpy as np
 
-    values, found = ([row[key] for row in rows] for key in ("value", name))
-    return float(np.polyfit(np.log(values), np.log(found), 1)[0])
+    values, measured = ([row[key] for row in rows] for key in ("value", name))
+    return float(np.polyfit(np.log(values), np.log(measured), 1)[0])
 
 
 def plot(series: dict[str, list[dict]], path: Path) -> None:
@@ -163,9 +163,9 @@ def plot(series: dict[str, list[dict]], path: Path) -> None:
             ranking = label.removeprefix(kind).strip() or "mse"
             text = f"{ranking}: exponent {exponent(rows, 'seconds'):.2f}"
             for row, name in ((0, "seconds"), (1, "peak_mib")):
-                found = [one[name] for one in rows]
+                heights = [one[name] for one in rows]
                 style = {"color": color, "marker": marker, "label": text}
-                axes[row][column].plot(values, found, **style)
+                axes[row][column].plot(values, heights, **style)
         for row in (0, 1):
             axes[row][column].set_xscale("log")
             ticks = sorted(shown)

@@ -59,8 +59,8 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
     for number, op in enumerate(graph.ops):
         total = sum(
             size(tensor)
-            for tensor, made in first.items()
-            if made <= number <= last.get(tensor, -1)
+            for tensor, first_op in first.items()
+            if first_op <= number <= last.get(tensor, -1)
         )
         is_ours = graph.kind(op) == pack.OP_NAME
         live.append(total + (next(arenas) if is_ours else 0))
@@ -99,9 +99,9 @@ def process_growth(path: Path) -> int:
     for name in ("ai_edge_litert.interpreter", "dqa_keras.export"):
         importlib.import_module(name)
     before = anonymous()
-    made = _networks.interpreter(path)
+    interpreter = _networks.interpreter(path)
     for _ in range(2):
-        made.invoke()
+        interpreter.invoke()
     return anonymous() - before
 
 

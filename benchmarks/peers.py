@@ -176,8 +176,8 @@ def quantizer_calibrate(x, file: Path, profiler: bool = False) -> Runs:
         return [{name: x[i : i + 1]} for i in range(len(x))]
 
     def calibrate(x):
-        made = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
-        made.calibrate({"serving_default": samples(x)}, num_threads=1, mode=mode)
+        calibrator = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
+        calibrator.calibrate({"serving_default": samples(x)}, num_threads=1, mode=mode)
 
     return lambda x: [run(**sample) for sample in samples(x)], calibrate
 
@@ -230,11 +230,11 @@ def peak_mib() -> float:
 def versions() -> dict[str, str]:
     """What is installed here of what a peer is made of."""
     names = {"tensorflow", "keras", "tf_keras", "ai-edge-litert", *REQUIREMENTS}
-    found = {}
+    installed = {}
     for name in sorted(names):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def work(name: str, count: int, file: Path) -> None:
@@ -246,8 +246,8 @@ def work(name: str, count: int, file: Path) -> None:
         run(x[:BATCH])
     print(json.dumps(versions()), flush=True)
     for _ in sys.stdin:
-        found = [seconds(run, x) for run in runs]
-        print(json.dumps({"seconds": found, "peak_mib": peak_mib()}), flush=True)
+        times = [seconds(run, x) for run in runs]
+        print(json.dumps({"seconds": times, "peak_mib": peak_mib()}), flush=True)
 
 
 def last_line(text: str) -> str:
@@ -329,9 +329,9 @@ def measure(rounds: int, count: int, file: Path) -> dict[str, dict[str, Any]]:
         rows[name] = {"versions": peers[name].versions, "seconds": []}
     for _ in range(rounds):
         for name, peer in peers.items():
-            found = peer.round()
-            rows[name]["seconds"].append(found["seconds"])
-            rows[name]["peak_mib"] = found["peak_mib"]
+            measured = peer.round()
+            rows[name]["seconds"].append(measured["seconds"])
+            rows[name]["peak_mib"] = measured["peak_mib"]
     for name, peer in peers.items():
         peer.end()
         pairs = rows[name]["seconds"]

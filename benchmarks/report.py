@@ -67,15 +67,15 @@ def opening_seconds(path: Path, rounds: int) -> list[float]:
         service = webdriver.ChromeService(shutil.which("chromedriver"))
         driver = webdriver.Chrome(options, service)
         try:
-            found = []
+            times = []
             for _ in range(rounds):
                 driver.switch_to.new_window("tab")
                 driver.get(path.as_uri())
                 entry = driver.execute_script(
                     "return performance.getEntriesByType('navigation')[0].toJSON()"
                 )
-                found.append(entry["loadEventEnd"] / 1000)
-            return found
+                times.append(entry["loadEventEnd"] / 1000)
+            return times
         finally:
             driver.quit()
 

@@ -95,14 +95,14 @@ def measure(size: int, images: int) -> dict:
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"a worker of {size} failed")
-    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+    results = [json.loads(output.splitlines()[-1]) for output in outputs]
     clock, cpu = (
-        max(one["many"][way] - one["few"][way] for one in found) for way in (0, 1)
+        max(one["many"][way] - one["few"][way] for one in results) for way in (0, 1)
     )
     return {
-        "by_clock": found[0]["images"] / clock,
-        "by_cpu": found[0]["images"] / cpu,
-        "states": [one["state"] for one in found],
+        "by_clock": results[0]["images"] / clock,
+        "by_cpu": results[0]["images"] / cpu,
+        "states": [one["state"] for one in results],
     }
 
 
@@ -120,20 +120,14 @@ def main() -> None:
     for _ in range(options.rounds):
         row = {size: measure(size, options.images) for size in (1, 2)}
         rows.append(row)
-        print(
-            {size: round(found["by_clock"]) for size, found in row.items()}, "images/s"
-        )
+        print({size: round(run["by_clock"]) for size, run in row.items()}, "images/s")
     result = {
         f"{way}_ratio": statistics.median(row[2][way] / row[1][way] for row in rows)
         for way in ("by_clock", "by_cpu")
     }
-    states = {
-        state for row in rows for found in row.values() for state in found["states"]
-    }
+    states = {state for row in rows for run in row.values() for state in run["states"]}
     result["identical"] = len(states) == 1
-    result["rounds"] = [
-        {str(size): found for size, found in row.items()} for row in rows
-    ]
+    result["rounds"] = [{str(size): run for size, run in row.items()} for row in rows]
     print(f"throughput of two workers over one: {result['by_clock_ratio']:.2f}x by the")
     print(f"clock, {result['by_cpu_ratio']:.2f}x by CPU time (at least 1.6 asked)")
     print(f"identical to the byte: {result['identical']}")

@@ -59,29 +59,29 @@ class _Site:
         self.signal = self.noise = 0.0
         self.observer = Observer(table.mask.size)
 
-    def add(self, values: NDArray[np.float32], found: NDArray[np.float32]) -> None:
+    def add(self, values: NDArray[np.float32], codes: NDArray[np.float32]) -> None:
         """Takes in one image: what was in front of the quantizer, and its codes."""
         table = self.table
         if self.where.upper is not None:
             values = np.minimum(values, self.where.upper)
         x = values * table.scale if self.where.folded else values
         self.signal += float(np.sum(x.astype(np.float64) ** 2))
-        error = x.astype(np.float64) - found * table.scale
+        error = x.astype(np.float64) - codes * table.scale
         self.noise += float(np.sum(error**2))
         rows = x.reshape(-1, x.shape[-1])
         some = rows[:: -(-len(rows) // _POSITIONS)]
         self.observer.update(some, rows.min(0), rows.max(0))
-        self.bits += self._stored(found)
-        self.values += found.size
+        self.bits += self._stored(codes)
+        self.values += codes.size
         self.images += 1
 
-    def _stored(self, found: NDArray[np.float32]) -> int:
+    def _stored(self, values: NDArray[np.float32]) -> int:
         """Bits that the codec writes for these codes, the table included."""
         table = self.table
-        codes = found.astype(np.int32)
+        codes = values.astype(np.int32)
         residuals = (codes & (2**table.extra_bits - 1)).astype(np.uint8)
         residuals = residuals[..., table.mask if table.extra_bits else slice(0)]
-        rows = found.shape[1] if found.ndim > 2 else 1
+        rows = codes.shape[1] if codes.ndim > 2 else 1
         base = None
         if self._code_base:
             base = np.where(table.mask, codes >> table.extra_bits, codes)
@@ -89,13 +89,13 @@ class _Site:
         strips = sizes.strips_sizes(
             residuals.reshape(1, rows, residuals.size // rows),
             table,
-            found.size // rows,
+            codes.size // rows,
             base,
         )
         return 8 * int(strips.sum()) + table_bits(table, self._code_base)
 
     def layer(self) -> Layer:
-        """What was found."""
+        """What was measured."""
         return Layer(
             table=self.table,
             activations=self.values // self.images,
@@ -209,7 +209,7 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
         images += 1
     measured = {site.table.name: site.layer() for site in sites}
     unseen = [name for name in tables if name not in measured]
-    found = Findings(
+    findings = Findings(
         name=f"{metadata.config['model']} ({os.path.basename(path)})",
         layers=[
             measured.get(name, Layer(table, int(np.prod(table.shape))))
@@ -229,8 +229,8 @@ def examine_tflite(path: str | os.PathLike, test: Any) -> Findings:
     scores = None
     if tally:
         name = "mean IoU (%)" if tally.dense else "accuracy (%)"
-        scores = Scores(name, images, {}, (found.stored_bits, tally.percent()), None)
-    return dataclasses.replace(found, scores=scores, timeline=timeline)
+        scores = Scores(name, images, {}, (findings.stored_bits, tally.percent()), None)
+    return dataclasses.replace(findings, scores=scores, timeline=timeline)
 
 
 def _absent(is_packed: bool, unseen: list[str]) -> dict[str, str]:

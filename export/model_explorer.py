@@ -29,13 +29,13 @@ _LOW, _HIGH = "#E69F00", "#56B4E9"
 def _nodes(path: str | os.PathLike) -> dict[int, list[str]]:
     """Names of the tensors that the ops of each quantizer write."""
     graph = flatbuffer.Graph(flatbuffer.parse(Path(path).read_bytes()))
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for op in graph.ops:
         name = graph.name(op.outputs[0])
         number = verification.quantizer_number(name)
         if number is not None:
-            found.setdefault(number, []).append(name)
-    return found
+            names.setdefault(number, []).append(name)
+    return names
 
 
 def _graph_data(
@@ -53,12 +53,12 @@ def _graph_data(
     }
 
 
-def write(path: str | os.PathLike, found: Findings, prefix: str) -> list[Path]:
+def write(path: str | os.PathLike, findings: Findings, prefix: str) -> list[Path]:
     """Writes two overlays beside each other: stored bits, and SQNR of the activation.
 
     Args:
-        path: Path of the built-in export that `found` was measured on.
-        found: `Findings` of `examine_tflite`.
+        path: Path of the built-in export that `findings` was measured on.
+        findings: `Findings` of `examine_tflite`.
         prefix: Start of the files' names.
 
     Returns:
@@ -74,7 +74,7 @@ def write(path: str | os.PathLike, found: Findings, prefix: str) -> list[Path]:
         )
 
     def values(of: str) -> dict[str, float]:
-        layers: list[Layer] = found.layers
+        layers: list[Layer] = findings.layers
         return {
             name: round(getattr(layers[number], of), 4)
             for number, names in nodes.items()

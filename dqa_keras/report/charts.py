@@ -235,23 +235,23 @@ def _runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
 _LOWEST = 1e-4
 
 
-def histogram(found: Histogram, name: str) -> str:
+def histogram(values: Histogram, name: str) -> str:
     """Shares of values on a logarithmic axis, over the grid of their codes."""
     chart = _Chart(
         f"Values of {name}",
-        (float(found.edges[0]), float(found.edges[-1])),
+        (float(values.edges[0]), float(values.edges[-1])),
         (np.log10(_LOWEST), 0),
         size=(300, 132),
         margins=(48, 6, 6, 20),
     )
-    bits = sorted(found.grids)
+    bits = sorted(values.grids)
     # More lines than these would run together.
-    rules = [n for n in bits if len(found.grids[n]) <= 64]
+    rules = [n for n in bits if len(values.grids[n]) <= 64]
     for n in rules:
         coarse = n == bits[0]
         y = (chart.top, chart.bottom) if coarse else (chart.bottom, chart.bottom + 4)
         lines = "".join(
-            f"M{_number(chart.x(value))} {y[0]}V{y[1]}" for value in found.grids[n]
+            f"M{_number(chart.x(value))} {y[0]}V{y[1]}" for value in values.grids[n]
         )
         style = "rule" if coarse else "tick dqa"
         chart.parts.append(f'<path class="{style}" d="{lines}"/>')
@@ -259,15 +259,15 @@ def histogram(found: Histogram, name: str) -> str:
         place = min(chart.y(power) + 4, chart.bottom)
         chart.text(chart.left - 4, max(place, 11), label, "soft", "end")
     for value in (-1, 0, 1):
-        if found.edges[0] <= value <= found.edges[-1]:
+        if values.edges[0] <= value <= values.edges[-1]:
             chart.text(chart.x(value), chart.bottom + 16, f"{value}", "soft")
     floor = float(np.log10(_LOWEST))
-    left, right = float(found.edges[0]), float(found.edges[-1])
-    for n, shares in found.shares.items():
+    left, right = float(values.edges[0]), float(values.edges[-1])
+    for n, shares in values.shares.items():
         heights = np.log10(np.maximum(shares, _LOWEST))
         corners = list(
             zip(
-                np.repeat(found.edges, 2)[1:-1].tolist(),
+                np.repeat(values.edges, 2)[1:-1].tolist(),
                 np.repeat(heights, 2).tolist(),
                 strict=True,
             )

@@ -24,7 +24,7 @@ def replace_regions(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -
     code.customCode = OP_NAME.encode()
     model.operatorCodes.append(code)
     gone: set[int] = set()
-    made = []
+    packed_ops = []
     for number, (region, plan, constants) in enumerate(_told_apart(planned)):
         gone.update(index for node in region.nodes for index in node.ops)
         op = schema.OperatorT()
@@ -38,9 +38,9 @@ def replace_regions(model: Any, planned: Sequence[tuple[Region, Plan, bytes]]) -
         op.customOptions = np.frombuffer(
             _options(model, region, encode(plan), constants), np.uint8
         )
-        made.append(op)
+        packed_ops.append(op)
     kept = [op for index, op in enumerate(graph.operators) if index not in gone]
-    graph.operators = _ordered([*kept, *made])
+    graph.operators = _ordered([*kept, *packed_ops])
     _drop_unused(model)
 
 
@@ -82,7 +82,7 @@ def _constant(model: Any, name: str, data: bytes) -> int:
 
 def _ordered(operators: list[Any]) -> list[Any]:
     """Sorts ops so that each stands behind those whose outputs it reads."""
-    made = {
+    writer = {
         int(tensor): number
         for number, op in enumerate(operators)
         for tensor in op.outputs
@@ -98,9 +98,9 @@ def _ordered(operators: list[Any]) -> list[Any]:
                 stack.pop()
                 continue
             waiting = [
-                made[int(tensor)]
+                writer[int(tensor)]
                 for tensor in operators[number].inputs
-                if int(tensor) in made and not state.get(made[int(tensor)])
+                if int(tensor) in writer and not state.get(writer[int(tensor)])
             ]
             if waiting:
                 stack.extend(waiting)

@@ -71,11 +71,11 @@ def check_window(kind: str, window: Window) -> None:
     """
     # Convolutions keep a pointer for each row of taps.
     taps = 65535 if kind in ("average", "maximum") else 255
-    for what, value, most in (
+    for what, value, limit in (
         ("window of", max(window.height, window.width), taps),
         ("stride of", max(window.stride), 255),
         ("dilation of", max(window.dilation), 255),
         ("padding of", max(window.top, window.left), 32767),
     ):
-        if value > most:
-            raise Unsupported(f"a {what} {value}; a plan holds at most {most}")
+        if value > limit:
+            raise Unsupported(f"a {what} {value}; a plan holds at most {limit}")

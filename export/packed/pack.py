@@ -178,12 +178,12 @@ def _op_name(reader: ModelReader, index: int) -> str:
     return f"{name} ({reader.graph.kind(op)})"
 
 
-def _ranges(data: bytes, model: Any, found: Sequence[Region], samples: Any) -> Ranges:
+def _ranges(data: bytes, model: Any, regions: Sequence[Region], samples: Any) -> Ranges:
     """Smallest and largest value a channel of what no quantizer rounds."""
     outputs = set(map(int, model.subgraphs[0].outputs))
     tensors = sorted(
         node.output
-        for region in found
+        for region in regions
         for node in region.nodes
         if _may_be_kept(node) and node.output not in outputs
     )
@@ -239,12 +239,12 @@ def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:
         def content(tensor: int) -> bytes:
             return bytes(model.buffers[tensors[tensor].buffer].data)
 
-        found = [
+        plans = [
             (content(op.inputs[-2]), content(op.inputs[-1]))
             for op in graph.ops
             if graph.kind(op) == OP_NAME
         ]
-    return [(decode(plan), constants) for plan, constants in found]
+    return [(decode(plan), constants) for plan, constants in plans]
 
 
 def delegate() -> Any:

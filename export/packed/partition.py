@@ -65,9 +65,9 @@ def regions(reader: ModelReader, nodes: list[Node]) -> list[Region]:
 
 def _region(reader: ModelReader, nodes: list[Node]) -> Region:
     ops = {index for node in nodes for index in node.ops}
-    made = {node.output for node in nodes}
+    written = {node.output for node in nodes}
     read = [tensor for node in nodes for tensor in node.inputs]
-    inputs = list(dict.fromkeys(tensor for tensor in read if tensor not in made))
+    inputs = list(dict.fromkeys(tensor for tensor in read if tensor not in written))
     outputs = [
         node.output
         for node in nodes

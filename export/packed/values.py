@@ -92,13 +92,13 @@ class Emitter:
         if isinstance(value, Codes) and not any(value.pads):
             return value.tensor
         if isinstance(value, Codes):
-            made = self._surround(value, tensor)
+            codes = self._surround(value, tensor)
         elif isinstance(value, Input):
-            made = self._read(value, tensor)
+            codes = self._read(value, tensor)
         else:
-            made = self.keep(value, tensor)
-        self.values[tensor] = Codes(made)
-        return made
+            codes = self.keep(value, tensor)
+        self.values[tensor] = Codes(codes)
+        return codes
 
     def _read(self, value: Input, tensor: int) -> int:
         shape = self.program.inputs[value.number]
@@ -149,7 +149,7 @@ class Emitter:
 
     def _wide_limit(self, tensor: int) -> int:
         """The largest magnitude of wide codes whose sums of products fit 32 bits."""
-        most, waiting, seen = 1, [tensor], {tensor}
+        products, waiting, seen = 1, [tensor], {tensor}
         while waiting:
             at = waiting.pop()
             for node in self.region.nodes:
@@ -157,13 +157,13 @@ class Emitter:
                     continue
                 taps = node.window.height * node.window.width
                 if node.kind in ("conv", "transpose"):
-                    most = max(most, node.arrays["kernel"][0].size)
+                    products = max(products, node.arrays["kernel"][0].size)
                 elif node.kind in ("depthwise", "average"):
-                    most = max(most, taps)
+                    products = max(products, taps)
                 elif node.kind in _PASSING and node.output not in seen:
                     seen.add(node.output)
                     waiting.append(node.output)
-        limit = min(_WIDE, (2**31 - 1) // (_WEIGHT * most))
+        limit = min(_WIDE, (2**31 - 1) // (_WEIGHT * products))
         if limit < 255:
             raise Unsupported("sums of this many products do not fit 32 bits")
         return limit
@@ -182,11 +182,11 @@ class Emitter:
             if t.low is None or t.high is None:
                 return None
             # Zeros around the tensor count as well.
-            least, most = np.minimum(t.low, 0), np.maximum(t.high, 0)
+            lowest, highest = np.minimum(t.low, 0), np.maximum(t.high, 0)
             kernel = value.node.arrays.get("kernel", np.ones((1, 1, t.shape[2])))
             axes = (0, 1) if kernel.ndim == 3 else (1, 2, 3)
-            downs = np.minimum(kernel * least, kernel * most).sum(axis=axes)
-            ups = np.maximum(kernel * least, kernel * most).sum(axis=axes)
+            downs = np.minimum(kernel * lowest, kernel * highest).sum(axis=axes)
+            ups = np.maximum(kernel * lowest, kernel * highest).sum(axis=axes)
             # A transposed convolution has several sets of outputs.
             downs = downs.reshape(-1, value.shape[2]).min(axis=0)
             ups = ups.reshape(-1, value.shape[2]).max(axis=0)

@@ -84,8 +84,8 @@ def coded_bytes(tensor: Tensor, storage: StorageClass) -> int:
     if storage == "raw":
         return tensor.shape[0] * row_bytes(tensor)
     row += _expected(residual, packing.extra_bits, packing.coded_bits[1])
-    most = row_bound(tensor, storage)
-    room = math.ceil(tensor.shape[0] * min(_MARGIN * row, most))
+    bound = row_bound(tensor, storage)
+    room = math.ceil(tensor.shape[0] * min(_MARGIN * row, bound))
     return _DIRECTORY * tensor.shape[0] + room
 
 

@@ -173,10 +173,10 @@ def _check_op(plan: Plan, op: Op) -> None:
     rule, name = op.code.rule, op.code.name
     operands = [link for link in op.links if not link.addend]
     addends = len(op.links) - len(operands)
-    fewest, most = rule.operands
-    if not fewest <= len(operands) <= most:
+    fewest, maximum = rule.operands
+    if not fewest <= len(operands) <= maximum:
         raise ValueError(
-            f"{name} reads {fewest}..{most} operands. Received: {len(operands)}"
+            f"{name} reads {fewest}..{maximum} operands. Received: {len(operands)}"
         )
     if addends > (ADDENDS if op.code.adds else 0):
         raise ValueError(f"{name} has too many addends. Received: {addends}")

@@ -93,11 +93,11 @@ class Stages:
         self._strip_pixels = strip_pixels
         self._tensors = program.tensors
         self._operations = self._wanted(program.operations)
-        self._made: dict[int, int] = {}
+        self._producer: dict[int, int] = {}
         self._last: dict[int, int] = {}
         for index, operation in enumerate(self._operations):
             if not operation.is_output:
-                self._made[operation.output] = index
+                self._producer[operation.output] = index
             for tensor in self._read_by(operation):
                 self._last[tensor] = index
 
@@ -204,7 +204,7 @@ class Stages:
         rows = {tensor: row_bytes(self._tensors[tensor]) for tensor in {*dying, *born}}
         whole = sum(self._bytes(tensor) for tensor in dying)
         leads = {(old, new): 0 for old in dying for new in born}
-        most, done = whole, dict[int, int]()
+        stored, done = whole, dict[int, int]()
         for i, begin, until in self._walk(moves, steps, done):
             move = moves[i]
             if not move.is_sink:
@@ -222,7 +222,7 @@ class Stages:
                 dying[move.writes] = until * rows[move.writes]
             elif move.code == OpCode.STORE:
                 born[move.writes] = until * rows[move.writes]
-                most = max(most, whole - sum(dying.values()) + sum(born.values()))
+                stored = max(stored, whole - sum(dying.values()) + sum(born.values()))
                 for old, new in leads:
                     if new == move.writes:
                         lead = born[new] - dying[old]
@@ -233,8 +233,8 @@ class Stages:
         )
         lasting = sum(
             self._bytes(tensor)
-            for tensor, made in self._made.items()
-            if made < first and self._last.get(tensor, -1) >= end
+            for tensor, producer in self._producer.items()
+            if producer < first and self._last.get(tensor, -1) >= end
         )
         moved = sum(
             self._bytes(m.writes)
@@ -249,7 +249,7 @@ class Stages:
         moved += weights * (steps if weights > _CACHE else 1)
         return Cut(
             first, end, moves, steps, line_buffers, line_bytes,
-            lasting + most + line_bytes, moved, leads,
+            lasting + stored + line_bytes, moved, leads,
         )  # fmt: skip
 
     def _frame(self, moves: list[Move], line_buffers: dict[int, LineBuffer]) -> None:

@@ -49,8 +49,8 @@ def library_path() -> str:
     Raises:
         RuntimeMissingError: If it was not built.
     """
-    found = importlib.util.find_spec("dqa_keras._delegate")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("dqa_keras._delegate")
+    if spec is None or spec.origin is None:
         raise RuntimeMissingError(
             "packed models need the compiled runtime, which was not built because no "
             "C++17 compiler was found. Install one (Debian: apt-get install g++; "
@@ -58,7 +58,7 @@ def library_path() -> str:
             "pip install --force-reinstall --no-deps dqa_keras, or in a checkout: "
             "make native"
         )
-    return found.origin
+    return spec.origin
 
 
 def _load() -> ctypes.CDLL:

@@ -151,18 +151,18 @@ def _kept(tensor: Tensor) -> Tensor:
 
 def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, StorageClass]]:
     """Stored tensors that a whole stage passes by, the largest first."""
-    made: dict[int, int] = {}
-    found = []
+    stage_of: dict[int, int] = {}
+    skips = []
     for number, cut in enumerate(cuts):
         for move in cut.moves:
             if move.code == OpCode.STORE:
-                made[move.writes] = number
-    for tensor, first in made.items():
+                stage_of[move.writes] = number
+    for tensor, first in stage_of.items():
         storage = storage_class(program.tensors[tensor])
         if storage != "raw" and _last_stage(cuts, tensor) > first + 1:
-            found.append((tensor, storage))
-    size = {n: coded_bytes(program.tensors[n], "raw") for n, _ in found}
-    return sorted(found, key=lambda skip: -size[skip[0]])
+            skips.append((tensor, storage))
+    size = {n: coded_bytes(program.tensors[n], "raw") for n, _ in skips}
+    return sorted(skips, key=lambda skip: -size[skip[0]])
 
 
 def _last_stage(cuts: list[Cut], tensor: int) -> int:
