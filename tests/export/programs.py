@@ -180,12 +180,12 @@ def check(program, seed=0, plan=None, tables=b""):
         results = run([x])
         spilled.append(run.spilled_bytes)
         assert not errors, errors[0]
-        rings = {
+        line_buffers = {
             i
             for i, op in enumerate(plan.ops)
             if plan.buffers[op.output].kind == Kind.LINE_BUFFER
         }
-        assert {op for op, _ in rows} == rings
+        assert {op for op, _ in rows} == line_buffers
         assert len(set(rows)) == len(rows), "rows were computed twice"
         for ours, theirs in zip(results, outputs, strict=True):
             np.testing.assert_array_equal(ours, theirs.reshape(-1))

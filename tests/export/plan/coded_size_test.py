@@ -148,12 +148,15 @@ def test_a_hostile_coded_buffer_is_refused_or_does_no_harm():
     assert NativeRuntime(encode(tight), constants, tables=tables)([x])
     # Line buffers of the stage that it waits for overwrite it.
     waited = plan.stages[1]
-    rings = [
+    line_buffers = [
         plan.buffers[op.output]
         for op in plan.ops[waited.first : waited.first + waited.count]
         if plan.buffers[op.output].kind == Kind.LINE_BUFFER
     ]
-    lost = changed(offset=min(ring.offset for ring in rings), size=directory + 1)
+    lost = changed(
+        offset=min(line_buffer.offset for line_buffer in line_buffers),
+        size=directory + 1,
+    )
     run = NativeRuntime(encode(lost), constants, tables=tables)
     with pytest.raises(RuntimeFailure, match=r"overwritten|truncated"):
         run([x])

@@ -115,9 +115,9 @@ def test_a_tile_may_not_reach_past_the_columns_of_its_input():
     program = one((5, 7), (8, 16))
     plan, constants = schedule(program)
     op = next(op for op in plan.ops if op.code == OpCode.WINOGRAD)
-    ring = plan.buffers[op.links[0].buffer]
-    assert ring.right == 2
-    ring.right, ring.left = 1, 2
+    line_buffer = plan.buffers[op.links[0].buffer]
+    assert line_buffer.right == 2
+    line_buffer.right, line_buffer.left = 1, 2
     with pytest.raises(RuntimeFailure, match="reaches past the columns"):
         NativeRuntime(encode(plan), constants)
 

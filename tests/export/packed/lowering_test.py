@@ -1,4 +1,4 @@
-"""Keras' hard_silu in packed models: one op, in a region with what surrounds it."""
+"""What ops of LiteRT become: hard_silu is one op, in a region with its neighbours."""
 
 import keras
 import numpy as np
@@ -26,15 +26,15 @@ def test_hard_swish_is_packed_with_its_convolutions(tmp_path):
     assert report.ops == {"DQA": 1}, report.packed.outside
     interpreter = load_packed(path, num_threads=2)
     interpreter.allocate_tensors()
-    (given,), (got,) = (
+    (source,), (target,) = (
         interpreter.get_input_details(),
         interpreter.get_output_details(),
     )
     outputs = []
     for image in data:
-        interpreter.set_tensor(given["index"], image[None])
+        interpreter.set_tensor(source["index"], image[None])
         interpreter.invoke()
-        outputs.append(interpreter.get_tensor(got["index"])[0])
+        outputs.append(interpreter.get_tensor(target["index"])[0])
     expected = np.asarray(model(data))
     error = np.mean((outputs - expected) ** 2) / np.mean(expected**2)
     assert error < 1e-3
