@@ -20,8 +20,8 @@ class Kind(enum.IntEnum):
 
     LINE_BUFFER = 0  # the last rows of a tensor, unpacked
     STORED = 1  # a whole tensor, packed
-    INPUT = 2  # the op's input, float32
-    OUTPUT = 3  # the op's output, float32
+    INPUT = 2  # an input of the op, float32 or bytes
+    OUTPUT = 3  # an output of the op, float32 or bytes
 
 
 class Type(enum.IntEnum):
