@@ -48,7 +48,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise ValueError(f"cannot write {path}: it is a socket. Name a file.")
     taken = old is not None and takes_content(path)
     target = Path(os.path.realpath(path))
-    folder = None if taken else target.parent
+    if target.is_symlink():
+        raise ValueError(f"cannot write {path}: it is a link that leads to itself")
+    folder = None if taken else folder_of(path)
+    # mkstemp shortens `gone/..`, which names a file that cannot be opened.
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"cannot write {path}: no such folder {folder}")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
     except OSError as error:
@@ -66,6 +71,19 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def folder_of(path: str | os.PathLike) -> Path:
+    """The folder that a file is written into: a link's own, where it leads to.
+
+    Args:
+        path: Path of a file that may exist.
+
+    Returns:
+        Path. Nothing of it was shortened, so `gone/../file` needs a folder `gone`.
+    """
+    path = Path(path)
+    return Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
 
 
 def takes_content(path: str | os.PathLike) -> bool:

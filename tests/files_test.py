@@ -93,6 +93,20 @@ def test_a_link_to_a_folder_that_is_gone_is_named(tmp_path):
     assert os.listdir(tmp_path) == ["link"]
 
 
+def test_a_link_that_leads_to_itself_stays(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(ValueError, match="leads to itself"):
+        write(link, b"new")
+    assert link.is_symlink()
+
+
+def test_a_path_through_a_folder_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot write"):
+        write(tmp_path / "gone" / ".." / "a.bin", b"new")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_fifo_gets_the_content_and_stays(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)

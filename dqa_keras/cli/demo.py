@@ -50,6 +50,8 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     shared_flags.no_arguments(arguments)
+    if not values.output:
+        raise ValueError("--output must name a folder. Received: nothing")
     folder = Path(values.output)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)

@@ -10,6 +10,7 @@ the file already holds are not computed again.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -60,7 +61,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     configs = _configs(values)
     output = Path(values.json) if values.json else None
     if output:
-        outputs.check_writable(output)
+        outputs.check_writable(output, values.model, values.data)
     model = inputs.load_model(values)
     data = inputs.load_data(values, model)
     result: dict[str, Any] = {
@@ -125,11 +126,15 @@ def _finished(output: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
         for name, row in rows.items():
             needed = {"accuracy"} if name == "float" else {"accuracy", "stored_bits"}
             for key, value in row.items():
-                if key != "config" and type(value) not in (int, float):
-                    raise ValueError(f"{key} of {name} is no number")
+                if key == "config":
+                    continue
+                if type(value) not in (int, float) or not math.isfinite(value):
+                    raise ValueError(f"{key} of {name} is no finite number")
             if not needed <= set(row):
                 raise ValueError(f"{name} lacks {', '.join(needed - set(row))}")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{output} is not a file of dqa evaluate: move it away"
         ) from error

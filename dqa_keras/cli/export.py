@@ -73,10 +73,14 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     output = None if values.output is None else Path(values.output)
     shared_flags.check_tflite_flags(values, output)
     if output is not None:
-        outputs.check_writable(output)
+        if output.suffix == ".keras":
+            raise ValueError(f"--output must be a .tflite. Received: {output}")
+        outputs.check_writable(output, values.model, values.samples)
     normalization = shared_flags.normalization_from(values)
     input_shape = _input_shape(values.input_shape)
-    samples = values.samples and inputs.load_npy("samples", values.samples)
+    samples = None
+    if values.samples is not None:
+        samples = inputs.load_npy("samples", values.samples)
     model = load_keras(values.model)
     options = {
         "mode": values.mode,

@@ -16,6 +16,9 @@ from dqa_keras.calibration.distribution import LostWorkerError
 from dqa_keras.cli.measure import ShortfallError
 from dqa_keras.export import VerificationError
 
+# Flags of which commands say themselves what an empty one lacks.
+_OWN_WORDS = ("data", "model", "output", "package")
+
 
 def _fail(code: int, message: str) -> NoReturn:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -27,7 +30,7 @@ def _fail(code: int, message: str) -> NoReturn:
 def _reason(error: Exception) -> str:
     """What an error says that no command foresaw."""
     # What Python raised within a tf.data pipeline, such as at an image.
-    raised = re.search(r"} (?:ValueError|OSError): (.*)", str(error))
+    raised = re.search(r"[}:] (?:ValueError|OSError): (.*)", str(error))
     if raised:
         return raised.group(1)
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -60,6 +63,10 @@ def run(arguments: list[str]) -> NoReturn:
         missing = re.findall(r"flag --(\w+)=None:", str(error))
         rule = f"{name} needs --{', --'.join(missing)}" if missing else str(error)
         _fail(2, f"{rule} (see dqa {name} --help)")
+    # As where a shell's variable is not set: not the same as no flag.
+    empty = [flag for flag in values if values[flag].value == ""]
+    if empty := [flag for flag in empty if flag not in _OWN_WORDS]:
+        _fail(2, f"--{empty[0]} must not be empty (see dqa {name} --help)")
     # Advice to whoever wrote the program, such as on retracing, is not for its users.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
@@ -69,7 +76,11 @@ def run(arguments: list[str]) -> NoReturn:
     except BrokenPipeError:  # nobody reads on, and nobody is told
         discard_output()
         sys.exit(flushed(2))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        _fail(
+            2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        )
+    except ValueError as error:
         _fail(2, str(error))
     except KeyboardInterrupt:
         _fail(130, "interrupted")

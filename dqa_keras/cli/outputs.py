@@ -13,13 +13,23 @@ from dqa_keras.analysis.text import printable
 from dqa_keras.export import ExportReport
 
 
-def check_writable(path: Path) -> None:
-    """Raises ValueError at once, not after an hour, if a file cannot be written."""
+def check_writable(path: Path, *sources: str | None) -> None:
+    """Raises ValueError at once, not after an hour, if a file cannot be written.
+
+    Args:
+        path: Path of the file to write.
+        *sources: What the command reads. Those that are files must not be written over.
+    """
     if files.takes_content(path):
         if not os.access(path, os.W_OK):
             raise ValueError(f"cannot write {path}: permission denied")
         return
-    folder = Path(os.path.realpath(path)).parent
+    read = [source for source in sources if source and os.path.exists(source)]
+    if path.exists() and any(path.samefile(source) for source in read):
+        raise ValueError(
+            f"cannot write {path}: the command reads it. Name another file."
+        )
+    folder = files.folder_of(path)
     if not folder.is_dir():
         raise ValueError(f"cannot write {path}: no such folder {folder}")
     if path.is_dir() or not os.access(folder, os.W_OK):

@@ -68,9 +68,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if output.suffix not in (".tflite", ".keras"):
         raise ValueError(f"--output must end in .tflite or .keras. Received: {output}")
     shared_flags.check_tflite_flags(values, output)
-    outputs.check_writable(output)
+    sources = values.model, values.data
+    outputs.check_writable(output, *sources)
     if values.checkpoint:
-        outputs.check_writable(Path(values.checkpoint))
+        outputs.check_writable(Path(values.checkpoint), *sources)
     config = shared_flags.config_from(values)
     normalization = shared_flags.normalization_from(values)
     scope = inputs.workers_scope() if values.workers else nullcontext()

@@ -57,7 +57,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise ValueError(f"report takes one model. Received: {len(arguments)}")
     name, output = arguments[0], Path(values.output)
-    outputs.check_writable(output)
+    outputs.check_writable(output, name, values.data)
     if values.overlay:
         outputs.check_writable(Path(f"{values.overlay}.json"))
     is_tflite = name.endswith(".tflite")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,13 +173,21 @@ def _is_image(name: str) -> bool:
 
 
 def _images(folder: Path) -> list[str]:
-    """Paths of the images of a folder and of those in it, sorted."""
-    return sorted(
-        os.path.join(root, name)
-        for root, _, names in os.walk(folder)
-        for name in names
-        if _is_image(name)
-    )
+    """Paths of the images of a folder and of those in it, sorted.
+
+    Links to folders are followed, hidden folders are not: editors keep copies there.
+    """
+    paths = []
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if real in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(real)
+        paths += [os.path.join(root, name) for name in names if _is_image(name)]
+    return sorted(paths)
 
 
 def _split_off(folder: Path, images: _Images) -> tuple[_Images, _Images]:
@@ -212,7 +221,7 @@ def _dataset(images: _Images, image_size: tuple[int, int]) -> Any:
             )
         except tf.errors.OpError as error:
             empty = os.path.isfile(name) and not os.path.getsize(name)
-            reason = "the file is empty" if empty else error.message.splitlines()[0]
+            reason = "the file is empty" if empty else _reason(error)
             raise ValueError(f"{name} is no image that can be read: {reason}") from None
         return tf.image.resize(image, image_size)
 
@@ -226,6 +235,12 @@ def _dataset(images: _Images, image_size: tuple[int, int]) -> Any:
     labels = np.array(images.labels, np.int64)
     files = tf.data.Dataset.from_tensor_slices((paths, labels))
     return files.map(typed, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _reason(error: Any) -> str:
+    """TensorFlow's words, without the names of its nodes around them."""
+    line = error.message.splitlines()[0]
+    return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", line)
 
 
 def _some(names: Any) -> str:

@@ -334,6 +334,8 @@ def test_a_mistake_in_evaluate_is_found_before_the_work(capsys, flag, message):
         '{"rows": {"float": {"accuracy": "high"}}}',
         '{"rows": {"float": {"accuracy": null}}}',
         '{"rows": {"dqa 3": {"accuracy": 3}}}',
+        '{"rows": {"float": {"accuracy": NaN}}}',
+        f'{{"rows": {{"float": {{"accuracy": 1{"0" * 400}}}}}}}',
         "[" * 100_000,
         "\udcff",
     ],
@@ -406,6 +408,78 @@ def test_a_broken_image_is_named(files, tmp_path, capsys):
     code, text = fails(capsys, "evaluate", *arguments)
     assert (code, text.count("\n")) == (2, 1)
     assert text == f"dqa: {path} is no image that can be read: the file is empty\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+@pytest.mark.parametrize("command", ["quantize", "report"])
+def test_a_broken_image_is_named_in_calibration_too(
+    tmp_path, monkeypatch, capsys, command, content
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("top", "way"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "a.png").write_bytes(content)
+    image = keras.Input((9, 9, 3))
+    head = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.ReLU()(image)))
+    keras.Model(image, head).save("m.keras")
+    given = {"quantize": ["--model=m.keras"], "report": ["m.keras"]}[command]
+    flags = ("--data=images", "--output=o.tflite")
+    code, text = fails(capsys, command, *given, *flags)
+    assert code == 2
+    line = text.splitlines()[-1]
+    assert re.match(r"dqa: images/\w+/a.png is no image that can be read: \w", line)
+    assert "{{" not in line
+    assert "report it" not in line
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("quantize --model=m.keras --data=d.npz", "m.keras"),
+        ("quantize --model=m.keras --data=d.npz", "link.keras"),
+        ("export --model=m.tflite --samples=x.npy", "x.npy"),
+        ("export --model=m.tflite", "m.tflite"),
+        ("report m.keras --data=d.npz", "m.keras"),
+        ("report m.tflite --data=d.npz", "d.npz"),
+    ],
+)
+def test_what_a_command_reads_is_not_written_over(
+    tmp_path, monkeypatch, capsys, command, place
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.keras", "m.tflite", "d.npz"):
+        Path(name).write_bytes(b"mine")
+    Path("link.keras").symlink_to("m.keras")
+    np.save("x.npy", np.zeros((1, 9, 9, 1)))
+    before = Path(place).read_bytes()
+    code, text = fails(capsys, *command.split(), f"--output={place}")
+    assert code == 2
+    assert text == f"dqa: cannot write {place}: the command reads it. " + (
+        "Name another file.\n"
+    )
+    assert Path(place).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("quantize", "--model=m", "--data=d", "--output=o.tflite", "--checkpoint="),
+        ("quantize", "--model=m", "--data=d", "--output=o.tflite", "--data_dir="),
+        ("evaluate", "--model=m", "--data=d", "--json="),
+        ("export", "--model=m", "--output=o.tflite", "--samples="),
+        ("report", "m", "--data=d", "--overlay="),
+        ("demo", "--output="),
+    ],
+)
+def test_an_empty_path_is_not_the_same_as_none(
+    tmp_path, monkeypatch, capsys, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    code, text = fails(capsys, *arguments)
+    assert (code, text.count("\n")) == (2, 1)
+    flag = arguments[-1].rstrip("=")
+    assert re.match(rf"dqa: {flag} must (not be empty|name a folder)", text)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_no_command_foresaw_is_one_line(files, monkeypatch, capsys):

@@ -173,3 +173,15 @@ def test_what_is_left_out_is_said(tmp_path):
     assert splits.labels == ["ant", "bee", "cat"]
     assert "train has no images of cat" in splits.note
     assert "test: 1 images outside the classes are not used" in splits.note
+
+
+def test_linked_folders_count_and_hidden_ones_do_not(tmp_path):
+    write(tmp_path / "data", {"": ["ant", "bee"]})
+    write(tmp_path / "elsewhere", {"": ["ant"]}, 2)
+    ants = tmp_path / "data" / "ant"
+    (ants / "more").symlink_to(tmp_path / "elsewhere" / "ant")
+    (ants / "back").symlink_to(ants)
+    write(ants, {"": ["dog"]})
+    (ants / "dog").rename(ants / ".ipynb_checkpoints")
+    splits = datasets.load(tmp_path / "data", image_size=(6, 8))
+    check(splits, [5, 3], [5, 3])
