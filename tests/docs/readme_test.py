@@ -53,13 +53,11 @@ def test_resnet_figures_are_the_measured_ones():
 
 def test_cost_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "cost.json").read_text())
-    text = " ".join(FIGURES.split())
-    assert f"takes {result['predict_ratio']:.2f}x float's time" in text
-    assert f"calibration {result['calibrate_ratio']:.2f}x one predict" in text
-    assert f"memory {result['memory_ratio']:.2f}x from 1,000" in text
-    ratios = [result[name]["latency_ratio"] for name in ("resnet32", "mobilenet_v2")]
-    shown = "takes {:.2f}x the float `.tflite`'s time on ResNet-32 and {:.2f}x on Mob"
-    assert shown.format(*ratios) in text
+    part = FIGURES.partition("## What it costs")[2]
+    shown = re.findall(r"^\| .* \| ([\d.]+x) \|$", part.partition("\n## ")[0], re.M)
+    ratios = [result[f"{name}_ratio"] for name in ("predict", "calibrate", "memory")]
+    ratios += [result[name]["latency_ratio"] for name in ("resnet32", "mobilenet_v2")]
+    assert shown == [f"{ratio:.2f}x" for ratio in ratios]
 
 
 def test_peers_are_the_measured_ones():
@@ -78,12 +76,15 @@ def test_growth_figures_are_the_measured_ones():
     result = json.loads((RESULTS / "growth.json").read_text())
     power = result["exponents"]
     text = " ".join(FIGURES.split())
-    assert f"images to the power of {power['images']:.2f}" in text
-    assert f"with channels {power['channels']:.2f} (`mse`)" in text
-    for ranking in ("fisher", "output"):
-        assert f"{power[f'channels {ranking}']:.2f} (`{ranking}`)" in text
-    assert f"{power['channels greedy']:.2f} (`greedy`, 64 to 256 of them" in text
-    assert f"with layers {power['layers']:.2f}" in text
+    rows = re.findall(r"^\| (\w+).* \| `(\w+)` \| ([\d.]+) \|$", FIGURES, re.MULTILINE)
+    assert rows == [
+        ("images", "mse", f"{power['images']:.2f}"),
+        ("channels", "mse", f"{power['channels']:.2f}"),
+        ("channels", "fisher", f"{power['channels fisher']:.2f}"),
+        ("channels", "output", f"{power['channels output']:.2f}"),
+        ("channels", "greedy", f"{power['channels greedy']:.2f}"),
+        ("layers", "mse", f"{power['layers']:.2f}"),
+    ]
     assert f"is {result['memory_ratio']:.3f} times that at 1,000" in text
     assert f"than {100 * result['formula_error']:.1f} % from the formula" in text
     workers = json.loads((RESULTS / "workers.json").read_text())
@@ -154,7 +155,7 @@ def test_accuracy_figures_are_the_measured_ones():
     text = " ".join(FIGURES.split())
     networks = {"ResNet-32": "resnet32", "MobileNetV2": "mobilenet_v2", "U-Net": "unet"}
     for words, name in networks.items():
-        assert re.search(rf"{words} (has )?{models[name]['float']:.2f} %", text)
+        assert f"| {words} | {models[name]['float']:.2f} % |" in text
     row = rf"^\| ({'|'.join(networks)}) \| (\w+) \| (.* at .*) \|$"
     shown = re.findall(row, FIGURES, re.MULTILINE)
     assert {words for words, _, _ in shown} == set(networks)
@@ -192,7 +193,8 @@ def test_the_papers_comparison_is_the_measured_one():
         below, above = (cells[f"paper direct {n}"]["accuracy"] for n in (4, 5))
         bits = cells["paper dqa 3"]["stored_bits"]
         line = below + (above - below) * (bits - 4)
-        assert f"{line:.2f} %" in FIGURES
+        dqa_accuracy = cells["paper dqa 3"]["accuracy"]
+        assert f"| {words} | {line:.2f} % | {dqa_accuracy:.2f} % |" in FIGURES
 
 
 def test_budgets_in_the_readme_are_the_measured_ones():
@@ -210,7 +212,7 @@ def test_report_figures_are_the_measured_ones():
     rows = json.loads((RESULTS / "report.json").read_text())
     for name, words in (("mobilenet_v2", "MobileNetV2"), ("unet", "U-Net")):
         size, seconds = rows[name]["bytes"] / 1024, rows[name]["seconds"]
-        assert f"{words} {size:.0f} KiB, {seconds:.2f} s" in " ".join(FIGURES.split())
+        assert f"| {words} | {size:.0f} KiB | {seconds:.2f} s |" in FIGURES
 
 
 def test_applications_measured_are_counted_right():
@@ -275,10 +277,15 @@ def test_packed_figures_are_the_measured_ones():
     ) in text
     coverage = json.loads((RESULTS / "coverage.json").read_text())
     for name, row in coverage.items():
-        assert f"{name} {100 * row['inside']:.2f} %" in text
-    for name in ("resnet32", "unet", "mobilenet_v2", "mobilenet_v2 quantize_linear"):
+        assert f"| {name} | {100 * row['inside']:.2f} % |" in text
+    for name, words in (
+        ("resnet32", "ResNet-32"),
+        ("unet", "U-Net"),
+        ("mobilenet_v2", "MobileNetV2 (CIFAR-10)"),
+        ("mobilenet_v2 quantize_linear", "the same, `quantize_linear=True`"),
+    ):
         row = read["packed_accuracy"][name]
-        assert f"{row['packed']:.2f} % packed, {row['keras']:.2f} % in Keras" in text
+        assert f"| {words} | {row['packed']:.2f} % | {row['keras']:.2f} % |" in text
     rates = {
         (row["isa"], row["tiles"], row["side"], row["inputs"]): row
         for row in read["peak"]
