@@ -466,7 +466,7 @@ def _infinite(x):
             lambda x: x[:, :5],
             r"must have shape \(None, 6, 6, 2\). Received: \(32, 5, 6",
         ),
-        (lambda x: list(x), "has 1 inputs. Received: 40 arrays"),
+        (lambda x: list(x), "Is a batch axis missing"),
         (lambda x: iter(x), "Is a batch axis missing"),
         (lambda x: tf.data.Dataset.from_tensor_slices(x), "Is a batch axis missing"),
         (_nan, "inputs must be finite. Received: NaN .* in image 17"),

@@ -318,14 +318,13 @@ def _two_heads():
         (lambda a, b: {"only": a}, ["only"]),
         (
             lambda a, b: list(keras.ops.split(b, 3, axis=-1)),
-            ["split", "split_1", "split_2"],
+            ["", "_1", "_2"],
         ),
         (lambda a, b: [b], ["output_0"]),
     ],
 )
 def test_names_of_inputs_and_outputs_are_kept(structure, names, mode, tmp_path):
     inputs, score, kind = _two_heads()
-    keras.backend.clear_session()  # `split` is named so
     model = keras.Model(inputs, structure(score, kind))
     random = np.random.default_rng(0)
     x = {n: random.normal(size=(8, 4)).astype(np.float32) for n in inputs}
@@ -337,6 +336,8 @@ def test_names_of_inputs_and_outputs_are_kept(structure, names, mode, tmp_path):
     )
     run = interpreter.get_signature_runner("serving_default")
     outputs = run(**{name: values[:1] for name, values in x.items()})
+    if names[0] == "":  # Keras numbers `split`
+        names = [small.outputs[0]._keras_history.operation.name + n for n in names]
     assert set(outputs) == set(names)
     wanted = keras.tree.flatten(small({n: a[:1] for n, a in x.items()}))
     for name, expected in zip(names, wanted, strict=True):
@@ -383,11 +384,21 @@ def test_a_packed_file_has_one_size(any_size, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_a_layer_that_must_know_the_size_says_so(interpolation, tmp_path):
+class _Halves(layers.Layer):
+    """Branches on a size, which a graph of an open size cannot."""
+
+    def call(self, x):
+        return x[:, : x.shape[1] // 2]
+
+    def compute_output_shape(self, shape):
+        return (shape[0], None, *shape[2:])
+
+
+@pytest.mark.parametrize("layer", [layers.UpSampling2D(2), _Halves()])
+def test_a_layer_that_must_know_the_size_says_so(layer, tmp_path):
     inputs = keras.Input((None, None, 3), name="image")
     x = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu")(inputs)
-    x = keras.layers.UpSampling2D(2, interpolation=interpolation)(x)
+    x = layer(x)
     model = dqa.quantize_model(
         keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)), dqa.DQAConfig(bits=4)
     )

@@ -194,7 +194,7 @@ def test_a_compiled_model_resized_to_as_many_values_says_so(exported):
     compiled.close()
 
 
-def test_an_error_lasts_until_the_next_run(exported):
+def test_an_error_of_a_compiled_model_lasts_until_its_next_run(exported):
     path, data = exported
     compiled = CompiledModel(path)
     assert np.isnan(compiled(np.full_like(data[0], np.inf))).all()
