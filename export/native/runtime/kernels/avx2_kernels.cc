@@ -21,7 +21,7 @@ INLINE_AVX2 __m256i four_bytes(const uint8_t* at) {
   return _mm256_set1_epi32(value);
 }
 
-// Products of unsigned by signed bytes, pairs added in 16 bits. A stretch of groups
+// Products of unsigned by signed bytes, pairs added in 16 bits. A span of groups
 // fits before the sums must move to 32 bits: no saturation is possible.
 template <unsigned kPixels>
 TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
@@ -73,7 +73,7 @@ TARGET_AVX2 void conv_tile(const ConvRow& row, int32_t (*sums)[kBlock]) {
   }
 }
 
-// Groups from which on a stretch is worth that its sums go to memory and back.
+// Groups from which on a span is worth that its sums go to memory and back.
 constexpr size_t kLongSpan = 3;
 
 // The same where spans are shorter: each group moves to 32 bits at once, and the

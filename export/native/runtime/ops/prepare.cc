@@ -42,7 +42,7 @@ Reach reach(int weight, int64_t peak) {
 std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
                                          int64_t peak) {
   constexpr size_t kPairs = kBlock * kGroup / 2;
-  std::vector<uint32_t> found;
+  std::vector<uint32_t> spans;
   Reach sums[kPairs] = {};
   uint32_t length = 0;
   for (size_t g = 0; g < count; ++g, weights += kBlock * kGroup) {
@@ -57,15 +57,15 @@ std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
       fits = fits && grown[i].first <= 32767 && grown[i].second >= -32768;
     }
     if (!fits) {
-      found.push_back(length);
+      spans.push_back(length);
       length = 0;
     }
     std::copy(fits ? grown : own, (fits ? grown : own) + kPairs, sums);
     ++length;
   }
-  found.push_back(length);
-  found.push_back(1);  // kernels look one ahead
-  return found;
+  spans.push_back(length);
+  spans.push_back(1);  // kernels look one ahead
+  return spans;
 }
 
 Prepared prepare_conv(const Plan& plan, const Op& op) {
@@ -74,8 +74,8 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
   const size_t count = size_t{op.taps_y} * op.taps_x * groups;
   const size_t blocks = blocks_of(plan.buffers[op.output]);
   const bool codes = in.type == Type::kCodes;
-  Prepared made;
-  made.start.resize(blocks * kBlock);
+  Prepared prepared;
+  prepared.start.resize(blocks * kBlock);
   for (size_t b = 0; b < blocks; ++b) {
     const int8_t* const weights =
         reinterpret_cast<const int8_t*>(plan.constants + op.weights) +
@@ -87,12 +87,12 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
           sum += weights[(g * kBlock + o) * kGroup + i];
         }
       }
-      made.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
+      prepared.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
     }
-    made.spans.push_back(codes ? accumulation_spans(weights, count, in.peak)
-                               : std::vector<uint32_t>());
+    prepared.spans.push_back(codes ? accumulation_spans(weights, count, in.peak)
+                                   : std::vector<uint32_t>());
   }
-  return made;
+  return prepared;
 }
 
 // For each position of a tile: the correction for what its inputs are shifted by.
@@ -102,19 +102,19 @@ Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
   const size_t blocks = blocks_of(plan.buffers[op.output]);
   const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   constexpr size_t kMiddle = 5;  // where four codes are added
-  Prepared made;
-  made.start.resize(kPositions * blocks * kBlock);
+  Prepared prepared;
+  prepared.start.resize(kPositions * blocks * kBlock);
   for (size_t b = 0; b < blocks; ++b) {
     for (size_t p = 0; p < kPositions; ++p) {
       int32_t by = shift;
       if (p == kMiddle) by += 4 * int32_t{in.zero} - 2 * int32_t{kTilePeak};
-      int32_t* const start = made.start.data() + (p * blocks + b) * kBlock;
+      int32_t* const start = prepared.start.data() + (p * blocks + b) * kBlock;
       for (size_t i = 0; i < groups * kBlock * kGroup; ++i) {
         start[i / kGroup % kBlock] -= by * *weights++;
       }
     }
   }
-  return made;
+  return prepared;
 }
 
 constexpr size_t kTogether = 32;
@@ -172,29 +172,29 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t interleaved_
   const size_t padded = blocks_of(in) * kBlock;
   const int8_t* const weights =
       reinterpret_cast<const int8_t*>(plan.constants + op.weights);
-  Prepared made;
-  made.start.resize(padded);
-  made.interval = static_cast<uint32_t>(taps);
+  Prepared prepared;
+  prepared.start.resize(padded);
+  prepared.interval = static_cast<uint32_t>(taps);
   for (size_t c = 0; c < padded; ++c) {
     int32_t sum = 0;
     for (size_t t = 0; t < taps; ++t) sum += weights[t * padded + c];
-    made.start[c] = in.type == Type::kCodes ? -sum * in.zero : 0;
+    prepared.start[c] = in.type == Type::kCodes ? -sum * in.zero : 0;
     const uint32_t fits = longest_run(
         taps, [&](size_t t) { return reach(weights[t * padded + c], in.peak); });
-    if (fits < made.interval) made.interval = fits;
+    if (fits < prepared.interval) prepared.interval = fits;
   }
   const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
                      op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
   if (plain && in.peak <= interleaved_peak) {
-    made.interleaved = interleave(op, weights, padded);
-    made.arrays = interleave_arrays(plan, op, made.start);
+    prepared.interleaved = interleave(op, weights, padded);
+    prepared.arrays = interleave_arrays(plan, op, prepared.start);
   }
-  return made;
+  return prepared;
 }
 
 Prepared prepare_input(const Plan& plan, const Op& op) {
-  Prepared made;
-  if (op.weights == kNone && op.multiplier == kNone) return made;
+  Prepared prepared;
+  if (op.weights == kNone && op.multiplier == kNone) return prepared;
   const Buffer& in = plan.input(op);
   const size_t values = size_t{in.width} * in.channels;
   const auto whole = [&](uint32_t offset, float missing) {
@@ -204,9 +204,9 @@ Prepared prepare_input(const Plan& plan, const Op& op) {
     }
     return row;
   };
-  made.factors = whole(op.weights, 1.0f);
-  made.summands = whole(op.multiplier, 0.0f);
-  return made;
+  prepared.factors = whole(op.weights, 1.0f);
+  prepared.summands = whole(op.multiplier, 0.0f);
+  return prepared;
 }
 
 }  // namespace

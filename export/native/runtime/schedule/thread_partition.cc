@@ -145,7 +145,7 @@ struct Written {
 
 std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
                                    const std::vector<Worker>& workers, size_t s) {
-  std::vector<Written> found;
+  std::vector<Written> written;
   for (unsigned t = 0; t < workers.size(); ++t) {
     const Strips strips = workers[t].shares[s].strips;
     for (size_t i = 0; i < stage.count; ++i) {
@@ -154,10 +154,10 @@ std::vector<Written> written_bytes(const Plan& plan, const Stage& stage,
       if (b.kind != Kind::kStored || plan.is_coded(b)) continue;
       const Rows rows{rows_after(b.height, strips.first, strips.all(stage)),
                       rows_after(b.height, strips.end, strips.all(stage))};
-      found.push_back({t, output, stored_rows(b, rows)});
+      written.push_back({t, output, stored_rows(b, rows)});
     }
   }
-  return found;
+  return written;
 }
 
 // Places a thread's line buffers, as high as it needs them, from `offset` on. Returns
@@ -197,7 +197,7 @@ size_t place_line_buffers(const Plan& plan, const Stage& stage, Strips strips,
 std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strips,
                               unsigned thread, const std::vector<Written>& written,
                               Progress* at) {
-  std::vector<Saved> found;
+  std::vector<Saved> rows;
   for_each_rows(plan, stage, strips, at, [&](size_t index, Rows todo, Rows) {
     const Op& op = plan.ops[index];
     if (op.code != OpCode::kLoad) return DQA_OK;
@@ -215,11 +215,11 @@ std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strip
             }
             return touch(row, bytes);
           });
-      if (lost) found.push_back({number, y, 0});
+      if (lost) rows.push_back({number, y, 0});
     }
     return DQA_OK;
   });
-  return found;
+  return rows;
 }
 
 }  // namespace
