@@ -54,10 +54,10 @@ def greedy_scores(
 ) -> NDArray[np.float64]:
     """The paper's ranking: each channel's extra bits tried against the output.
 
-    With one layer alone quantized and all its channels at n + m bits, the score of a
-    channel is how much the squared difference of the model's output from the
-    unquantized output grows when that channel loses its extra bits (arXiv 2412.09687,
-    section 3.1).
+    One layer alone is quantized, all its channels at n + m bits. Then a channel loses
+    its extra bits. Its score is how much that moves the model's output further from the
+    unquantized one: the growth of the squared difference (arXiv 2412.09687, section
+    3.1).
 
     Args:
         errors: Function of boolean masks (C + 1, C) that gives the squared difference
@@ -67,8 +67,8 @@ def greedy_scores(
     Returns:
         Float64 array (C,).
     """
-    least, *without = errors(~np.eye(channels + 1, channels, -1, dtype=bool))
-    return np.array(without) - least
+    whole, *without = errors(~np.eye(channels + 1, channels, -1, dtype=bool))
+    return np.array(without) - whole
 
 
 def trial_count(layers: list[Quantizer]) -> int:

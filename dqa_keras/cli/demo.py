@@ -3,10 +3,10 @@
 Example:
   dqa demo --output build/demo
 
-Takes scikit-learn's 1,797 digits (8x8 pixels), trains on 1,200 of them, quantizes with
-`direct`, `noisyquant` and `dqa` at 3, 4 and 5 bits, exports each to .tflite, runs it in
-LiteRT on the other 597, and writes summary.json, report.html, accuracy.svg and the
-.tflite files.
+Takes scikit-learn's 1,797 digits (8x8 pixels) and trains on 1,200 of them. Quantizes
+with `direct`, `noisyquant` and `dqa` at 3, 4 and 5 bits. Exports each to .tflite and
+runs it in LiteRT on the other 597. Writes summary.json, report.html, accuracy.svg and
+the .tflite files.
 """
 
 import dataclasses
