@@ -42,8 +42,12 @@ def model_inputs(model: keras.Model | None, batch: Any) -> Any:
 
     Returns:
         x. If it does not fit the model, it is given back as it is; see `check_fit`.
+
+    Raises:
+        ValueError: If the batch is a list of more than three parts, or of numbers.
     """
     declared = _declared_inputs(model)
+    _check_parts(batch, len(declared))
     if isinstance(batch, (list, tuple)) and len(batch) == len(declared) > 3:
         x = list(batch)  # too many for (x, y, sample_weight)
     else:
@@ -71,6 +75,25 @@ def model_inputs(model: keras.Model | None, batch: Any) -> Any:
     if len(leaves) == 1 and not isinstance(structure, dict):
         return leaves[0]
     return keras.tree.pack_sequence_as(structure, leaves)
+
+
+def _check_parts(batch: Any, inputs: int) -> None:
+    """Raises ValueError unless a batch may be x, labels and weights as arrays."""
+    kind = type(batch).__name__
+    first = batch
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if isinstance(first, (int, float, complex, str, bytes)):
+        raise ValueError(
+            "inputs must be arrays: make one with numpy.asarray(data, 'float32'). "
+            "Received: "
+            + (kind if first is batch else f"a {kind} of {type(first).__name__}")
+        )
+    if isinstance(batch, (list, tuple)) and 3 < len(batch) != inputs:
+        raise ValueError(
+            "a batch must be x, (x, y) or (x, y, sample_weight), or an array for each "
+            f"of the model's {inputs} inputs. Received: a {kind} of {len(batch)}"
+        )
 
 
 def _holds_arrays(data: Any, model: keras.Model | None) -> bool:
@@ -324,8 +347,12 @@ def samples(model: keras.Model, data: Any) -> Any:
     """
     read_one_by_one = (
         callable(data)
-        or isinstance(data, (Iterator, keras.utils.PyDataset))
-        or hasattr(data, "cardinality")
+        or isinstance(data, keras.utils.PyDataset)
+        or (
+            isinstance(data, Iterable)
+            and not _is_array(data)
+            and not isinstance(data, (list, tuple, Mapping))
+        )
     )
     if read_one_by_one or (isinstance(data, list) and not _holds_arrays(data, model)):
         return next(iter(Rounds(model, data, 32)))

@@ -168,6 +168,8 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
                 "comes from, or leave it out of the exported model."
             ) from error
         for site, values, codes in zip(sites, probes[::2], probes[1::2], strict=True):
+            if np.isnan(values).any():
+                raise _not_a_number(f"in front of quantizer {site.layer.name!r}")
             expected = _expected(site, values)
             different = int(np.sum(codes != expected))
             if different:
@@ -183,12 +185,28 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
 def compare_outputs(
     run: Callable[[Any], Sequence[NDArray]], model: keras.Model, samples: Any
 ) -> tuple[float, float]:
-    """Largest absolute difference of the outputs, and Keras' largest output."""
+    """Largest absolute difference of the outputs, and Keras' largest output.
+
+    Raises:
+        VerificationError: If an output is NaN or infinite where Keras' is finite.
+    """
     difference = output_range = 0.0
     for image in images(samples):
         expected = keras.tree.flatten(model(image, training=False))
-        for ours, theirs in zip(expected, run(image), strict=True):
+        for index, (ours, theirs) in enumerate(zip(expected, run(image), strict=True)):
             wanted = keras.ops.convert_to_numpy(keras.ops.cast(ours, "float32"))
-            difference = max(difference, float(np.max(np.abs(wanted - theirs))))
-            output_range = max(output_range, float(np.max(np.abs(wanted))))
+            finite = np.isfinite(wanted)
+            if not np.isfinite(theirs[finite]).all():
+                raise _not_a_number(f"in output {index}")
+            gaps, sizes = np.abs(wanted - theirs)[finite], np.abs(wanted[finite])
+            difference = max(difference, float(np.max(gaps, initial=0)))
+            output_range = max(output_range, float(np.max(sizes, initial=0)))
     return difference, output_range
+
+
+def _not_a_number(place: str) -> VerificationError:
+    return VerificationError(
+        f"LiteRT computes NaN or infinite values {place} on the samples. Its kernels "
+        "treat a division by zero and the root of zero in another way than Keras: keep "
+        "such values away from zero, as x / (norm(x) + 1e-6) does"
+    )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dqa_keras.export.litert import flatbuffer
 from dqa_keras.export.litert.interpreter import Runner, images
 from dqa_keras.export.litert.model_reader import ModelReader
-from dqa_keras.export.packed import io_types
+from dqa_keras.export.packed import input_axes, io_types
 from dqa_keras.export.packed.custom_op import OP_NAME, replace_regions
 from dqa_keras.export.packed.lowering import lower
 from dqa_keras.export.packed.node import Node, UnsupportedNode
@@ -139,6 +139,7 @@ def pack_regions(
             )
         )
     replace_regions(parsed, planned)
+    input_axes.follow_inputs(parsed)
     if byte_input is not None:
         io_types.take_bytes(parsed, OP_NAME)
     if byte_outputs:

@@ -96,6 +96,24 @@ def test_what_is_no_data_is_refused_by_its_type(data, kind):
         list(data_adapter.batches(data, 2))
 
 
+@pytest.mark.parametrize("structure", ["one", "list"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X.tolist(), "must be arrays.* Received: a list of float"),
+        (lambda: iter([X.tolist()]), "must be arrays.* Received: a list of float"),
+        ([(1, 2), (3, 4)], "must be arrays.* Received: a tuple of int"),
+        (["cat.png", "dog.png"], "must be arrays.* Received: str$"),
+        (lambda: iter([[X] * 5]), r"a batch must be .* Received: a list of 5$"),
+    ],
+    ids=["rows", "batch of rows", "pairs of numbers", "paths", "too many parts"],
+)
+def test_what_is_no_batch_is_refused_in_one_sentence(data, message, structure):
+    with pytest.raises(ValueError, match=message) as error:
+        list(data_adapter.fitting(made(structure), data, 2))
+    assert len(str(error.value)) < 200
+
+
 def test_a_pydataset_without_end_is_refused():
     class Endless(Pairs):
         num_batches = None
@@ -312,8 +330,26 @@ def test_fewer_images_than_the_declared_batch_are_refused():
         list(data_adapter.fitting(made("one", 8), X, 32))
 
 
+class Loader:
+    """Batches of a class of its own, as PyTorch's `DataLoader`."""
+
+    def __iter__(self):
+        return iter([[A[:2], B[:2]], [A[2:], B[2:]]])
+
+    def __len__(self):
+        return 2
+
+
 @pytest.mark.parametrize(
-    "data", [[A, B], {"b": B, "a": A}, TWO_INPUTS["generator of lists"]]
+    "data",
+    [
+        [A, B],
+        {"b": B, "a": A},
+        TWO_INPUTS["generator of lists"],
+        TWO_INPUTS["tf.data"],
+        Loader(),
+        iter(Loader()),
+    ],
 )
 def test_samples_are_one_batch(data):
     a, b = data_adapter.samples(made("list"), data)
