@@ -25,6 +25,7 @@ from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export.litert import flatbuffer, verification
 from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.litert.metadata import read_metadata
+from dqa_keras.export.litert.residual_table import MetadataError
 from dqa_keras.export.packed import pack
 from dqa_keras.graph.insertion import Skipped
 from dqa_keras.report.findings import Findings, Layer, Scores
@@ -260,11 +261,31 @@ def input_shape(path: str | os.PathLike) -> tuple[int | None, ...]:
         MetadataError: If the file is not one of ours, or is damaged.
         ValueError: If it has several inputs.
     """
-    read_metadata(path)
-    graph = flatbuffer.parse(Path(path).read_bytes()).subgraphs[0]
+    graph = _graph(path)
     if len(graph.inputs) != 1:
         raise ValueError(f"{path} has {len(graph.inputs)} inputs: a report handles one")
-    tensor = graph.tensors[graph.inputs[0]]
+    return _shape(graph.tensors[graph.inputs[0]])
+
+
+def output_shape(path: str | os.PathLike) -> tuple[int | None, ...]:
+    """The same of a file's first output, whose scores labels are compared with.
+
+    Raises:
+        MetadataError: If the file is not one of ours, or is damaged.
+    """
+    graph = _graph(path)
+    return _shape(graph.tensors[graph.outputs[0]])
+
+
+def _graph(path: str | os.PathLike) -> Any:
+    read_metadata(path)
+    try:
+        return flatbuffer.parse(Path(path).read_bytes()).subgraphs[0]
+    except MetadataError as error:
+        raise MetadataError(f"{path}: {error}") from error
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...]:
     signature = tensor.shapeSignature
     shape = tensor.shape if signature is None or len(signature) == 0 else signature
     return tuple(int(size) if size > 0 else None for size in shape)

@@ -146,7 +146,7 @@ def _finished(output: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
 def _measured(
     values: flags.FlagValues, model: Any, config: dqa.DQAConfig, data: Any
 ) -> dict[str, Any]:
-    quantized = dqa.quantize_model(model, config)
+    quantized = inputs.quantized(values.model, model, config)
     start = time.perf_counter()
     train = data.train.batch(inputs.BATCH)
     dqa.calibrate(quantized, train, batch_size=inputs.BATCH)

@@ -12,10 +12,12 @@ import keras
 from absl import flags
 from numpy.typing import NDArray
 
+import dqa_keras as dqa
 from dqa_keras import datasets, models
 from dqa_keras.analysis.text import printable
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.datasets.arrays import load_inputs
+from dqa_keras.layers import quantizer_layers
 
 BUILT_IN: dict[str, Callable[..., keras.Model]] = {
     **{
@@ -80,6 +82,11 @@ def workers_scope() -> Any:
 
 def check_model(model: keras.Model) -> None:
     """Raises ValueError unless a model has one input and one output with scores."""
+    if not model.built:
+        raise ValueError(
+            f"model {model.name!r} has no declared inputs: begin it with keras.Input, "
+            "and save it again"
+        )
     outputs = model.compute_output_shape(model.input_shape)
     if len(outputs) == 1 and isinstance(outputs, list | tuple):
         (outputs,) = outputs  # as Keras does when the model is called
@@ -92,25 +99,45 @@ def check_model(model: keras.Model) -> None:
         )
 
 
+def quantized(name: str, model: keras.Model, config: dqa.DQAConfig) -> keras.Model:
+    """A model with quantizers.
+
+    Args:
+        name: What the user calls the model.
+        model: Keras model without quantizers.
+        config: `DQAConfig`.
+
+    Raises:
+        ValueError: If nothing in the model is quantized.
+    """
+    result = dqa.quantize_model(model, config)
+    if not quantizer_layers(result):
+        reasons = [f"{s.name}: {s.reason}" for s in dqa.skipped(result)]
+        raise ValueError(
+            f"{name} has no activation to quantize"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
+    return result
+
+
 def load_data(values: flags.FlagValues, model: keras.Model) -> datasets.Splits:
     """The data set that the flags name, cut to the numbers they ask for."""
     check_model(model)
-    splits = open_data(values, model.input_shape)
-    labels = splits.test.element_spec[1].shape
-    if labels.rank != len(model.output_shape) - 2:
-        raise ValueError(
-            "labels must be class numbers, one for each of the model's scores. "
-            f"Received: outputs {model.output_shape}, labels "
-            f"{(None, *labels)} in {values.data}"
-        )
-    return splits
+    return open_data(values, model.input_shape, model.output_shape)
 
 
 def open_data(
-    values: flags.FlagValues, shape: tuple[int | None, ...]
+    values: flags.FlagValues,
+    shape: tuple[int | None, ...],
+    outputs: tuple[int | None, ...],
 ) -> datasets.Splits:
-    """The same for inputs of a shape, batch axis included."""
+    """The same for inputs and outputs of two shapes, batch axis included."""
     size = (shape[1], shape[2]) if len(shape) == 4 and shape[1] and shape[2] else None
+    if size is None and Path(values.data).is_dir():
+        raise ValueError(
+            "images of a folder are resized to the model's inputs, which must have a "
+            f"height and a width. Received: inputs {shape}. Give an .npz instead."
+        )
     splits = datasets.load(
         values.data,
         data_dir=values.data_dir,
@@ -121,9 +148,41 @@ def open_data(
         print(f"data: {printable(splits.note)}", flush=True)
     for part in (splits.train, splits.test):
         check_shape(values.data, part.element_spec[0].shape, shape)
+    _check_labels(values.data, splits, outputs)
     test = splits.test.take(values.limit) if values.limit else splits.test
     train = splits.train.take(values.calibration_images)
     return dataclasses.replace(splits, train=train, test=test)
+
+
+def _check_labels(
+    source: str, splits: datasets.Splits, outputs: tuple[int | None, ...]
+) -> None:
+    """Raises ValueError unless a model's scores can be measured by labels."""
+    labels = splits.test.element_spec[1].shape
+    if labels.rank != len(outputs) - 2:
+        raise ValueError(
+            "labels must be class numbers, one for each of the model's scores. "
+            f"Received: outputs {outputs}, labels {(None, *labels)} in {source}"
+        )
+    scores = outputs[-1]
+    if labels.rank or scores is None:  # masks have void labels
+        return
+    if scores == 1:
+        raise ValueError(
+            "accuracy asks which of several scores is the largest. Received: outputs "
+            f"{outputs}. Quantize and measure a model with one score in Python, or "
+            "give dqa report an .npy of inputs without labels."
+        )
+    if splits.labels is not None and len(splits.labels) != scores:
+        raise ValueError(
+            f"there must be one label for each channel of the output: {scores}. "
+            f"Received: {len(splits.labels)} labels in {source}"
+        )
+    if splits.classes is not None and splits.classes > scores:
+        raise ValueError(
+            f"labels must be in 0..{scores - 1}, as the model has {scores} outputs. "
+            f"Received: {splits.classes - 1} in {source}"
+        )
 
 
 def load_npy(flag: str, path: str) -> NDArray:

@@ -22,7 +22,6 @@ from dqa_keras.cli import inputs, measure, outputs, shared_flags
 from dqa_keras.export import export_tflite
 from dqa_keras.export.litert import annotations
 from dqa_keras.export.packed import pack
-from dqa_keras.layers import quantizer_layers
 
 # Images whose ranges a packed export goes by.
 _RANGES = 32
@@ -80,13 +79,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if output.suffix == ".tflite":
         annotations.checked_normalization(model, normalization)
         annotations.checked_labels(model, data.labels)
-    quantized = dqa.quantize_model(model, config)
-    if not quantizer_layers(quantized):
-        reasons = [f"{s.name}: {s.reason}" for s in dqa.skipped(quantized)]
-        raise ValueError(
-            f"{values.model} has no activation to quantize"
-            + (f" ({'; '.join(reasons)})" if reasons else "")
-        )
+    quantized = inputs.quantized(values.model, model, config)
     with scope:
         dqa.calibrate(
             quantized,

@@ -23,7 +23,7 @@ import dqa_keras as dqa
 from dqa_keras import files
 from dqa_keras.cli import inputs, outputs, shared_flags
 from dqa_keras.export import model_explorer
-from dqa_keras.export.file_report import examine_tflite, input_shape
+from dqa_keras.export.file_report import examine_tflite, input_shape, output_shape
 from dqa_keras.layers import quantizer_layers
 from dqa_keras.report import page
 from dqa_keras.report.findings import Findings, examine
@@ -64,6 +64,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.overlay and not is_tflite:
         raise ValueError(f"--overlay is for the nodes of a .tflite. Received: {name}")
     config = shared_flags.config_from(values)
+    if is_tflite:
+        _no_config(values, name)
     findings = (
         _of_tflite(values, name) if is_tflite else _of_keras(values, name, config)
     )
@@ -76,11 +78,15 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             print(f"wrote {path}")
 
 
-def _data(values: flags.FlagValues, shape: tuple[int | None, ...]) -> tuple[Any, Any]:
+def _data(
+    values: flags.FlagValues,
+    shape: tuple[int | None, ...],
+    scores: tuple[int | None, ...],
+) -> tuple[Any, Any]:
     """Batches to calibrate with and to measure on."""
     if values.data.endswith(".npy"):
         return _unlabelled(values, shape)
-    splits = inputs.open_data(values, shape)
+    splits = inputs.open_data(values, shape, scores)
     return splits.train.batch(_BATCH), splits.test.batch(_BATCH)
 
 
@@ -96,16 +102,28 @@ def _unlabelled(
     return data.take(values.calibration_images).batch(_BATCH), test.batch(_BATCH)
 
 
+def _no_config(values: flags.FlagValues, name: str) -> None:
+    """Raises ValueError if flags would change quantizers that a file has."""
+    given = [f for f in (*shared_flags.CONFIG, "weights") if values[f].present]
+    if given:
+        raise ValueError(
+            f"--{', --'.join(given)} are for models without quantizers. {name} is "
+            "shown as it is."
+        )
+
+
 def _of_tflite(values: flags.FlagValues, path: str) -> Findings:
-    _, test = _data(values, input_shape(path))
+    _, test = _data(values, input_shape(path), output_shape(path))
     return examine_tflite(path, test)
 
 
 def _of_keras(values: flags.FlagValues, name: str, config: dqa.DQAConfig) -> Findings:
     model: keras.Model = inputs.open_model(name, values.weights)
     inputs.check_model(model)
-    calibration, test = _data(values, model.input_shape)
-    if not quantizer_layers(model):
-        model = dqa.quantize_model(model, config)
+    calibration, test = _data(values, model.input_shape, model.output_shape)
+    if quantizer_layers(model):
+        _no_config(values, name)
+    else:
+        model = inputs.quantized(name, model, config)
         dqa.calibrate(model, calibration)
     return examine(model, calibration, test)

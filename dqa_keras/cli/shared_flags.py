@@ -13,6 +13,18 @@ from dqa_keras.export.options import Options
 METHODS: tuple[Method, ...] = (*get_args(Method)[1:], "dqa")
 PRESETS = ("default", "paper")
 
+# Flags that make up a config.
+CONFIG = (
+    "preset",
+    "method",
+    "bits",
+    "extra_bits",
+    "important_fraction",
+    "ranking",
+    "entropy",
+    "budget_bits",
+)
+
 # tf.data counts in 64 bits.
 _MOST_IMAGES = 2**63 - 1
 
@@ -203,16 +215,7 @@ def normalization_from(
 
 def config_from(values: flags.FlagValues) -> DQAConfig:
     """The config that the flags describe."""
-    names = (
-        "method",
-        "bits",
-        "extra_bits",
-        "important_fraction",
-        "ranking",
-        "entropy",
-        "budget_bits",
-    )
-    settings = {name: values[name].value for name in names}
+    settings = {name: values[name].value for name in CONFIG[1:]}
     changes = {name: value for name, value in settings.items() if value is not None}
     return preset(values.preset, **changes)
 

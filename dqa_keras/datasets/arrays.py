@@ -21,7 +21,9 @@ def load(path: Path) -> Splits:
         ValueError: If the file cannot be read or holds anything else.
     """
     arrays = _read(path, zipped=True)
-    return Splits(_part(path, arrays, "train"), _part(path, arrays, "test"), None)
+    train, test = (_part(path, arrays, part) for part in ("train", "test"))
+    highest = max(int(labels.max()) for _, labels in (train, test))
+    return Splits(_dataset(*train), _dataset(*test), None, classes=highest + 1)
 
 
 def load_inputs(path: Path) -> NDArray:
@@ -67,9 +69,15 @@ def _read(path: Path, zipped: bool) -> dict[str, NDArray]:
     return arrays
 
 
-def _part(path: Path, arrays: dict[str, NDArray], part: str) -> Any:
+def _dataset(images: NDArray, labels: NDArray) -> Any:
     import tensorflow as tf
 
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def _part(
+    path: Path, arrays: dict[str, NDArray], part: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     names = [f"x_{part}", f"y_{part}"]
     names = names if set(names) <= set(arrays) else ["x", "y"]
     if not set(names) <= set(arrays):
@@ -84,8 +92,7 @@ def _part(path: Path, arrays: dict[str, NDArray], part: str) -> Any:
             f"{path}: {names[0]} and {names[1]} must have the same length, at "
             f"least 1. Received: {' and '.join(lengths)}"
         )
-    images = _images(path, names[0], x)
-    return tf.data.Dataset.from_tensor_slices((images, _classes(path, names[1], y)))
+    return _images(path, names[0], x), _classes(path, names[1], y)
 
 
 def _images(path: Path, name: str, array: NDArray) -> NDArray[np.float32]:

@@ -16,9 +16,12 @@ class Splits:
         labels: Class labels, or `None` if the source does not name them.
         note: String. How the parts were chosen, where the source left that open; empty
             otherwise.
+        classes: Integer. The highest label plus one, or `None` if only reading all
+            labels would tell.
     """
 
     train: Any
     test: Any
     labels: list[str] | None
     note: str = ""
+    classes: int | None = None

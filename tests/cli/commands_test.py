@@ -398,7 +398,8 @@ def test_images_of_another_size_are_found_before_the_work(files, tmp_path, capsy
 
 
 def test_a_broken_image_is_named(files, tmp_path, capsys):
-    (tmp_path / "images" / "top").mkdir(parents=True)
+    for name in ("left", "right", "top"):  # as many as the model has scores
+        (tmp_path / "images" / name).mkdir(parents=True)
     path = tmp_path / "images" / "top" / "a.png"
     path.touch()
     model = tmp_path / "m.keras"
@@ -480,6 +481,42 @@ def test_an_empty_path_is_not_the_same_as_none(
     flag = arguments[-1].rstrip("=")
     assert re.match(rf"dqa: {flag} must (not be empty|name a folder)", text)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["quantize", "evaluate", "report"])
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (3, [0, 1, 5], "labels must be in 0..2, as the model has 3 outputs"),
+        (1, [0, 1, 1], "which of several scores is the largest"),
+        (1, [0, 0, 0], "which of several scores is the largest"),
+        (4, "folder", "one label for each channel of the output: 4"),
+        (2, "folder", "one label for each channel of the output: 2"),
+        (None, [0, 1, 2], "has no declared inputs"),
+    ],
+)
+def test_labels_that_do_not_fit_are_found_before_calibration(
+    tmp_path, monkeypatch, capsys, command, scores, labels, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dqa_keras.calibrate", None)
+    if labels == "folder":
+        for name in ("a", "b", "c"):
+            (tmp_path / "data" / name).mkdir(parents=True)
+            (tmp_path / "data" / name / "1.png").touch()
+        data = "--data=data"
+    else:
+        np.savez("d.npz", x=np.zeros((3, 4, 4, 3)), y=labels)
+        data = "--data=d.npz"
+    layers = keras.layers
+    model = [layers.ReLU(), layers.Flatten(), layers.Dense(scores or 3)]
+    declared = [keras.Input((4, 4, 3))] if scores else []
+    keras.Sequential([*declared, *model]).save("m.keras")
+    given = ["m.keras"] if command == "report" else ["--model=m.keras"]
+    if command == "quantize":
+        given.append("--output=o.keras")
+    code, text = fails(capsys, command, *given, data)
+    assert (code, message in text.splitlines()[-1]) == (2, True), text
 
 
 def test_what_no_command_foresaw_is_one_line(files, monkeypatch, capsys):

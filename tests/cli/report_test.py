@@ -64,6 +64,9 @@ def test_reports_of_a_keras_model_and_of_its_export(files, tmp_path, capsys):
     page = tmp_path / "tflite.html"
     prefix = tmp_path / "overlay"
     succeeds(capsys, "report", exported, *data, "-o", page, "--overlay", prefix)
+    code, text = fails(capsys, "report", exported, *data, "-o", page, "--bits=3")
+    assert code == 2
+    assert "--bits are for models without quantizers" in text
     assert "it needs the Keras model" in page.read_text()
     assert sorted(path.name for path in tmp_path.glob("overlay*")) == [
         "overlay.sqnr.json",
