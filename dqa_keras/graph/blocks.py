@@ -9,8 +9,8 @@
 ...         return x + self.dense(x)
 >>> block = Block(name="block")
 >>> _ = block(keras.Input((4,)))
->>> [operation.name for operation in expanded(block).operations[1:]]
-['dense', 'add']
+>>> [type(step).__name__ for step in expanded(block).operations[1:]]
+['Dense', 'Add']
 """
 
 import inspect

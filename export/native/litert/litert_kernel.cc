@@ -176,7 +176,7 @@ int check_inputs(DqaLiteRt* self, const Node& node, const Locked& inputs) {
     }
     const dqa::PlanShape shape = dqa::PlanShape::input(runtime, index);
     if (!shape.is_of(layout.dimensions, layout.rank)) {
-      char why[160];
+      char why[256];
       std::snprintf(why, sizeof why,
                     "its plan is for one size: input %zu must have shape (%s). "
                     "Received: (%s). Export the model for the size that it is to run "
