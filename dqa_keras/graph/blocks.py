@@ -37,7 +37,8 @@ def expanded(layer: Any) -> keras.Model | None:
     if layer._trainable_variables or layer._non_trainable_variables:
         return None
     node = layer._inbound_nodes[0]
-    if len(node.arguments.args) != 1 or _has_tensors(node.arguments.kwargs):
+    named = node.arguments.kwargs.values()
+    if len(node.arguments.args) != 1 or any(value is not None for value in named):
         return None
     (arguments,) = node.arguments.args
     leaves = keras.tree.flatten(arguments)
@@ -52,11 +53,6 @@ def expanded(layer: Any) -> keras.Model | None:
         return None
 
 
-def _has_tensors(structure: Any) -> bool:
-    leaves = keras.tree.flatten(structure)
-    return any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
-
-
 def _traced(layer: Any, arguments: Any, outputs: list[Any]) -> keras.Model | None:
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype), arguments
@@ -69,6 +65,8 @@ def _traced(layer: Any, arguments: Any, outputs: list[Any]) -> keras.Model | Non
         trained = keras.Model(inputs, copy.call(inputs, training=True))
         if _computes(trained) != _computes(graph):
             return None
+    for operation in graph.operations:
+        copies.copied_operation(operation)  # raises where Keras cannot
     same_outputs = _specs(outputs) == _specs(graph.outputs)
     # A weight that only an op reads would be a constant of the graph.
     same_weights = {id(w) for w in copy.weights} == {id(w) for w in graph.weights}

@@ -179,7 +179,14 @@ class _Converter:
             if has_graph(operation):
                 return self.convert(operation, f"{prefix}{operation.name}_")
             _check_channels_last(operation)
-            copy = copied_operation(operation)
+            try:
+                copy = copied_operation(operation)
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"layer {operation.name!r} cannot be copied: "
+                    f"{type(operation).__name__} must override get_config() and give "
+                    "every argument of its __init__()."
+                ) from error
             if isinstance(operation, keras.Layer):
                 pairs.append((operation, copy))
             return copy
