@@ -69,7 +69,7 @@ def input_shapes(
         isinstance(shape, tuple)
         and len(shape) == len(wanted)
         and all(
-            isinstance(size, int) and size > 0 and want in (None, size)
+            isinstance(size, (int, np.integer)) and size > 0 and want in (None, size)
             for size, want in zip(shape, wanted, strict=True)
         )
         for shape, wanted in zip(one_each, declared, strict=True)
