@@ -15,8 +15,7 @@ import json
 import os
 from pathlib import Path
 
-import _resnet32
-import _results
+from shared import resnet32, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -138,14 +137,14 @@ def markdown(result: dict) -> str:
 
 
 def main() -> None:
-    parser = _resnet32.parser(__doc__.splitlines()[0])
+    parser = resnet32.parser(__doc__.splitlines()[0])
     parser.add_argument("--calibration_images", type=int, default=1000)
     parser.add_argument("--held_out_images", type=int, default=4000)
     options = parser.parse_args()
 
     import numpy as np
 
-    model, train = _resnet32.load(options)
+    model, train = resnet32.load(options)
     calibration, _ = arrays(train, 0, options.calibration_images)
     x, y = arrays(train, options.calibration_images, options.held_out_images)
     expected = log_softmax(model.predict(x, batch_size=BATCH, verbose=0))
@@ -162,7 +161,7 @@ def main() -> None:
                 result["rows"][key(fields)] = row
                 print(key(fields), row, flush=True)
             if options.json:
-                _results.write(options.json, result)
+                results.write(options.json, result)
     print("\n" + markdown(result))
     if options.json:
         options.json.with_suffix(".md").write_text(markdown(result))

@@ -21,8 +21,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-import _networks
-import _results
+from shared import networks, results
 
 BUILD = Path(__file__).resolve().parents[1] / "build" / "aarch64"
 # Without vectors of 2048 bits, which no phone has.
@@ -87,7 +86,7 @@ def in_litert(path: Path, core: str) -> Counts:
     """What LiteRT for aarch64 executes for a model."""
     guest = BUILD / "guest"
     command = ["-L", str(guest), str(guest / "usr/bin/python3.11")]
-    command += [str(Path(__file__).with_name("_arm_guest.py")), str(path)]
+    command += [str(Path(__file__).parent / "shared" / "arm_guest.py"), str(path)]
     if path.name.endswith(".packed.tflite"):
         command.append(str(BUILD / "delegate.so"))
     return total(count(command, core))
@@ -181,19 +180,19 @@ def check(path: Path, name: str, known: dict) -> bool:
 
 
 def main() -> int:
-    parser = _networks.parser(__doc__.splitlines()[0], NAMES)
+    parser = networks.parser(__doc__.splitlines()[0], NAMES)
     parser.add_argument("--bound", type=Path, help="a JSON file that counts may reach")
     options = parser.parse_args()
     if not (BUILD / "run_plan").exists():
         parser.error("what runs on Arm is missing. Build it: make arm-tools")
-    _networks.prepare(options.networks, options.folder)
+    networks.prepare(options.networks, options.folder)
     if options.bound:
-        known = _results.read(options.bound)
+        known = results.read(options.bound)
         within = [check(options.folder, name, known) for name in options.networks]
         return 0 if all(within) else 1
     result = {name: measure(options.folder, name) for name in options.networks}
     if options.json:
-        _results.write(options.json, {**_results.read(options.json), **result})
+        results.write(options.json, {**results.read(options.json), **result})
     return 0
 
 

@@ -25,10 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import _huff0
-import _results
 import numpy as np
 from numpy.typing import NDArray
+from shared import huff0, results
 
 from dqa_keras import codec
 from dqa_keras.codec import blocks, huffman, reference, sizes, symbols
@@ -199,7 +198,7 @@ def measure_decode(
             sizes[name] = len(compressed)
             jobs[name] = lambda c=compressed: decompressor.decompress(c)
     with tempfile.TemporaryDirectory() as folder:
-        peer = _huff0.huff0(Path(folder), residual)
+        peer = huff0.huff0(Path(folder), residual)
         if peer is not None:
             jobs |= peer.jobs
             sizes |= dict.fromkeys(peer.jobs, peer.size)
@@ -445,7 +444,7 @@ def main() -> None:
     text = to_text(result)
     print(text, end="")
     if arguments.json is not None:
-        _results.write(arguments.json, result)
+        results.write(arguments.json, result)
         arguments.json.with_suffix(".md").write_text(
             f"# The codec, measured\n\nThe README quotes:\n\n{overview(result)}\n{text}"
         )

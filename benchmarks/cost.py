@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -167,7 +167,7 @@ def main() -> None:
     for name, measured, limit in rows:
         print(f"{name:22} {measured:.3f}  (at most {limit})")
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
 
 
 if __name__ == "__main__":

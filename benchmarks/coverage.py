@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -97,14 +97,14 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one)))
         return
-    rows = _results.read(options.json)
+    rows = results.read(options.json)
     for name in options.models:
         command = [sys.executable, __file__, "--one", name]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows[name] = json.loads(done.stdout.splitlines()[-1])
         print(f"{name}: {100 * rows[name]['inside']:.2f} % inside", flush=True)
         if options.json:
-            _results.write(options.json, rows)
+            results.write(options.json, rows)
             options.json.with_suffix(".md").write_text(table(rows))
     print(table(rows), end="")
     if any(rows[name]["inside"] < _LEAST.get(name, 0) for name in rows):

@@ -13,8 +13,7 @@ import os
 import statistics
 import time
 
-import _resnet32
-import _results
+from shared import resnet32, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -47,14 +46,14 @@ def ranked(model, images) -> tuple[float, dict]:
 
 
 def main() -> None:
-    parser = _resnet32.parser(__doc__.splitlines()[0])
+    parser = resnet32.parser(__doc__.splitlines()[0])
     options = parser.parse_args()
 
     from scipy.stats import kendalltau
 
     import dqa_keras as dqa
 
-    model, train = _resnet32.load(options)
+    model, train = resnet32.load(options)
     images = next(train.take(64).batch(64).as_numpy_iterator())[0]
     quantized = [dqa.quantize_model(model, dqa.DQAConfig.paper(3)) for _ in range(2)]
     seconds, scores = ranked(quantized[0], images)
@@ -72,7 +71,7 @@ def main() -> None:
     }
     print(result)
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
 
 
 if __name__ == "__main__":

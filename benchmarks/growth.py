@@ -27,7 +27,7 @@ import time
 import typing
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -218,7 +218,7 @@ def main() -> None:
             "formula_error": formula,
             "series": series,
         }
-        _results.write(options.json, result)
+        results.write(options.json, result)
         plot(series, options.json.with_suffix(".svg"))
 
 

@@ -17,8 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import _networks
-import _results
+from shared import networks, results
 
 _KINDS = ("float", "int8", "packed", "coded")
 _GROUPS = {
@@ -121,13 +120,13 @@ def main() -> None:
         path, library, isa, threads, seconds = sys.argv[2:]
         print(turn(Path(path), library, isa, int(threads), float(seconds)))
         return
-    parser = _networks.parser(__doc__.splitlines()[0])
+    parser = networks.parser(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
     parser.add_argument("--isa", default="auto", help="of the runtime")
     options = parser.parse_args()
-    _networks.prepare(options.networks, options.folder)
+    networks.prepare(options.networks, options.folder)
     from dqa_keras.export.plan import runtime
 
     library = runtime.library_path()
@@ -151,7 +150,7 @@ def main() -> None:
             + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items())
         )
     if options.json:
-        _results.write(options.json, {**_results.read(options.json), **result})
+        results.write(options.json, {**results.read(options.json), **result})
 
 
 if __name__ == "__main__":

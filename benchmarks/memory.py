@@ -22,8 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import _networks
-import _results
+from shared import networks, results
 
 
 def live_bytes(data: bytes) -> tuple[list[int], int]:
@@ -99,7 +98,7 @@ def process_growth(path: Path) -> int:
     for name in ("ai_edge_litert.interpreter", "dqa_keras.export"):
         importlib.import_module(name)
     before = anonymous()
-    interpreter = _networks.interpreter(path)
+    interpreter = networks.interpreter(path)
     for _ in range(2):
         interpreter.invoke()
     return anonymous() - before
@@ -107,7 +106,7 @@ def process_growth(path: Path) -> int:
 
 def measure(name: str, folder: Path) -> dict:
     result = {}
-    for kind in _networks.KINDS:
+    for kind in networks.KINDS:
         path = folder / f"{name}.{kind}.tflite"
         live, border = live_bytes(path.read_bytes())
         command = [sys.executable, __file__, "--one", str(path)]
@@ -134,10 +133,10 @@ def draw(result: dict, path: Path) -> None:
     for axis, (name, kinds) in zip(
         axes if len(result) > 1 else [axes], result.items(), strict=True
     ):
-        peaks = [kinds[kind]["live_peak"] / 2**20 for kind in _networks.KINDS]
-        border = [kinds[kind]["inputs_and_outputs"] / 2**20 for kind in _networks.KINDS]
-        axis.bar(_networks.KINDS, peaks, label="activations")
-        axis.bar(_networks.KINDS, border, label="of which input and output")
+        peaks = [kinds[kind]["live_peak"] / 2**20 for kind in networks.KINDS]
+        border = [kinds[kind]["inputs_and_outputs"] / 2**20 for kind in networks.KINDS]
+        axis.bar(networks.KINDS, peaks, label="activations")
+        axis.bar(networks.KINDS, border, label="of which input and output")
         axis.set_title(name)
         axis.set_ylabel("peak of live bytes, MiB")
     figure.legend(*axis.get_legend_handles_labels(), loc="lower center", ncols=2)
@@ -146,14 +145,14 @@ def draw(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = _networks.parser(__doc__.splitlines()[0])
+    parser = networks.parser(__doc__.splitlines()[0])
     parser.add_argument("--svg", type=Path, help="file for a picture")
-    parser.add_argument("--one", type=Path, help=_networks.argparse.SUPPRESS)
+    parser.add_argument("--one", type=Path, help=networks.argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(process_growth(options.one))
         return
-    _networks.prepare(options.networks, options.folder)
+    networks.prepare(options.networks, options.folder)
     result = {name: measure(name, options.folder) for name in options.networks}
     for name, kinds in result.items():
         for kind, row in kinds.items():
@@ -177,7 +176,7 @@ def main() -> None:
             f"{kinds['coded']['spilled']} bytes spilled"
         )
     if options.json:
-        _results.write(options.json, {**_results.read(options.json), **result})
+        results.write(options.json, {**results.read(options.json), **result})
     if options.svg:
         draw(result, options.svg)
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -75,7 +75,7 @@ def main() -> None:
         f"packed {row['packed']:.2f}"
     )
     if options.json:
-        _results.write(options.json, {**_results.read(options.json), name: row})
+        results.write(options.json, {**results.read(options.json), name: row})
     if row["packed"] < row["keras"] - _ALLOWED:
         sys.exit(1)
 

@@ -11,8 +11,7 @@ smaller lead comes and goes with the share. No test image is read.
 
 import os
 
-import _resnet32
-import _results
+from shared import resnet32, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -81,15 +80,15 @@ def pick(rows: dict) -> float | None:
 
 
 def main() -> None:
-    parser = _resnet32.parser(__doc__.splitlines()[0])
+    parser = resnet32.parser(__doc__.splitlines()[0])
     options = parser.parse_args()
 
-    model, train = _resnet32.load(options)
+    model, train = resnet32.load(options)
     rows = measure(model, train)
     result = {"held_out_images": HELD_OUT, "rows": rows, "share": pick(rows)}
     print("share:", result["share"])
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
 
 
 if __name__ == "__main__":

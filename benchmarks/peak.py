@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import _results
+from shared import results
 
 # Side of the image, input channels, output channels.
 LAYERS = ((256, 64, 64), (128, 128, 128), (64, 256, 256), (128, 384, 128))
@@ -103,7 +103,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peak"
-        source = Path(__file__).with_suffix(".cc")
+        source = Path(__file__).parent / "shared" / "peak.cc"
         subprocess.run(["g++", "-O3", "-std=c++17", source, "-o", program], check=True)
         runs = {}
         for layer in LAYERS:
@@ -143,7 +143,7 @@ def main() -> None:
             f"{100 * rate / peak[isa]:.0f} % of {peak[isa]:.1f}"
         )
     if options.json:
-        _results.write(options.json, rows)
+        results.write(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -398,7 +398,7 @@ def main() -> None:
     for name, ratio in result["calibration_ratios"].items():
         print(f"DQA calibrates in {ratio:.2f}x the time of {name}")
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
 
 
 if __name__ == "__main__":

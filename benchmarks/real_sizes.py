@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -83,7 +83,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one)))
         return
-    rows = _results.read(options.json)
+    rows = results.read(options.json)
     for name in options.models or model_names():
         if name in rows and "error" not in rows[name]:
             continue
@@ -95,7 +95,7 @@ def main() -> None:
             lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
             rows[name] = {"error": lines[-1]}
         print(name, rows[name], flush=True)
-        _results.write(options.json, rows)
+        results.write(options.json, rows)
     failed = [name for name, row in rows.items() if "error" in row]
     print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed))

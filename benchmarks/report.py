@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -103,7 +103,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-import _results
+from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -132,7 +132,7 @@ def main() -> None:
     print(f"clock, {result['by_cpu_ratio']:.2f}x by CPU time (at least 1.6 asked)")
     print(f"identical to the byte: {result['identical']}")
     if options.json:
-        _results.write(options.json, result)
+        results.write(options.json, result)
     sys.exit(not result["identical"])
 
 

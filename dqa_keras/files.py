@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     folder = None if taken else folder_of(path)
     # mkstemp shortens `gone/..`, which names a file that cannot be opened.
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"cannot write {path}: no such folder {folder}")
+        raise ValueError(f"cannot write {path}: No such file or directory: {folder}")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
     except OSError as error:

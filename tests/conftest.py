@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# What benchmarks share lies beside them; last, as one of them is named coverage.
+# Benchmarks import `shared` from there; last, as one of them is named coverage.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import keras

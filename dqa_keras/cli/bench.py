@@ -23,7 +23,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    names = sorted(path.stem for path in _FOLDER.glob("[!_]*.py"))
+    names = sorted(path.stem for path in _FOLDER.glob("*.py"))
     if not names:
         raise ValueError("dqa bench needs a checkout of the repository, not a wheel")
     if not arguments or arguments[0] not in names:
@@ -32,5 +32,5 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             f"Received: {arguments[0] if arguments else 'nothing'}"
         )
     sys.argv = arguments
-    sys.path.append(str(_FOLDER))  # what benchmarks share lies beside them
+    sys.path.append(str(_FOLDER))  # they import `shared` from there
     runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")

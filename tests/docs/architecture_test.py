@@ -31,7 +31,8 @@ def tracked(*folders):
 
 
 def code():
-    return [p for p in tracked("dqa_keras", "export", "tests") if p.suffix in CODE]
+    folders = ("benchmarks", "dqa_keras", "export", "release", "tests")
+    return [p for p in tracked(*folders) if p.suffix in CODE]
 
 
 def named():

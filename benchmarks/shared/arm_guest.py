@@ -1,6 +1,6 @@
 """Runs a model in LiteRT on the emulated machine, once more between two marks.
 
-    python3.11 _arm_guest.py MODEL [DELEGATE]
+    python3.11 arm_guest.py MODEL [DELEGATE]
 
 The marks are calls of getpgid(424242), which the counting plugin looks for. NumPy and
 LiteRT are all that this needs.
