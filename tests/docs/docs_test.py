@@ -61,7 +61,7 @@ def parsed(arguments):
 def check_benchmark(path, arguments):
     """Checks that a benchmark exists and knows its flags."""
     source = path.read_text()
-    for shared in path.parent.glob("_*.py"):
+    for shared in path.parent.glob("shared/*.py"):
         if f"import {shared.stem}\n" in source:
             source += shared.read_text()
     for word in arguments:
