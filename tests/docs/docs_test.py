@@ -62,7 +62,7 @@ def check_benchmark(path, arguments):
     """Checks that a benchmark exists and knows its flags."""
     source = path.read_text()
     for shared in path.parent.glob("shared/*.py"):
-        if f"import {shared.stem}\n" in source:
+        if re.search(rf"^from shared import .*\b{shared.stem}\b", source, re.M):
             source += shared.read_text()
     for word in arguments:
         if word.startswith("--"):
