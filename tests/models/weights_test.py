@@ -41,3 +41,16 @@ def test_camvid_weights_name_the_licence_of_their_data():
 def test_weights_that_are_not_shipped_are_named():
     with pytest.raises(ValueError, match=r"or one of \['camvid'\].*'mnist'"):
         models.unet(weights="mnist")
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9, None])
+def test_weights_that_are_damaged_are_refused(tmp_path, position):
+    damaged = bytearray((FOLDER / "resnet32_cifar10.npz").read_bytes())
+    if position is None:
+        del damaged[len(damaged) // 2 :]
+    else:
+        damaged[int(position * len(damaged))] ^= 0xFF
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"cannot read the weights .*damaged\.npz"):
+        models.resnet32(weights=path)
