@@ -106,7 +106,7 @@ bounds: $(BOUNDS)/installed
 	$(BOUNDS)/bin/pip install -q --no-deps --force-reinstall .
 	$(BOUNDS)/bin/pytest tests/layers_test.py tests/quantizers_test.py \
 	  tests/calibration/calibrate_test.py tests/export/tflite_test.py \
-	  tests/export/litert/litert2_test.py -k 'not compiled_model'
+	  tests/export/native/litert/litert_kernel_test.py -k 'not compiled_model'
 
 # What the site shows of the notebooks is what they printed when last run.
 $(NOTEBOOKS_RUN): $(wildcard notebooks/*.ipynb dqa_keras/*.py dqa_keras/*/*.py \

@@ -76,6 +76,23 @@ def test_long_modules_have_their_reason_on_the_page():
     assert long == set(re.findall(r"^\| `([\w./]+)` \|", reasons, re.MULTILINE))
 
 
+def mirrored(test):
+    """Whether a module or folder is there whose path this test's mirrors."""
+    path = str(test.relative_to("tests")).removesuffix("_test.py")
+    return any(
+        (ROOT / base / f"{path}{end}").exists()
+        for base in ("dqa_keras", "")
+        for end in ("", ".py", ".cc", ".h", ".md")
+    )
+
+
+def test_tests_at_no_mirrored_path_are_on_the_page():
+    listed = PAGE.partition("## Where a test lies")[2].partition("\n## ")[0]
+    tests = [path for path in tracked("tests") if path.name.endswith("_test.py")]
+    elsewhere = {str(path) for path in tests if not mirrored(path)}
+    assert elsewhere == set(re.findall(r"^\| `([\w./]+)` \|", listed, re.MULTILINE))
+
+
 def test_three_steps_end_at_the_line():
     steps = PAGE.partition("## Three steps")[2].partition("\n## ")[0]
     row = r"`([\w/]+\.\w+)` \|[^`|]*(?:`\w+`: )?`([^`|]+)` \|$"

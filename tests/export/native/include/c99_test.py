@@ -15,7 +15,7 @@ from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.runtime import NativeRuntime, library_path, op_names
 from dqa_keras.export.plan.scheduling import schedule
 
-NATIVE = Path(__file__).parents[3] / "export" / "native"
+NATIVE = Path(__file__).parents[4] / "export" / "native"
 HEADERS = sorted(path.name for path in (NATIVE / "include" / "dqa").glob("*.h"))
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]

@@ -7,7 +7,7 @@ import pytest
 
 from dqa_keras.export.plan.ops import OpCode, Weights, Window
 
-NATIVE = Path(__file__).parents[3] / "export" / "native"
+NATIVE = Path(__file__).parents[5] / "export" / "native"
 ROW = re.compile(
     r"^  OP\((\d+), (\w+), (\w+), (\w+), k(\w+), (\w+), k(\w+), k(\w+)\)", re.MULTILINE
 )
