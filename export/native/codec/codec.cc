@@ -106,6 +106,16 @@ bool fill_sixteens(const DqaTable& table, DqaCodec* codec) {
   return true;
 }
 
+// Without lengths, or bits, there is no code.
+bool add_code(const uint8_t* lengths, unsigned width,
+              std::unique_ptr<HuffmanCode>* code) {
+  if (lengths == nullptr || width == 0) return true;
+  code->reset(new (std::nothrow) HuffmanCode);
+  if (*code == nullptr) return false;
+  build_huffman(lengths, width, code->get());
+  return true;
+}
+
 bool fill_channels(const DqaTable& table, DqaCodec* codec) {
   const size_t entries = table.channels + kWrap;
   if (!allocate(&codec->phases, entries) || !allocate(&codec->scale, entries) ||
@@ -146,7 +156,10 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
   }
   std::unique_ptr<DqaCodec> made(new (std::nothrow) DqaCodec);
   if (made == nullptr || !dqa::fill_channels(*table, made.get()) ||
-      (kernels->takes_sixteens && !dqa::fill_sixteens(*table, made.get()))) {
+      (kernels->takes_sixteens && !dqa::fill_sixteens(*table, made.get())) ||
+      !dqa::add_code(table->base_lengths, table->bits, &made->base_code) ||
+      !dqa::add_code(table->residual_lengths, table->extra_bits,
+                     &made->residual_code)) {
     return fail(error, DQA_NO_MEMORY, "no memory for a codec of %u channels",
                 table->channels);
   }
@@ -158,8 +171,6 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
   made->kernels = kernels;
   made->join_base = dqa::Joiner(table->bits);
   made->join_residual = dqa::Joiner(table->extra_bits);
-  dqa::build_huffman(table->base_lengths, table->bits, &made->base_code);
-  dqa::build_huffman(table->residual_lengths, table->extra_bits, &made->residual_code);
   *codec = made.release();
   return DQA_OK;
 }

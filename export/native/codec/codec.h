@@ -82,7 +82,15 @@ struct DqaCodec {
   size_t sixteen_count = 0;
   std::unique_ptr<float[]> scale, inverse_scale, low, high;
   dqa::Joiner join_base{8}, join_residual{8};
-  dqa::HuffmanCode base_code, residual_code;
+  // NULL where the table has no codewords, or symbols of no bits.
+  std::unique_ptr<dqa::HuffmanCode> base_code, residual_code;
+
+  // Whether it has the codewords of a storage class.
+  bool can_code(DqaStorage storage) const {
+    if (storage == DQA_RAW) return true;
+    if (storage == DQA_ALL && base_code == nullptr) return false;
+    return extra_bits == 0 || residual_code != nullptr;
+  }
 
   size_t residual_count(size_t count) const {
     return extra_bits == 0 ? 0 : count / channels * important;

@@ -62,7 +62,6 @@ void fill_chunks(HuffmanCode* code) {
 void build_huffman(const uint8_t* lengths, unsigned width, HuffmanCode* code) {
   const unsigned symbols = 1u << width;
   code->width = width;
-  if (width == 0) return;
   unsigned counts[kMaxCodeLength + 1] = {};
   for (unsigned symbol = 0; symbol < symbols; ++symbol) ++counts[lengths[symbol]];
   unsigned next[kMaxCodeLength + 2] = {};

@@ -35,7 +35,8 @@ struct HuffmanCode {
   uint64_t chunks[kWindow];
 };
 
-// Builds the tables from 2^width lengths that `check_table` has found to be a code.
+// Builds the tables from 2^width lengths that `check_table` has found to be a code, of
+// symbols of at least 1 bit.
 void build_huffman(const uint8_t* lengths, unsigned width, HuffmanCode* code);
 
 constexpr size_t blocks_bound(size_t count, unsigned width) {

@@ -34,6 +34,12 @@ DqaStatus check(const DqaCodec& codec, DqaStorage storage, DqaType type, size_t 
         "storage must be in 0..2 and type in 0..1. Received: storage=%d, type=%d",
         storage_value, type_value);
   }
+  if (!codec.can_code(storage)) {
+    return fail(error, DQA_BAD_ARGUMENT,
+                "a codec without codeword lengths takes storage 0 alone. Received: "
+                "storage=%d",
+                storage_value);
+  }
   const size_t most = dqa::kMaxValues / codec.channels;
   if (pixels < 1 || pixels > most) {
     return fail(error, DQA_BAD_ARGUMENT,
@@ -80,13 +86,13 @@ DqaStatus dqa_pack_strip(const DqaCodec* codec, DqaStorage storage, DqaType type
                              residual_plane);
   uint8_t* end = out + sections.base_plane;
   if (storage == DQA_ALL) {
-    end = out + codec->kernels->encode(codec->base_code, base_plane, sections.values,
+    end = out + codec->kernels->encode(*codec->base_code, base_plane, sections.values,
                                        out, scratch);
   }
   if (storage == DQA_RAW) {
     end += sections.residual_plane;
   } else if (sections.residuals > 0) {
-    end += codec->kernels->encode(codec->residual_code, residual_plane,
+    end += codec->kernels->encode(*codec->residual_code, residual_plane,
                                   sections.residuals, end, scratch);
   }
   *size = static_cast<size_t>(end - out);
@@ -105,7 +111,7 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
     uint8_t* const plane =
         scratch + dqa::kEncodeScratch + sections.residual_plane + kPlaneSlack;
     if (const DqaStatus status = codec->kernels->decode(
-            codec->base_code, strip, size, sections.values, plane, &used, error)) {
+            *codec->base_code, strip, size, sections.values, plane, &used, error)) {
       return status;
     }
     base_plane = plane;
@@ -123,7 +129,7 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
     uint8_t* const plane = scratch + dqa::kEncodeScratch;
     size_t section = 0;
     if (const DqaStatus status =
-            codec->kernels->decode(codec->residual_code, strip + used, size - used,
+            codec->kernels->decode(*codec->residual_code, strip + used, size - used,
                                    sections.residuals, plane, &section, error)) {
       return status;
     }
@@ -145,17 +151,17 @@ DqaStatus dqa_unpack_strip(const DqaCodec* codec, DqaStorage storage, DqaType ty
 DqaStatus dqa_decode_blocks(const DqaCodec* codec, DqaStorage which,
                             const uint8_t* section, size_t size, size_t count,
                             uint8_t* plane, DqaError* error) {
-  const dqa::HuffmanCode& code =
-      which == DQA_ALL ? codec->base_code : codec->residual_code;
-  if (code.width == 0 || count == 0) {
+  const dqa::HuffmanCode* const code =
+      (which == DQA_ALL ? codec->base_code : codec->residual_code).get();
+  if (code == nullptr || count == 0) {
     return fail(error, DQA_BAD_ARGUMENT,
-                "a section must have symbols of at least 1 bit. Received: count=%zu, "
-                "width=%u",
-                count, code.width);
+                "a section must have symbols of at least 1 bit, and the codec their "
+                "codeword lengths. Received: count=%zu, width=%u",
+                count, which == DQA_ALL ? codec->bits : codec->extra_bits);
   }
   size_t used = 0;
   if (const DqaStatus status =
-          codec->kernels->decode(code, section, size, count, plane, &used, error)) {
+          codec->kernels->decode(*code, section, size, count, plane, &used, error)) {
     return status;
   }
   if (used == size) return DQA_OK;

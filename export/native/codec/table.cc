@@ -10,6 +10,7 @@ namespace {
 
 DqaStatus check_lengths(const uint8_t* lengths, unsigned width, const char* what,
                         DqaError* error) {
+  if (lengths == nullptr) return DQA_OK;
   if (width == 0) {
     if (lengths[0] == 0) return DQA_OK;
     return fail(error, DQA_BAD_TABLE,

@@ -4,6 +4,7 @@ import dataclasses
 import struct
 import threading
 import zlib
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,13 +16,14 @@ from dqa_keras.export.plan.encoding import PlanError, decode, describe, encode
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import ByteCodes
 from dqa_keras.export.plan.records import Kind
+from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.runtime import (
     ISAS,
     NativeRuntime,
     RuntimeFailure,
     machine_isas,
 )
-from dqa_keras.export.plan.scheduling import schedule
+from dqa_keras.export.plan.scheduling import planned, schedule
 
 
 def one_conv(shape=(9, 7, 5), channels=20, window=None, **codes):
@@ -395,3 +397,33 @@ def test_inputs_must_be_finite(small, value):
     x[4, 3, 2] = value
     with pytest.raises(RuntimeFailure, match="inputs must be finite"):
         NativeRuntime(data, constants)([x])
+
+
+def anonymous_bytes():
+    """What this process has of memory that no file stands behind."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError("no RssAnon")
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's /proc"
+)
+def test_a_runtime_takes_little_besides_its_arena():
+    """Tensors that are stored raw have no Huffman tables: 116 KB each."""
+    build = Builder((4, 4, 8))
+    last = build.conv(build.input, build.codes((4, 4, 8)), Window())
+    for _ in range(64):
+        last = build.conv(last, build.codes((4, 4, 8)), Window())
+    build.output(last)
+    scheduler = Stages(build.program)
+    count = len(build.program.operations)
+    cuts = [scheduler.cut(number, number + 1) for number in range(count)]
+    plan, constants = planned(build.program, scheduler, cuts, {})
+    assert len(plan.tables) > 64
+    encoded = encode(plan)
+    kept = [NativeRuntime(encoded, constants)]  # what is only needed once
+    before = anonymous_bytes()
+    kept.append(NativeRuntime(encoded, constants))
+    assert anonymous_bytes() - before < 2**20 + 2 * kept[1].arena_bytes

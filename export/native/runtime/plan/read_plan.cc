@@ -93,8 +93,10 @@ class Codewords {
   Codewords(const Codewords&) = delete;
   Codewords& operator=(const Codewords&) = delete;
 
-  // Sets the lengths of a table that is otherwise complete.
-  DqaStatus find(const Plan& plan, uint64_t name_at, DqaTable* table, DqaError* error) {
+  // Sets the lengths of a table that is otherwise complete, as far as its class has
+  // codewords.
+  DqaStatus find(const Plan& plan, uint64_t name_at, DqaStorage storage,
+                 DqaTable* table, DqaError* error) {
     if (name_at >= plan.constants_size ||
         name_at + 1 + plan.constants[name_at] > plan.constants_size) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: a layer's name is cut off");
@@ -122,7 +124,7 @@ class Codewords {
                   layer == nullptr ? "has no such layer" : "describes another");
     }
     table->residual_lengths = layer->table.residual_lengths;
-    table->base_lengths = layer->table.base_lengths;
+    if (storage == DQA_ALL) table->base_lengths = layer->table.base_lengths;
     return DQA_OK;
   }
 
@@ -171,16 +173,14 @@ DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords
         storage > DQA_ALL || !is_constant(*plan, mask, channels)) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: table %zu", i);
     }
-    // Codewords do not matter to planes of bits: all symbols get the same length.
-    const std::vector<uint8_t> residual(size_t{1} << extra, extra),
-        base(size_t{1} << bits, bits);
     const std::vector<float> scale(channels, 1.0f);
     DqaTable table = {
-        bits,         extra,           is_signed != 0, channels, plan->constants + mask,
-        scale.data(), residual.data(), base.data()};
+        bits,         extra,   is_signed != 0, channels, plan->constants + mask,
+        scale.data(), nullptr, nullptr};
     if (storage != DQA_RAW) {
       if (const DqaStatus status =
-              codewords->find(*plan, uint64_t{mask} + channels, &table, error)) {
+              codewords->find(*plan, uint64_t{mask} + channels,
+                              static_cast<DqaStorage>(storage), &table, error)) {
         return status;
       }
     }

@@ -254,6 +254,46 @@ void check_bad_tables() {
   }));
 }
 
+// A codec with some of the codewords packs what needs no others, to the same bytes.
+void check_without_codewords() {
+  const Table table = plain_table();
+  const Codec whole = codec_of(table, DQA_AUTO);
+  const DqaGeometry geometry = {6, 7, 2};
+  Bytes codes(6 * 7 * 5);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i % 16);
+  DqaError error;
+  const auto blob_of = [&](const DqaCodec* codec, DqaStorage storage) {
+    Bytes blob(dqa_blob_bound(codec, storage, &geometry));
+    size_t size = 0;
+    const DqaStatus status =
+        dqa_pack(codec, storage, DQA_CODES, codes.data(), &geometry, 1, blob.data(),
+                 blob.size(), &size, &error);
+    CHECK(status == DQA_OK || status == DQA_BAD_ARGUMENT);
+    blob.resize(status == DQA_OK ? size : 0);
+    return blob;
+  };
+  for (const int most : {DQA_RAW, DQA_RESIDUAL}) {
+    DqaTable view = table.view();
+    view.base_lengths = nullptr;
+    if (most == DQA_RAW) view.residual_lengths = nullptr;
+    DqaCodec* made = nullptr;
+    CHECK(dqa_codec_create(&view, DQA_AUTO, &made, &error) == DQA_OK);
+    const Codec codec(made);
+    for (const DqaStorage storage : {DQA_RAW, DQA_RESIDUAL, DQA_ALL}) {
+      const Bytes wanted = blob_of(whole.get(), storage);
+      const Bytes blob = blob_of(codec.get(), storage);
+      CHECK(storage <= most ? blob == wanted : blob.empty());
+      Bytes back(codes.size());
+      CHECK(dqa_unpack(codec.get(), DQA_CODES, wanted.data(), wanted.size(), 6, 7, 1,
+                       back.data(),
+                       &error) == (storage <= most ? DQA_OK : DQA_BAD_ARGUMENT));
+    }
+    uint8_t plane[16];
+    CHECK(dqa_decode_blocks(codec.get(), DQA_ALL, codes.data(), 4, 4, plane, &error) ==
+          DQA_BAD_ARGUMENT);
+  }
+}
+
 void check_bad_calls() {
   const Table table = plain_table();
   const Codec codec = codec_of(table, DQA_AUTO);
@@ -415,6 +455,7 @@ int main(int arguments, char** values) {
   }
   check_every_width(best);
   check_bad_tables();
+  check_without_codewords();
   check_bad_calls();
   check_threads();
   check_bad_blocks();
