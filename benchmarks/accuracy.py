@@ -351,9 +351,9 @@ def draw(models: dict, path: Path) -> None:
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     for axes, (name, rows) in zip(panels, models.items(), strict=True):
         series = {
-            method: found
+            method: line
             for method in METHODS
-            if not method.startswith("paper") and (found := points(rows, method))
+            if not method.startswith("paper") and (line := points(rows, method))
         }
         plots.accuracy_against_bits(series, rows["float"], axes)
         axes.set_title(f"{name}, {MODELS[name].data}")

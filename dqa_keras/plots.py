@@ -146,20 +146,20 @@ def channel_importance(layers: Sequence[Quantizer], axes: Axes | None = None) ->
     return axes
 
 
-def histogram(found: Histogram, axes: Axes | None = None) -> Axes:
+def histogram(values: Histogram, axes: Axes | None = None) -> Axes:
     """Values of one activation over the grid of its codes.
 
     Args:
-        found: `dqa_keras.calibration.histograms.histogram(layer.table(), observer)`.
+        values: `dqa_keras.calibration.histograms.histogram(layer.table(), observer)`.
         axes: Axes to draw on. Defaults to new ones.
 
     Returns:
         The axes.
     """
     axes = axes or new_axes(height=3.0)
-    fewest = min(found.grids)
+    fewest = min(values.grids)
     axes.vlines(
-        found.grids[fewest],
+        values.grids[fewest],
         0,
         1,
         transform=axes.get_xaxis_transform(),
@@ -167,11 +167,11 @@ def histogram(found: Histogram, axes: Axes | None = None) -> Axes:
         linewidth=0.8,
         label=f"what {fewest} bits can store",
     )
-    for bits, shares in found.shares.items():
+    for bits, shares in values.shares.items():
         important = bits != fewest
         axes.stairs(
             100 * shares,
-            found.edges,
+            values.edges,
             fill=not important,
             color=_ORANGE if important else _BLUE,
             alpha=1.0 if important else 0.4,

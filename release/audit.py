@@ -57,13 +57,13 @@ def main(python: Path) -> None:
         known = answers(service, requirements)
         if known is None:
             continue
-        found = [
+        flaws = [
             f"{package['name']} {package['version']}: {flaw['id']}"
             for package in known
             for flaw in package["vulns"]
         ]
         print(f"{service}: {len(known)} of {count} packages looked up")
-        sys.exit("\n".join(found) if found else 0)
+        sys.exit("\n".join(flaws) if flaws else 0)
     print(
         f"NOT AUDITED: none of {count} packages could be looked up, as no "
         f"vulnerability service was reached (tried {', '.join(SERVICES)})"

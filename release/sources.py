@@ -42,8 +42,8 @@ def build(revision: str, folder: Path) -> Path:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    (made,) = folder.glob("*.tar.gz")
-    return made
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
 
 
 def normalized(archive: Path, seconds: int) -> bytes:
@@ -74,8 +74,8 @@ def main(revision: str, output: Path) -> None:
     built = []
     with tempfile.TemporaryDirectory() as folder:
         for place in ("one", "another/place"):
-            made = build(revision, Path(folder, place))
-            built.append((made.name, normalized(made, seconds)))
+            archive = build(revision, Path(folder, place))
+            built.append((archive.name, normalized(archive, seconds)))
     digests = [hashlib.sha256(content).hexdigest() for _, content in built]
     for digest, (name, _) in zip(digests, built, strict=True):
         print(f"{digest}  {name}")

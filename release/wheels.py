@@ -48,8 +48,8 @@ def build(source: Path, machine: str, folder: Path) -> Path:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    (made,) = folder.glob("*.whl")
-    return made
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def main(sdist: Path, output: Path) -> None:
@@ -59,9 +59,9 @@ def main(sdist: Path, output: Path) -> None:
             folder = Path(name)
             files.extractall(folder / "unpacked", filter="data")
             (source,) = (folder / "unpacked").iterdir()
-            made = build(source, machine, folder)
+            wheel = build(source, machine, folder)
             subprocess.run(
-                [sys.executable, "-m", "auditwheel", "repair", "-w", output, made],
+                [sys.executable, "-m", "auditwheel", "repair", "-w", output, wheel],
                 env={**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"},
                 check=True,
                 stderr=subprocess.DEVNULL,

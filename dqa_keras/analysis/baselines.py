@@ -70,11 +70,11 @@ def direct(
     def hook(layer: Quantizer, inputs: Any) -> Any:
         return ops.cast(grids[layer.name].stored(inputs), layer.compute_dtype)
 
-    found = {}
+    results = {}
     with hooks.hooked(layers, hook):
         run = compiled(lambda x: model(x, training=False))
         for count in bits:
             for layer in layers:
                 grids[layer.name].assign(layer, observers[layer.name], count)
-            found[count] = measure(run)
-    return found
+            results[count] = measure(run)
+    return results

@@ -51,10 +51,10 @@ class Comparison:
         self._exact.add(exact, labels)
         self._error += float(np.sum(np.square(scores - exact), dtype=np.float64))
         self._signal += float(np.sum(np.square(exact), dtype=np.float64))
-        found, wanted = np.argmax(scores, -1), np.argmax(exact, -1)
-        self._agreed += int(np.sum(found == wanted))
-        self._count += found.size
-        right = (wanted == labels).astype(np.int64) - (found == labels)
+        predicted, expected = np.argmax(scores, -1), np.argmax(exact, -1)
+        self._agreed += int(np.sum(predicted == expected))
+        self._count += predicted.size
+        right = (expected == labels).astype(np.int64) - (predicted == labels)
         self._drops.append(right.ravel() if labels.ndim == 1 else right[:0].ravel())
 
     def result(self) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Comparison:
             points.
         """
         agreement = self._agreed / max(self._count, 1)
-        found = {
+        figures = {
             "accuracy": self._quantized.percent(),
             "agreement": 100 * agreement,
             "output_error": self._error / max(self._signal, 1e-30),
@@ -77,7 +77,7 @@ class Comparison:
         drops = np.concatenate(self._drops) if self._drops else np.zeros(0)
         if drops.size:
             root = np.sqrt(drops.size)
-            found["drop_error"] = 100 * float(np.std(drops) / root)
+            figures["drop_error"] = 100 * float(np.std(drops) / root)
             spread = np.sqrt(agreement * (1 - agreement))
-            found["agreement_error"] = 100 * float(spread / root)
-        return found
+            figures["agreement_error"] = 100 * float(spread / root)
+        return figures

@@ -13,8 +13,8 @@ own buffers are not counted. No schedule of whole tensors can need less.
 ...     keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="wide"),
 ...     keras.layers.Conv2D(2, 3, padding="same", name="narrow"),
 ... ])
->>> found = memory.timeline(model)
->>> found.steps, found.bytes["int8"].tolist()
+>>> live = memory.timeline(model)
+>>> live.steps, live.bytes["int8"].tolist()
 (('wide', 'narrow'), [320.0, 384.0])
 """
 
@@ -141,14 +141,14 @@ def schedule(
             readers[key] = readers.get(key, 0) + 1
     place: dict[Hashable, Hashable] = {key: key for key in inputs}
     bits = {key: stored_bits.get(key, 8.0) for key in inputs}
-    made = []
+    kept_steps = []
     for step in steps:
         source = step.inputs[0] if len(step.inputs) == 1 else None
         if step.in_place and readers.get(source) == 1 and source not in outputs:
             place[step.outputs[0]] = root = place[source]
             bits[root] = stored_bits.get(step.outputs[0], bits[root])
             continue
-        made.append(step)
+        kept_steps.append(step)
         kept = 8.0
         if step.moves:
             sizes = [values[key] for key in step.inputs]
@@ -156,10 +156,10 @@ def schedule(
         for key in step.outputs:
             place[key] = key
             bits[key] = stored_bits.get(key, kept)
-    made = made or list(steps[:1])
+    kept_steps = kept_steps or list(steps[:1])
     first = {key: 0 for key in inputs}
-    last = {place[key]: len(made) - 1 for key in outputs}
-    numbers = {id(step): number for number, step in enumerate(made)}
+    last = {place[key]: len(kept_steps) - 1 for key in outputs}
+    numbers = {id(step): number for number, step in enumerate(kept_steps)}
     number = 0
     for step in steps:
         number = numbers.get(id(step), number)
@@ -168,13 +168,13 @@ def schedule(
         for key in step.outputs:
             first.setdefault(place[key], number)
             last.setdefault(place[key], number)
-    live = {form: np.zeros(len(made)) for form in FORMS}
+    live = {form: np.zeros(len(kept_steps)) for form in FORMS}
     for key, start in first.items():
         alive = slice(start, last.get(key, start) + 1)
         live["float32"][alive] += 4 * values[key]
         live["int8"][alive] += values[key]
         live["stored"][alive] += values[key] * bits[key] / 8
-    return Timeline(tuple(step.name for step in made), live)
+    return Timeline(tuple(step.name for step in kept_steps), live)
 
 
 def timeline(
@@ -215,7 +215,7 @@ def timeline(
         if layer.is_calibrated
     }
     seen = calls.flatten(model, [(1, *shape) for shape in shapes])
-    made = [x for call in seen.calls for x in call.outputs]
+    tensors = [x for call in seen.calls for x in call.outputs]
     return schedule(
         [
             Step(
@@ -227,7 +227,7 @@ def timeline(
             )
             for call in seen.calls
         ],
-        {id(x): int(np.prod(x.shape)) for x in (*seen.inputs, *made)},
+        {id(x): int(np.prod(x.shape)) for x in (*seen.inputs, *tensors)},
         {
             id(call.outputs[0]): bits[call.operation.name]
             for call in seen.calls

@@ -72,8 +72,8 @@ def output_sqnr(
     >>> x = np.random.default_rng(0).random((64, 4))
     >>> quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=4))
     >>> dqa.calibrate(quantized, x, verbose=0)
-    >>> found = output_noise.output_sqnr(quantized, x)
-    >>> found.layers["hidden_dqa"] == found.total
+    >>> sqnr = output_noise.output_sqnr(quantized, x)
+    >>> sqnr.layers["hidden_dqa"] == sqnr.total
     True
     """
     layers = quantizer_layers(model)
@@ -103,10 +103,10 @@ def output_sqnr(
         signal += sum(float(np.sum(y**2)) for y in reference)
         for name in noise:
             with only(layers, tries.get(name, layers)):
-                found = outputs(x)
+                noisy = outputs(x)
             noise[name] += sum(
                 float(np.sum((y - r) ** 2))
-                for y, r in zip(found, reference, strict=True)
+                for y, r in zip(noisy, reference, strict=True)
             )
             steps.update()
     steps.close()

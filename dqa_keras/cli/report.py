@@ -104,10 +104,10 @@ def _unlabelled(
 
 def _no_config(values: flags.FlagValues, name: str) -> None:
     """Raises ValueError if flags would change quantizers that a file has."""
-    given = [f for f in (*shared_flags.CONFIG, "weights") if values[f].present]
-    if given:
+    names = [f for f in (*shared_flags.CONFIG, "weights") if values[f].present]
+    if names:
         raise ValueError(
-            f"--{', --'.join(given)} are for models without quantizers. {name} is "
+            f"--{', --'.join(names)} are for models without quantizers. {name} is "
             "shown as it is."
         )
 

@@ -35,11 +35,11 @@ class Kept:
                 for array, out in zip(arrays, outs, strict=True):
                     np.ascontiguousarray(array).tofile(out)
                 images += len(arrays[0])
-        found: State = []
+        stored: State = []
         for path, (dtype, shape) in zip(paths, kinds, strict=True):
-            found.append(np.memmap(path, dtype, "r", shape=(images, *shape)))
+            stored.append(np.memmap(path, dtype, "r", shape=(images, *shape)))
             path.unlink()  # the file is gone once nothing reads the array any more
-        return found
+        return stored
 
     def _next(self) -> Path:
         self._number += 1
@@ -76,22 +76,22 @@ def read(model: keras.Model, data: Any, size: int, least: int, kept: Kept) -> Im
 
     def leaves() -> Iterator[State]:
         for x in data_adapter.Rounds(model, data, size):
-            found = keras.tree.flatten(x)
+            arrays = keras.tree.flatten(x)
             structure[:] = structure or [x]
             first = [leaf.shape[1:] for leaf in keras.tree.flatten(structure[0])]
-            if [leaf.shape[1:] for leaf in found] != first:
+            if [leaf.shape[1:] for leaf in arrays] != first:
                 raise ValueError(
                     "reconstruction needs images of one shape. Received: "
-                    f"{first[0]} and {found[0].shape[1:]}"
+                    f"{first[0]} and {arrays[0].shape[1:]}"
                 )
-            yield found
+            yield arrays
 
-    found = kept.keep(leaves())
-    if len(found[0]) < least:
+    stored = kept.keep(leaves())
+    if len(stored[0]) < least:
         raise ValueError(
-            f"reconstruction needs at least {least} images. Received: {len(found[0])}"
+            f"reconstruction needs at least {least} images. Received: {len(stored[0])}"
         )
-    return Images(structure[0], found)
+    return Images(structure[0], stored)
 
 
 def parts(count: int, size: int) -> list[slice]:

@@ -68,9 +68,9 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
     exact = originals(quantized, model)
     images = next(iter(data_adapter.Rounds(model, data, _IMAGES)))
     changed = _corrected(calls.flatten(quantized), exact, images)
-    found = storage.counted(quantized, images)  # other activations, other codes
+    counts = storage.counted(quantized, images)  # other activations, other codes
     for layer in quantizer_layers(quantized):
-        layer.assign(found[layer.name])
+        layer.assign(counts[layer.name])
     return changed
 
 
@@ -87,7 +87,7 @@ def originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
     Raises:
         ValueError: If the models do not belong together.
     """
-    found = {
+    layers = {
         call.operation.name: call.operation
         for call in calls.flatten(model).calls
         if _shapes(call.operation)
@@ -96,13 +96,13 @@ def originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
         layer = call.operation
         if isinstance(layer, Quantizer):
             continue
-        if _shapes(layer) != _shapes(found.get(layer.name)):
+        if _shapes(layer) != _shapes(layers.get(layer.name)):
             raise ValueError(
                 "a quantized model is compared with the one that "
                 f"quantize_model made it of. Received: {model.name!r}, which has no "
                 f"layer like {layer.name!r}"
             )
-    return found
+    return layers
 
 
 def _shapes(operation: Any) -> list[Any]:

@@ -125,9 +125,9 @@ class FineTuning(keras.callbacks.Callback):
         self._settle()
         for layer in self._layers:
             layer.learn_scale(False)
-        found = storage.counted(self.model, self._data, batch_size=self._batch_size)
+        counts = storage.counted(self.model, self._data, batch_size=self._batch_size)
         for layer in self._layers:
-            layer.assign(found[layer.name])
+            layer.assign(counts[layer.name])
 
     def _settle(self) -> None:
         for layer in self._layers:
@@ -137,9 +137,9 @@ class FineTuning(keras.callbacks.Callback):
         before = [_state(layer) for layer in self._layers]
         calibrate(self.model, self._data, batch_size=self._batch_size, verbose=0)
         for layer, (split, mask, scale) in zip(self._layers, before, strict=True):
-            now, important, found = _state(layer)
-            same = (mask == important) & (now == split)
-            layer.set_scale(np.where(same, scale, found))
+            new_split, new_mask, new_scale = _state(layer)
+            same = (mask == new_mask) & (split == new_split)
+            layer.set_scale(np.where(same, scale, new_scale))
 
 
 def _state(layer: Quantizer) -> tuple[tuple[int, int], Any, Any]:

@@ -122,12 +122,12 @@ def reconstruct(
             images = activation_files.read(model, data, batch_size, 2 * _HELD_OUT, kept)
             work = _Work(quantized, originals(quantized, model), batch_size, seed)
             changed = work.run(kept, images.leaves, verbose, checkpoint)
-            found = storage.counted(quantized, images.batches(batch_size))
+            counts = storage.counted(quantized, images.batches(batch_size))
     except BaseException:
         quantized.set_weights(before)
         raise
     for layer in quantizer_layers(quantized):
-        layer.assign(found[layer.name])  # other activations, other codes
+        layer.assign(counts[layer.name])  # other activations, other codes
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return changed
@@ -206,12 +206,12 @@ class _Work:
     def _cut(self) -> list[_Block]:
         seen = self._seen
         ends = [*self._fitted[_BLOCK::_BLOCK], len(seen.calls)]
-        made, alive = {id(x): x for x in seen.inputs}, [seen.inputs]
+        tensors, alive = {id(x): x for x in seen.inputs}, [seen.inputs]
         for first, end in zip([0, *ends], ends, strict=False):
             for call in seen.calls[first:end]:
-                made.update((id(x), x) for x in call.outputs)
+                tensors.update((id(x), x) for x in call.outputs)
             read = [x for call in seen.calls[end:] for x in call.inputs]
-            wanted = {id(x): x for x in (*read, *seen.outputs) if id(x) in made}
+            wanted = {id(x): x for x in (*read, *seen.outputs) if id(x) in tensors}
             alive.append(list(wanted.values()))
         return [
             _Block(first, end, before, after)
@@ -292,7 +292,7 @@ class _Work:
         images = len(coded[0])
         unknowns = equations.grouped(layer, layer.kernel).shape[1]
         wanted = max(_LEAST_EQUATIONS, _EQUATIONS * unknowns)
-        found: list[list[Moments]] = [[], []]
+        sums: list[list[Moments]] = [[], []]
         for index, part in enumerate(activation_files.parts(images, self._batch_size)):
             (tensor,) = call.inputs
             known = self._known(block, number, coded, part, {})
@@ -304,13 +304,13 @@ class _Work:
             random = np.random.default_rng((self._seed, number, index))
             x, y = equations.at_some(layer, x, y, -(-wanted // images), random)
             held = np.arange(part.start, part.stop) % _HELD_OUT == _HELD_OUT - 1
-            for chosen, moments in zip((~held, held), found, strict=True):
+            for chosen, moments in zip((~held, held), sums, strict=True):
                 if chosen.any():
                     moments.append(
                         Moments.of(*(equations.rows(layer, a[chosen]) for a in (x, y)))
                     )
                     moments[:] = [sum(moments[1:], moments[0])]
-        ((fit,), (held_out,)) = found
+        ((fit,), (held_out,)) = sums
         return fit, held_out
 
     def _sink(self, number: int) -> tuple[Any, NDArray] | None:
@@ -357,10 +357,10 @@ class _Checkpoint:
         if self._path is None or not self._path.exists():
             return 0, []
         try:
-            with np.load(self._path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays}
-            belongs = int(found["digest"]) == self._digest
-            done, changed = int(found["done"]), found["changed"].tolist()
+            with np.load(self._path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file}
+            belongs = int(arrays["digest"]) == self._digest
+            done, changed = int(arrays["done"]), arrays["changed"].tolist()
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise ValueError(
                 f"{self._path} is not a checkpoint of a reconstruction: delete it, or "
@@ -372,7 +372,7 @@ class _Checkpoint:
                 "delete it, or name another"
             )
         weights = self._model.get_weights()
-        self._model.set_weights([found[str(i)] for i in range(len(weights))])
+        self._model.set_weights([arrays[str(i)] for i in range(len(weights))])
         return done, changed
 
     def save(self, done: int, changed: list[str]) -> None:

@@ -136,7 +136,7 @@ def metadata(data: bytes) -> dict[str, bytes]:
         # Lengths come from the file: an absurd one must not keep us busy.
         if max(count, buffers) * 4 > len(data):
             raise MetadataError("the .tflite file is damaged: a list exceeds the file")
-        found = {}
+        contents = {}
         for index in range(count):
             entry = model.Metadata(index)
             if not entry.Buffer() < buffers:
@@ -146,8 +146,8 @@ def metadata(data: bytes) -> dict[str, bytes]:
                 )
             content = model.Buffers(entry.Buffer()).DataAsNumpy()
             name = (entry.Name() or b"").decode(errors="replace")
-            found[name] = bytes(content) if isinstance(content, np.ndarray) else b""
-    return found
+            contents[name] = bytes(content) if isinstance(content, np.ndarray) else b""
+    return contents
 
 
 _NAMES = {

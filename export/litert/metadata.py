@@ -125,15 +125,15 @@ def read_metadata(path: str | os.PathLike) -> Metadata:
         raise MetadataError(f"{path}: {error}") from error
 
 
-def _parsed(found: dict[str, bytes]) -> Metadata:
+def _parsed(contents: dict[str, bytes]) -> Metadata:
     for name in (residual_table.NAME, CONFIG_NAME):
-        if name not in found:
+        if name not in contents:
             raise MetadataError(
                 f"it holds no {name} metadata: it was not exported by dqa_keras"
             )
-    tables = residual_table.decode(found[residual_table.NAME])
+    tables = residual_table.decode(contents[residual_table.NAME])
     try:
-        config = json.loads(found[CONFIG_NAME])
+        config = json.loads(contents[CONFIG_NAME])
     except ValueError as error:
         raise MetadataError(f"{CONFIG_NAME} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != CONFIG_VERSION:

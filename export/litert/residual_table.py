@@ -48,28 +48,28 @@ def _record(table: LayerTable) -> bytes:
 
 
 class _Reader:
-    """Takes values off a buffer and never reads past its end."""
+    """Reads values one after the other and never reads past its end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         end = self._position + size
         if end > len(self._data):
             raise MetadataError(
                 f"{NAME} ends early: {size} bytes wanted at {self._position} of "
                 f"{len(self._data)}"
             )
-        taken = self._data[self._position : end]
+        content = self._data[self._position : end]
         self._position = end
-        return taken
+        return content
 
     def numbers(self, form: str) -> tuple[int, ...]:
-        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
+        return struct.unpack("<" + form, self.read(struct.calcsize("<" + form)))
 
     def array(self, dtype: str, count: int) -> NDArray:
-        return np.frombuffer(self.take(np.dtype(dtype).itemsize * count), dtype).astype(
+        return np.frombuffer(self.read(np.dtype(dtype).itemsize * count), dtype).astype(
             np.dtype(dtype).newbyteorder("=")
         )
 
@@ -86,7 +86,7 @@ def decode(data: bytes) -> list[LayerTable]:
             version, or a table contradicts itself.
     """
     reader = _Reader(data)
-    magic, version, count, size = _HEADER.unpack(reader.take(_HEADER.size))
+    magic, version, count, size = _HEADER.unpack(reader.read(_HEADER.size))
     if magic != MAGIC:
         raise MetadataError(f"{NAME} must start with {MAGIC!r}. Received: {magic!r}")
     if version != VERSION:
@@ -106,7 +106,7 @@ def decode(data: bytes) -> list[LayerTable]:
             f"it should be {crc:08x}"
         )
     reader = _Reader(body)
-    reader.take(_HEADER.size)
+    reader.read(_HEADER.size)
     tables = [_table(reader) for _ in range(count)]
     if reader.left:
         raise MetadataError(f"{NAME} has {reader.left} bytes behind its last table")
@@ -120,7 +120,7 @@ def decode(data: bytes) -> list[LayerTable]:
 def _table(reader: _Reader) -> LayerTable:
     (name_size,) = reader.numbers("H")
     try:
-        name = reader.take(name_size).decode()
+        name = reader.read(name_size).decode()
     except UnicodeDecodeError as error:
         raise MetadataError(f"{NAME} holds a layer name that is not UTF-8") from error
     bits, extra_bits, signed, rank = reader.numbers("BBBB")

@@ -105,12 +105,12 @@ class _Site(NamedTuple):
 def _sites(graph: flatbuffer.Graph, layers: list[Quantizer]) -> list[_Site]:
     """Finds every quantizer of a model."""
     sites = [_Site(layers[where.number], where) for where in roundings(graph)]
-    found = {site.layer.name: site.layer for site in sites}
+    exported = {site.layer.name: site.layer for site in sites}
     for layer in layers:
         # Two activations of one tensor calibrate alike, and the converter computes
         # what is alike once.
-        if layer.name not in found and not any(
-            _alike(layer, other) for other in found.values()
+        if layer.name not in exported and not any(
+            _alike(layer, other) for other in exported.values()
         ):
             raise VerificationError(
                 f"quantizer {layer.name!r} is not to be found in the export: "

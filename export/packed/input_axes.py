@@ -18,14 +18,14 @@ def follow_inputs(model: Any) -> None:
     """Rewrites reshapes of a parsed model's inputs that add or drop axes of size 1."""
     graph = flatbuffer.Graph(model)
     ends = set(map(int, model.subgraphs[0].inputs))
-    found = [
+    reshapes = [
         op
         for op in graph.ops
         if graph.kind(op) == "RESHAPE" and int(op.inputs[0]) in ends
     ]
-    for op in found:
+    for op in reshapes:
         _follow(model, op)
-    if found:
+    if reshapes:
         flatbuffer.drop_unused(model)
 
 

@@ -113,14 +113,14 @@ def _parsed(data: bytes) -> Plan:
     ) = _HEADER.unpack_from(data)  # fmt: skip
     at = _HEADER.size
 
-    def take(record: struct.Struct) -> tuple:
+    def read(record: struct.Struct) -> tuple:
         nonlocal at
         at += record.size
         return record.unpack_from(data, at - record.size)
 
     buffers = []
     for _ in range(buffer_count):
-        kind, type_, zero, zero_row, height, width, channels, *rest = take(_BUFFER)
+        kind, type_, zero, zero_row, height, width, channels, *rest = read(_BUFFER)
         rows, left, right, offset, size, table, slot, peak = rest
         buffers.append(
             Buffer(
@@ -130,16 +130,16 @@ def _parsed(data: bytes) -> Plan:
         )  # fmt: skip
     tables = []
     for _ in range(table_count):
-        bits, extra, signed, storage, channels, mask = take(_TABLE)
+        bits, extra, signed, storage, channels, mask = read(_TABLE)
         tables.append(
             Table(bits, extra, bool(signed), channels, mask, STORAGE_CLASSES[storage])
         )
-    records = [take(_OP) for _ in range(op_count)]
+    records = [read(_OP) for _ in range(op_count)]
     links = [
         Link(buffer, value, bool(addend))
-        for buffer, addend, value in (take(_LINK) for _ in range(link_count))
+        for buffer, addend, value in (read(_LINK) for _ in range(link_count))
     ]
-    stages = [Stage(*take(_STAGE)) for _ in range(stage_count)]
+    stages = [Stage(*read(_STAGE)) for _ in range(stage_count)]
     ops = []
     for record in records:
         code, count, first, output, _, kh, kw, sy, sx, dy, dx, top, left = record[:13]
@@ -173,10 +173,10 @@ def _check_op(plan: Plan, op: Op) -> None:
     rule, name = op.code.rule, op.code.name
     operands = [link for link in op.links if not link.addend]
     addends = len(op.links) - len(operands)
-    fewest, maximum = rule.operands
-    if not fewest <= len(operands) <= maximum:
+    fewest, most = rule.operands
+    if not fewest <= len(operands) <= most:
         raise ValueError(
-            f"{name} reads {fewest}..{maximum} operands. Received: {len(operands)}"
+            f"{name} reads {fewest}..{most} operands. Received: {len(operands)}"
         )
     if addends > (ADDENDS if op.code.adds else 0):
         raise ValueError(f"{name} has too many addends. Received: {addends}")

@@ -50,8 +50,8 @@ Phase phase_of(const DqaTable& table, size_t first) {
 const Kernels* kernels_for(DqaIsa isa) {
   switch (isa) {
     case DQA_AUTO:
-      if (const Kernels* found = avx2_kernels()) return found;
-      if (const Kernels* found = neon_kernels()) return found;
+      if (const Kernels* kernels = avx2_kernels()) return kernels;
+      if (const Kernels* kernels = neon_kernels()) return kernels;
       return &scalar_kernels();
     case DQA_SCALAR: return &scalar_kernels();
     case DQA_AVX2: return avx2_kernels();
@@ -81,20 +81,20 @@ void add_up(size_t channels, DqaCodec* codec) {
 
 // The vector of sixteen values that begins in channel `first`.
 Sixteen sixteen_of(const DqaTable& table, size_t first) {
-  Sixteen made = {};
-  std::memset(made.rank, 255, sizeof made.rank);
-  std::memset(made.important, 255, sizeof made.important);
+  Sixteen sixteen = {};
+  std::memset(sixteen.rank, 255, sizeof sixteen.rank);
+  std::memset(sixteen.important, 255, sizeof sixteen.important);
   for (uint8_t i = 0; i < 16; ++i) {
     unsigned width = table.bits;
     if (table.mask[(first + i) % table.channels] != 0) {
       width += table.extra_bits;
-      made.shift[i] = static_cast<int8_t>(table.extra_bits);
-      made.rank[i] = static_cast<uint8_t>(made.residuals);
-      made.important[made.residuals++] = i;
+      sixteen.shift[i] = static_cast<int8_t>(table.extra_bits);
+      sixteen.rank[i] = static_cast<uint8_t>(sixteen.residuals);
+      sixteen.important[sixteen.residuals++] = i;
     }
-    if (table.is_signed) made.sign[i] = static_cast<uint8_t>(1u << (width - 1));
+    if (table.is_signed) sixteen.sign[i] = static_cast<uint8_t>(1u << (width - 1));
   }
-  return made;
+  return sixteen;
 }
 
 bool fill_sixteens(const DqaTable& table, DqaCodec* codec) {
@@ -154,24 +154,24 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
                 "the instruction set must be one of this machine. Received: isa=%d",
                 static_cast<int>(isa));
   }
-  std::unique_ptr<DqaCodec> made(new (std::nothrow) DqaCodec);
-  if (made == nullptr || !dqa::fill_channels(*table, made.get()) ||
-      (kernels->takes_sixteens && !dqa::fill_sixteens(*table, made.get())) ||
-      !dqa::add_code(table->base_lengths, table->bits, &made->base_code) ||
+  std::unique_ptr<DqaCodec> created(new (std::nothrow) DqaCodec);
+  if (created == nullptr || !dqa::fill_channels(*table, created.get()) ||
+      (kernels->takes_sixteens && !dqa::fill_sixteens(*table, created.get())) ||
+      !dqa::add_code(table->base_lengths, table->bits, &created->base_code) ||
       !dqa::add_code(table->residual_lengths, table->extra_bits,
-                     &made->residual_code)) {
+                     &created->residual_code)) {
     return fail(error, DQA_NO_MEMORY, "no memory for a codec of %u channels",
                 table->channels);
   }
-  made->bits = table->bits;
-  made->extra_bits = table->extra_bits;
-  made->is_signed = table->is_signed != 0;
-  made->channels = table->channels;
-  for (uint32_t c = 0; c < table->channels; ++c) made->important += table->mask[c];
-  made->kernels = kernels;
-  made->join_base = dqa::Joiner(table->bits);
-  made->join_residual = dqa::Joiner(table->extra_bits);
-  *codec = made.release();
+  created->bits = table->bits;
+  created->extra_bits = table->extra_bits;
+  created->is_signed = table->is_signed != 0;
+  created->channels = table->channels;
+  for (uint32_t c = 0; c < table->channels; ++c) created->important += table->mask[c];
+  created->kernels = kernels;
+  created->join_base = dqa::Joiner(table->bits);
+  created->join_residual = dqa::Joiner(table->extra_bits);
+  *codec = created.release();
   return DQA_OK;
 }
 

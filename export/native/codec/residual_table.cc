@@ -56,18 +56,18 @@ bool is_utf8(const uint8_t* text, size_t size) {
   return true;
 }
 
-// Takes bytes off the records and never reads past their end.
+// Reads bytes one after the other and never past the end of the records.
 class Reader {
  public:
   Reader(const uint8_t* data, size_t size) : at_(data), left_(size) {}
 
   // `count` elements of `bytes` bytes, NULL if they are not all there.
-  const uint8_t* take(size_t count, size_t bytes) {
+  const uint8_t* read(size_t count, size_t bytes) {
     if (count > left_ / bytes) return nullptr;
-    const uint8_t* const taken = at_;
+    const uint8_t* const start = at_;
     at_ += count * bytes;
     left_ -= count * bytes;
-    return taken;
+    return start;
   }
   size_t left() const { return left_; }
 
@@ -91,10 +91,10 @@ DqaStatus ends_early(size_t index, DqaError* error) {
 }
 
 DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* error) {
-  const uint8_t* const name_size = reader->take(1, 2);
+  const uint8_t* const name_size = reader->read(1, 2);
   if (name_size == nullptr) return ends_early(index, error);
   record->name_size = static_cast<size_t>(dqa::load_bytes(name_size, 2));
-  record->name = reader->take(record->name_size, 1);
+  record->name = reader->read(record->name_size, 1);
   if (record->name == nullptr) return ends_early(index, error);
   if (!is_utf8(record->name, record->name_size)) {
     return fail(error, DQA_CORRUPT,
@@ -102,7 +102,7 @@ DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* er
                 "whose is not",
                 index);
   }
-  const uint8_t* const numbers = reader->take(4, 1);
+  const uint8_t* const numbers = reader->read(4, 1);
   if (numbers == nullptr) return ends_early(index, error);
   record->bits = numbers[0];
   record->extra_bits = numbers[1];
@@ -118,7 +118,7 @@ DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* er
                 "DQA_RESIDUAL, record %zu: rank must be at least 1. Received: rank=0",
                 index);
   }
-  record->shape = reader->take(record->rank, 4);
+  record->shape = reader->read(record->rank, 4);
   if (record->shape == nullptr) return ends_early(index, error);
   const uint8_t* const last = record->shape + 4 * (record->rank - 1);
   record->channels = static_cast<size_t>(dqa::load_bytes(last, 4));
@@ -128,13 +128,13 @@ DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* er
                 "at least 1. Received: 0",
                 index);
   }
-  record->mask = reader->take(record->channels / 8 + (record->channels % 8 != 0), 1);
+  record->mask = reader->read(record->channels / 8 + (record->channels % 8 != 0), 1);
   if (record->mask == nullptr) return ends_early(index, error);
-  record->scale = reader->take(record->channels, sizeof(float));
+  record->scale = reader->read(record->channels, sizeof(float));
   if (record->scale == nullptr) return ends_early(index, error);
-  record->residual_lengths = reader->take(size_t{1} << record->extra_bits, 1);
+  record->residual_lengths = reader->read(size_t{1} << record->extra_bits, 1);
   if (record->residual_lengths == nullptr) return ends_early(index, error);
-  record->base_lengths = reader->take(size_t{1} << record->bits, 1);
+  record->base_lengths = reader->read(size_t{1} << record->bits, 1);
   if (record->base_lengths == nullptr) return ends_early(index, error);
   return DQA_OK;
 }
@@ -190,12 +190,12 @@ DqaStatus read_header(const uint8_t* data, size_t size, size_t* count, Reader* r
   }
   const size_t body = static_cast<size_t>(stated) - kChecksum;
   const auto wanted = static_cast<uint32_t>(dqa::load_bytes(data + body, 4));
-  const uint32_t found = crc32(data, body);
-  if (found != wanted) {
+  const uint32_t actual = crc32(data, body);
+  if (actual != wanted) {
     return fail(error, DQA_CORRUPT,
                 "DQA_RESIDUAL: the CRC-32 must be that of the bytes. Received: %08x "
                 "for bytes of %08x",
-                unsigned{wanted}, unsigned{found});
+                unsigned{wanted}, unsigned{actual});
   }
   *count = static_cast<size_t>(dqa::load_bytes(data + 6, 2));
   *records = Reader(data + kHeader, body - kHeader);
@@ -331,13 +331,14 @@ DqaStatus dqa_tables_open(const uint8_t* data, size_t size, DqaTables** tables,
                 "Received: %zu bytes behind it",
                 reader.left());
   }
-  std::unique_ptr<DqaTables> made(new (std::nothrow) DqaTables);
-  if (made == nullptr || !made->allocate(count, needs)) {
+  std::unique_ptr<DqaTables> opened(new (std::nothrow) DqaTables);
+  if (opened == nullptr || !opened->allocate(count, needs)) {
     return fail(error, DQA_NO_MEMORY, "no memory for the tables of %zu layers", count);
   }
-  if (const DqaStatus status = copy_records(records, made.get(), error)) return status;
-  if (const DqaStatus status = sort_names(made.get(), error)) return status;
-  *tables = made.release();
+  if (const DqaStatus status = copy_records(records, opened.get(), error))
+    return status;
+  if (const DqaStatus status = sort_names(opened.get(), error)) return status;
+  *tables = opened.release();
   return DQA_OK;
 }
 
@@ -353,12 +354,12 @@ const DqaLayer* dqa_tables_find(const DqaTables* tables, const char* name,
                                 size_t name_size) {
   const uint16_t* const begin = tables->by_name.get();
   const uint16_t* const end = begin + tables->count;
-  const uint16_t* const found =
+  const uint16_t* const match =
       std::lower_bound(begin, end, name, [&](uint16_t place, const char* wanted) {
         const DqaLayer& layer = tables->layers[place];
         return name_before(layer.name, layer.name_size, wanted, name_size);
       });
-  if (found == end) return nullptr;
-  const DqaLayer& layer = tables->layers[*found];
+  if (match == end) return nullptr;
+  const DqaLayer& layer = tables->layers[*match];
   return name_before(name, name_size, layer.name, layer.name_size) ? nullptr : &layer;
 }

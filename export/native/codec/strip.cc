@@ -40,10 +40,11 @@ DqaStatus check(const DqaCodec& codec, DqaStorage storage, DqaType type, size_t 
                 "storage=%d",
                 storage_value);
   }
-  const size_t most = dqa::kMaxValues / codec.channels;
-  if (pixels < 1 || pixels > most) {
+  const size_t max_pixels = dqa::kMaxValues / codec.channels;
+  if (pixels < 1 || pixels > max_pixels) {
     return fail(error, DQA_BAD_ARGUMENT,
-                "a strip must have 1..%zu pixels. Received: pixels=%zu", most, pixels);
+                "a strip must have 1..%zu pixels. Received: pixels=%zu", max_pixels,
+                pixels);
   }
   return DQA_OK;
 }

@@ -260,10 +260,10 @@ def is_ours(report: str, library: str) -> bool:
     return Path(library).name in end or "runtime error:" in report
 
 
-def main(library: str, runs: int, seed: int, found: Path, paths: list[Path]) -> int:
+def main(library: str, runs: int, seed: int, folder: Path, paths: list[Path]) -> int:
     """Runs them all; the exit status."""
-    found.mkdir(parents=True, exist_ok=True)
-    log = found / "model_fuzz.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "model_fuzz.log"
     files = [path.read_bytes() for path in paths]
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     runner = Runner(library, log)
@@ -284,14 +284,14 @@ def main(library: str, runs: int, seed: int, found: Path, paths: list[Path]) -> 
         elif is_ours(report, library):
             ours += 1
             counts[name, "CRASHED"] += 1
-            kept = found / f"model-{seed}-{run}.tflite"
+            kept = folder / f"model-{seed}-{run}.tflite"
             kept.write_bytes(file)
-            (found / f"model-{seed}-{run}.log").write_text(report)
+            (folder / f"model-{seed}-{run}.log").write_text(report)
             said = [line for line in report.splitlines() if _SUMMARY in line]
             print(f"{kept}: {name}, exit status {status}: {said}", flush=True)
         else:
             counts[name, "LiteRT crashed"] += 1
-            (found / f"litert-{seed}-{run}.log").write_text(report)
+            (folder / f"litert-{seed}-{run}.log").write_text(report)
         runner = Runner(library, log)
     runner.end()
     for (name, what), count in sorted(counts.items()):

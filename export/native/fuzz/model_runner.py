@@ -25,9 +25,9 @@ def outcome(library: str, file: bytes, threads: int) -> bytes:
         )
         interpreter.allocate_tensors()
         random = np.random.default_rng(0)
-        for given in interpreter.get_input_details():
-            values = random.uniform(0, 255, given["shape"]).astype(given["dtype"])
-            interpreter.set_tensor(given["index"], values)
+        for tensor in interpreter.get_input_details():
+            values = random.uniform(0, 255, tensor["shape"]).astype(tensor["dtype"])
+            interpreter.set_tensor(tensor["index"], values)
         interpreter.invoke()
     except (RuntimeError, ValueError, TypeError, MemoryError):
         return b"e"

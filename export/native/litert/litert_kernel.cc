@@ -101,7 +101,7 @@ class Locked {
 // Custom options: u32 bytes of plan, bytes of constants, number of outputs, then for
 // each its rank and sizes.
 int read_options(DqaLiteRt* self, const uint8_t* data, size_t size) {
-  const auto take = [&](uint32_t* value) {
+  const auto read = [&](uint32_t* value) {
     if (size < sizeof *value) return false;
     std::memcpy(value, data, sizeof *value);
     data += sizeof *value;
@@ -110,14 +110,14 @@ int read_options(DqaLiteRt* self, const uint8_t* data, size_t size) {
   };
   Node node;
   uint32_t outputs = 0;
-  bool good = take(&node.plan_bytes) && take(&node.constant_bytes) && take(&outputs);
+  bool good = read(&node.plan_bytes) && read(&node.constant_bytes) && read(&outputs);
   for (uint32_t i = 0; good && i < outputs; ++i) {
     LiteRtLayout layout = {};
     uint32_t rank = 0;
-    good = take(&rank) && rank <= kLiteRtTensorMaxRank;
+    good = read(&rank) && rank <= kLiteRtTensorMaxRank;
     for (uint32_t k = 0; good && k < rank; ++k) {
       uint32_t side = 0;
-      good = take(&side) && side <= INT32_MAX;
+      good = read(&side) && side <= INT32_MAX;
       layout.dimensions[k] = static_cast<int32_t>(side);
     }
     layout.rank = rank & 0x7f;
@@ -290,12 +290,12 @@ LiteRtStatus destroy(void*) { return kLiteRtStatusOk; }
 }  // namespace
 
 DqaLiteRt* dqa_litert_create(const DqaLiteRtApi* api) {
-  auto* const made = new (std::nothrow) DqaLiteRt;
-  if (made != nullptr) {
-    made->api = *api;
-    made->kernel = {init, layouts, run, destroy};
+  auto* const self = new (std::nothrow) DqaLiteRt;
+  if (self != nullptr) {
+    self->api = *api;
+    self->kernel = {init, layouts, run, destroy};
   }
-  return made;
+  return self;
 }
 
 void dqa_litert_destroy(DqaLiteRt* kernel) { delete kernel; }

@@ -62,8 +62,8 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
                      kMaxThreads, threads);
   }
   try {
-    auto made = std::make_unique<DqaRuntime>(threads);
-    dqa::Program& program = made->program;
+    auto created = std::make_unique<DqaRuntime>(threads);
+    dqa::Program& program = created->program;
     if (const DqaStatus status =
             dqa::read_plan(plan, plan_size, constants, constants_size, tables,
                            tables_size, isa, &program.plan, error)) {
@@ -77,13 +77,13 @@ DqaStatus dqa_runtime_create(const uint8_t* plan, size_t plan_size,
     for (const dqa::Op& op : program.plan.ops) {
       program.prepared.push_back(dqa::prepare(program.plan, op, *program.kernels));
     }
-    program.partition = dqa::partition_stages(program.plan, made->pool.threads());
-    if (program.partition.arena > kMaxArena && made->pool.threads() > 1) {
+    program.partition = dqa::partition_stages(program.plan, created->pool.threads());
+    if (program.partition.arena > kMaxArena && created->pool.threads() > 1) {
       return dqa::fail(error, DQA_NO_MEMORY,
                        "%u threads need an arena of %zu bytes; use fewer", threads,
                        program.partition.arena);
     }
-    *runtime = made.release();
+    *runtime = created.release();
     return DQA_OK;
   } catch (const std::bad_alloc&) {
     return no_memory(error);

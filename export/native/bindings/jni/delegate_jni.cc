@@ -56,10 +56,11 @@ jlong create(JNIEnv* env, jclass, jobjectArray key_array,
   for (const std::string& key : keys) key_texts.push_back(key.c_str());
   for (const std::string& value : values) value_texts.push_back(value.c_str());
   reported[0] = '\0';
-  TfLiteDelegate* const made = tflite_plugin_create_delegate(
+  TfLiteDelegate* const delegate = tflite_plugin_create_delegate(
       key_texts.data(), value_texts.data(), keys.size(), report);
-  if (made == nullptr) throw_new(env, "java/lang/IllegalArgumentException", reported);
-  return static_cast<jlong>(reinterpret_cast<intptr_t>(made));
+  if (delegate == nullptr)
+    throw_new(env, "java/lang/IllegalArgumentException", reported);
+  return static_cast<jlong>(reinterpret_cast<intptr_t>(delegate));
 } catch (const std::bad_alloc&) {
   throw_new(env, "java/lang/OutOfMemoryError", "no memory for a delegate");
   return 0;

@@ -339,7 +339,7 @@ bool is_there() {
 }  // namespace
 
 const RuntimeKernels* avx512_runtime_kernels() {
-  static const RuntimeKernels* const found = []() -> const RuntimeKernels* {
+  static const RuntimeKernels* const available = []() -> const RuntimeKernels* {
     const RuntimeKernels* const avx2 = avx2_runtime_kernels();
     if (avx2 == nullptr || !is_there()) return nullptr;
     static RuntimeKernels kernels = *avx2;
@@ -354,7 +354,7 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.requantize = requantize;
     return &kernels;
   }();
-  return found;
+  return available;
 }
 
 }  // namespace dqa

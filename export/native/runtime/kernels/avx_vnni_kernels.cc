@@ -69,7 +69,7 @@ bool is_there() {
 }  // namespace
 
 const RuntimeKernels* avx_vnni_runtime_kernels() {
-  static const RuntimeKernels* const found = []() -> const RuntimeKernels* {
+  static const RuntimeKernels* const available = []() -> const RuntimeKernels* {
     const RuntimeKernels* const avx2 = avx2_runtime_kernels();
     if (avx2 == nullptr || !is_there()) return nullptr;
     static RuntimeKernels kernels = *avx2;
@@ -78,7 +78,7 @@ const RuntimeKernels* avx_vnni_runtime_kernels() {
     kernels.sums = sums;
     return &kernels;
   }();
-  return found;
+  return available;
 }
 
 }  // namespace dqa

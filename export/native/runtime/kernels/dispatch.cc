@@ -15,7 +15,7 @@ const RuntimeKernels* runtime_kernels(DqaIsa isa) {
   }
   for (const DqaIsa fast :
        {DQA_AVX512_VNNI, DQA_AVX_VNNI, DQA_AVX2, DQA_NEON_DOT, DQA_NEON}) {
-    if (const RuntimeKernels* const found = runtime_kernels(fast)) return found;
+    if (const RuntimeKernels* const kernels = runtime_kernels(fast)) return kernels;
   }
   return &scalar_runtime_kernels();
 }

@@ -25,15 +25,15 @@ DQA_ROW_INLINE float input_value(const InputRow& row, size_t i) {
 // Magnitudes are ordered like the bits of their numbers; NaN and infinity come last.
 template <bool kBytes, bool kAffine>
 DQA_ROW_INLINE int32_t measure_values(InputRow row) {
-  int32_t most = 0;
+  int32_t largest = 0;
   for (size_t i = 0; i < row.count; ++i) {
     const float v = input_value<kBytes, kAffine>(row, i);
     int32_t bits;
     std::memcpy(&bits, &v, sizeof bits);
     bits &= 0x7fffffff;
-    most = bits > most ? bits : most;
+    largest = bits > largest ? bits : largest;
   }
-  return most;
+  return largest;
 }
 
 template <bool kBytes, bool kAffine>

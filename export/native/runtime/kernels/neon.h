@@ -33,12 +33,12 @@ constexpr size_t kBatch = 40;
 template <class Row>
 using TilesKernel = void (*)(const Row& row, size_t tiles, int32_t (*sums)[kBlock]);
 
-// `kernels` by pixels - 1, `most` of them. Tiles differ by a pixel at most: a kernel
-// computes all that are larger, another one the others.
+// `kernels` by pixels - 1, `max_pixels` of them. Tiles differ by a pixel at most: a
+// kernel computes all that are larger, another one the others.
 template <class Row>
-void compute_tiles(const Row& row, const TilesKernel<Row>* kernels, unsigned most,
+void compute_tiles(const Row& row, const TilesKernel<Row>* kernels, unsigned max_pixels,
                    size_t pixels, int32_t (*sums)[kBlock]) {
-  const size_t tiles = (pixels + most - 1) / most, small = pixels / tiles,
+  const size_t tiles = (pixels + max_pixels - 1) / max_pixels, small = pixels / tiles,
                large = pixels - tiles * small;
   if (large > 0) {
     kernels[small](row, large, sums);
@@ -50,12 +50,12 @@ void compute_tiles(const Row& row, const TilesKernel<Row>* kernels, unsigned mos
 }
 
 template <class Row>
-void run_batches(const Row& row, const TilesKernel<Row>* kernels, unsigned most,
+void run_batches(const Row& row, const TilesKernel<Row>* kernels, unsigned max_pixels,
                  Epilogue* epilogue) {
   for (size_t left = row.pixels; left > 0;) {
     const size_t together = std::min(left, kBatch);
     alignas(64) int32_t sums[kBatch][kBlock];
-    compute_tiles(row, kernels, most, together, sums);
+    compute_tiles(row, kernels, max_pixels, together, sums);
     neon_requantize(*epilogue, sums, static_cast<unsigned>(together));
     epilogue->advance(together);
     left -= together;

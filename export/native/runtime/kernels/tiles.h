@@ -9,22 +9,22 @@
 namespace dqa {
 
 // Pixels of the next tile: tiles get nearly the same size.
-inline unsigned next_tile(size_t left, size_t most) {
-  const size_t tiles = (left + most - 1) / most;
-  // Never more than `most`; analyzers cannot tell.
-  return static_cast<unsigned>(std::min((left + tiles - 1) / tiles, most));
+inline unsigned next_tile(size_t left, size_t max_pixels) {
+  const size_t tiles = (left + max_pixels - 1) / max_pixels;
+  // Never more than `max_pixels`; analyzers cannot tell.
+  return static_cast<unsigned>(std::min((left + tiles - 1) / tiles, max_pixels));
 }
 
 // Sums of a tile, from `row.rows` on.
 template <class Row>
 using TileKernel = void (*)(const Row& row, int32_t (*sums)[kBlock]);
 
-// `kernels` by pixels - 1, `most` of them.
+// `kernels` by pixels - 1, `max_pixels` of them.
 template <class Row>
-void run_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
+void run_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned max_pixels,
                RequantizeKernel requantize, Epilogue* epilogue) {
   for (size_t left = row.pixels; left > 0;) {
-    const unsigned pixels = next_tile(left, most);
+    const unsigned pixels = next_tile(left, max_pixels);
     alignas(64) int32_t sums[kTile][kBlock];
     kernels[pixels - 1](row, sums);
     requantize(*epilogue, sums, pixels);
@@ -36,10 +36,10 @@ void run_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
 
 // The same without an end, for sums alone.
 template <class Row>
-void sum_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned most,
+void sum_tiles(const Row& row, const TileKernel<Row>* kernels, unsigned max_pixels,
                int32_t* sums) {
   for (size_t left = row.pixels; left > 0;) {
-    const unsigned pixels = next_tile(left, most);
+    const unsigned pixels = next_tile(left, max_pixels);
     kernels[pixels - 1](row, reinterpret_cast<int32_t(*)[kBlock]>(sums));
     sums += pixels * kBlock;
     row.advance(pixels);

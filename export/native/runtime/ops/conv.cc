@@ -27,14 +27,14 @@ uint32_t rows_in_line(const Run& run, const Op& op, Rows rows) {
     return 1;
   }
   uint32_t count = rows.end - rows.first;
-  const auto take = [&](const Buffer& b) {
+  const auto limit = [&](const Buffer& b) {
     if (!is_line_buffer(b)) return;
     const bool framed = b.left != 0 || b.right != 0;
     count = std::min(count, framed ? 1 : b.rows - rows.first % b.rows);
   };
-  take(out);
+  limit(out);
   for (size_t k = 0; k < op.link_count; ++k)
-    take(run.buffer(run.plan.link(op, k).buffer));
+    limit(run.buffer(run.plan.link(op, k).buffer));
   return count;
 }
 

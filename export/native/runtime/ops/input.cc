@@ -39,16 +39,16 @@ int32_t measure(Run& run, size_t index, unsigned part, unsigned parts) {
   const auto edge = [&](uint64_t n) {
     return static_cast<uint32_t>(height * n / parts);
   };
-  int32_t most = 0;
+  int32_t largest = 0;
   for (uint32_t y = edge(part); y < edge(part + 1); ++y) {
-    most = std::max(most, run.kernels.measure(input_row(run, index, y)));
+    largest = std::max(largest, run.kernels.measure(input_row(run, index, y)));
   }
-  return most;
+  return largest;
 }
 
-DqaStatus set_slot(Run& run, const Op& op, int32_t most) {
+DqaStatus set_slot(Run& run, const Op& op, int32_t bits) {
   float largest;
-  std::memcpy(&largest, &most, sizeof largest);
+  std::memcpy(&largest, &bits, sizeof largest);
   if (!(largest <= 3.0e38f)) {
     return fail(&run.error, DQA_BAD_ARGUMENT,
                 "inputs must be finite. Received: input %u holds NaN, infinity "

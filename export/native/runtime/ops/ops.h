@@ -9,7 +9,7 @@ namespace dqa {
 // Before the first stage: the bits of the largest magnitude in one part of an input's
 // rows, and the step that follows from the largest of all parts.
 int32_t measure(Run& run, size_t index, unsigned part, unsigned parts);
-DqaStatus set_slot(Run& run, const Op& op, int32_t most);
+DqaStatus set_slot(Run& run, const Op& op, int32_t bits);
 
 // Scales the arrays of an op by the steps of its inputs.
 void scale_arrays(const Run& run, const Op& op);

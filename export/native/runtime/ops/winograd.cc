@@ -109,11 +109,11 @@ class Tiles {
       const size_t tiles =
           std::min<size_t>(kTile / kTileSide, segment.end - segment.first - tile);
       const auto now = static_cast<unsigned>(std::min<size_t>(pixels, kTile));
-      alignas(64) int32_t made[2][kTile][kBlock];
+      alignas(64) int32_t transformed[2][kTile][kBlock];
       run_.kernels.transform_sums(sums() + (segment.at + tile) * kBlock,
-                                  room_.sums_step, tiles, made);
+                                  room_.sums_step, tiles, transformed);
       for (unsigned i = 0; i < rows; ++i) {
-        run_.kernels.requantize(e[i], made[i], now);
+        run_.kernels.requantize(e[i], transformed[i], now);
         e[i].advance(now);
       }
       pixels -= now;

@@ -15,13 +15,13 @@ namespace {
 
 constexpr uint32_t kVersion = 3;
 
-// Takes numbers off the bytes of a plan, whose length was checked.
+// Reads numbers one after the other. The length of the bytes was checked.
 class Reader {
  public:
   explicit Reader(const uint8_t* data) : at_(data) {}
 
   template <typename T>
-  T take() {
+  T read() {
     T value;
     std::memcpy(&value, at_, sizeof value);
     at_ += sizeof value;
@@ -29,8 +29,8 @@ class Reader {
   }
 
   template <typename T>
-  void take(T* value) {
-    *value = take<T>();
+  void read(T* value) {
+    *value = read<T>();
   }
 
  private:
@@ -46,38 +46,38 @@ struct Counts {
   uint16_t buffers, tables, ops, links, stages, reserved;
 };
 
-Buffer take_buffer(Reader* in) {
+Buffer read_buffer(Reader* in) {
   Buffer b;
-  b.kind = static_cast<Kind>(in->take<uint8_t>());
-  b.type = static_cast<Type>(in->take<uint8_t>());
-  in->take(&b.zero);
-  b.zero_row = in->take<uint8_t>() != 0;
-  for (uint32_t* field : {&b.height, &b.width, &b.channels, &b.rows}) in->take(field);
-  in->take(&b.left);
-  in->take(&b.right);
+  b.kind = static_cast<Kind>(in->read<uint8_t>());
+  b.type = static_cast<Type>(in->read<uint8_t>());
+  in->read(&b.zero);
+  b.zero_row = in->read<uint8_t>() != 0;
+  for (uint32_t* field : {&b.height, &b.width, &b.channels, &b.rows}) in->read(field);
+  in->read(&b.left);
+  in->read(&b.right);
   for (uint32_t* field : {&b.offset, &b.size, &b.table, &b.slot, &b.peak}) {
-    in->take(field);
+    in->read(field);
   }
   return b;
 }
 
-Op take_op(Reader* in) {
+Op read_op(Reader* in) {
   Op op;
-  op.code = static_cast<OpCode>(in->take<uint8_t>());
-  in->take(&op.link_count);
-  in->take(&op.first_link);
-  in->take(&op.output);
-  in->take<uint16_t>();
-  in->take(&op.taps_y);
-  in->take(&op.taps_x);
+  op.code = static_cast<OpCode>(in->read<uint8_t>());
+  in->read(&op.link_count);
+  in->read(&op.first_link);
+  in->read(&op.output);
+  in->read<uint16_t>();
+  in->read(&op.taps_y);
+  in->read(&op.taps_x);
   for (uint8_t* f : {&op.stride_y, &op.stride_x, &op.dilation_y, &op.dilation_x}) {
-    in->take(f);
+    in->read(f);
   }
-  in->take(&op.top);
-  in->take(&op.left);
+  in->read(&op.top);
+  in->read(&op.left);
   for (uint32_t* field : {&op.weights, &op.multiplier, &op.bias, &op.low, &op.high,
                           &op.power, &op.scratch, &op.shift}) {
-    in->take(field);
+    in->read(field);
   }
   return op;
 }
@@ -147,28 +147,28 @@ DqaStatus add_table(Plan* plan, DqaIsa isa, DqaStorage storage, const DqaTable& 
           dqa_codec_create(&table, isa == DQA_SCALAR ? isa : DQA_AUTO, &codec, error)) {
     return status;
   }
-  Table made;
-  made.codec.reset(codec);
-  made.bits = table.bits;
-  made.extra_bits = table.extra_bits;
-  made.is_signed = table.is_signed != 0;
-  made.channels = table.channels;
-  made.storage = storage;
+  Table added;
+  added.codec.reset(codec);
+  added.bits = table.bits;
+  added.extra_bits = table.extra_bits;
+  added.is_signed = table.is_signed != 0;
+  added.channels = table.channels;
+  added.storage = storage;
   for (uint32_t c = 0; c < table.channels; ++c) {
     const unsigned shift = table.mask[c] ? 0 : table.extra_bits;
-    made.widen.push_back(static_cast<uint8_t>(1u << shift));
-    made.narrow.push_back(static_cast<int16_t>(256 >> shift));
+    added.widen.push_back(static_cast<uint8_t>(1u << shift));
+    added.narrow.push_back(static_cast<int16_t>(256 >> shift));
   }
-  plan->tables.push_back(std::move(made));
+  plan->tables.push_back(std::move(added));
   return DQA_OK;
 }
 
 DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords,
                       Plan* plan, DqaError* error) {
   for (size_t i = 0; i < count; ++i) {
-    const auto bits = in->take<uint8_t>(), extra = in->take<uint8_t>(),
-               is_signed = in->take<uint8_t>(), storage = in->take<uint8_t>();
-    const auto channels = in->take<uint32_t>(), mask = in->take<uint32_t>();
+    const auto bits = in->read<uint8_t>(), extra = in->read<uint8_t>(),
+               is_signed = in->read<uint8_t>(), storage = in->read<uint8_t>();
+    const auto channels = in->read<uint32_t>(), mask = in->read<uint32_t>();
     if (channels < 1 || channels > kMaxChannels || bits < 1 || bits > 8 || extra > 4 ||
         storage > DQA_ALL || !is_constant(*plan, mask, channels)) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: table %zu", i);
@@ -221,7 +221,7 @@ size_t longest_row(const Plan& plan) {
 bool needs_tables(const uint8_t* data, size_t size) {
   if (size < kHeaderBytes) return false;
   Reader header(data + kCountsAt);
-  const auto counts = header.take<Counts>();
+  const auto counts = header.read<Counts>();
   const size_t begin = kHeaderBytes + counts.buffers * kBufferBytes;
   if (begin + counts.tables * kTableBytes > size) return false;
   for (size_t i = 0; i < counts.tables; ++i) {
@@ -240,25 +240,25 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
                 kHeaderBytes + 4, size);
   }
   Reader in(data + 4);
-  const auto version = in.take<uint16_t>();
+  const auto version = in.read<uint16_t>();
   if (version != kVersion) {
     return fail(error, DQA_BAD_VERSION,
                 "this runtime reads plans of version %u. Received: version %u. Upgrade "
                 "dqa_keras, or export the file again",
                 kVersion, unsigned{version});
   }
-  in.take<uint16_t>();
-  const auto total = in.take<uint32_t>();
+  in.read<uint16_t>();
+  const auto total = in.read<uint32_t>();
   if (total > size || total < kHeaderBytes + 4) {
     return fail(error, DQA_TRUNCATED, "the plan has %zu bytes and needs %u", size,
                 total);
   }
   Reader end(data + total - 4);
-  if (crc32(data, total - 4) != end.take<uint32_t>()) {
+  if (crc32(data, total - 4) != end.read<uint32_t>()) {
     return fail(error, DQA_CORRUPT, "the plan is damaged: its checksum does not match");
   }
-  plan->arena = in.take<uint32_t>();
-  const auto wanted = in.take<uint32_t>();
+  plan->arena = in.read<uint32_t>();
+  const auto wanted = in.read<uint32_t>();
   if (wanted != constants_size) {
     return fail(error, DQA_CORRUPT,
                 "the weights must have %u bytes. Received: %zu bytes", wanted,
@@ -269,7 +269,7 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
   }
   plan->constants = constants;
   plan->constants_size = constants_size;
-  const auto counts = in.take<Counts>();
+  const auto counts = in.read<Counts>();
   const size_t records = counts.buffers * kBufferBytes + counts.tables * kTableBytes +
                          counts.ops * (kOpBytes + 1) + counts.links * kLinkBytes +
                          counts.stages * kStageBytes;
@@ -279,7 +279,7 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
   }
   Reader tables(data + kHeaderBytes + counts.buffers * kBufferBytes);
   for (size_t i = 0; i < counts.buffers; ++i) {
-    const Buffer b = take_buffer(&in);
+    const Buffer b = read_buffer(&in);
     if (b.kind == Kind::kInput) plan->inputs.push_back(static_cast<uint16_t>(i));
     if (b.kind == Kind::kOutput) plan->outputs.push_back(static_cast<uint16_t>(i));
     plan->buffers.push_back(b);
@@ -289,14 +289,14 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
           take_tables(&tables, counts.tables, isa, &codewords, plan, error)) {
     return status;
   }
-  for (size_t i = 0; i < counts.ops; ++i) plan->ops.push_back(take_op(&tables));
+  for (size_t i = 0; i < counts.ops; ++i) plan->ops.push_back(read_op(&tables));
   for (size_t i = 0; i < counts.links; ++i) {
-    const auto buffer = tables.take<uint16_t>(), addend = tables.take<uint16_t>();
-    plan->links.push_back({buffer, addend, tables.take<uint32_t>()});
+    const auto buffer = tables.read<uint16_t>(), addend = tables.read<uint16_t>();
+    plan->links.push_back({buffer, addend, tables.read<uint32_t>()});
   }
   for (size_t i = 0; i < counts.stages; ++i) {
-    const auto first = tables.take<uint16_t>(), count = tables.take<uint16_t>();
-    plan->stages.push_back({first, count, tables.take<uint32_t>()});
+    const auto first = tables.read<uint16_t>(), count = tables.read<uint16_t>();
+    plan->stages.push_back({first, count, tables.read<uint32_t>()});
   }
   plan->row_scratch = longest_row(*plan);
   if (const DqaStatus status = check_buffers(*plan, error)) return status;

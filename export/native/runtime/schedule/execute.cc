@@ -73,7 +73,7 @@ class Execution {
         threads_(static_cast<unsigned>(program.partition.workers.size())),
         slots_(plan_.inputs.size()),
         coded_(plan_),
-        most_(threads_ * plan_.ops.size()),
+        largest_(threads_ * plan_.ops.size()),
         published_(threads_ * plan_.ops.size()),
         times_(program.watch.seconds == nullptr ? 0 : threads_),
         statuses_(threads_, DQA_OK) {
@@ -114,7 +114,7 @@ class Execution {
     Run& run = runs_[thread];
     for (size_t i = 0; i < plan_.ops.size(); ++i) {
       if (plan_.ops[i].code != OpCode::kQuantizeInput) continue;
-      most_[thread * plan_.ops.size() + i] = measure(run, i, thread, threads_);
+      largest_[thread * plan_.ops.size() + i] = measure(run, i, thread, threads_);
     }
     pool_.synchronize();
     if (thread == 0) begun_ = begin();
@@ -136,11 +136,11 @@ class Execution {
     Run& run = runs_[0];
     for (size_t i = 0; i < plan_.ops.size(); ++i) {
       if (plan_.ops[i].code != OpCode::kQuantizeInput) continue;
-      int32_t most = 0;
+      int32_t largest = 0;
       for (unsigned t = 0; t < threads_; ++t) {
-        most = std::max(most, most_[t * plan_.ops.size() + i]);
+        largest = std::max(largest, largest_[t * plan_.ops.size() + i]);
       }
-      if (const DqaStatus status = set_slot(run, plan_.ops[i], most)) return status;
+      if (const DqaStatus status = set_slot(run, plan_.ops[i], largest)) return status;
     }
     for (const Op& op : plan_.ops) scale_arrays(run, op);
     return DQA_OK;
@@ -227,7 +227,7 @@ class Execution {
   const unsigned threads_;
   std::vector<Slot> slots_;
   CodedStores coded_;
-  std::vector<int32_t> most_;                     // of inputs, by thread and op
+  std::vector<int32_t> largest_;                  // of inputs, by thread and op
   std::vector<std::atomic<uint32_t>> published_;  // rows before this, by thread and op
   std::vector<Times> times_;
   std::vector<DqaStatus> statuses_;

@@ -24,22 +24,22 @@ using Codec = std::unique_ptr<DqaCodec, Destroy>;
 
 Codec codec_of(const Table& table, DqaIsa isa) {
   const DqaTable view = table.view();
-  DqaCodec* made = nullptr;
+  DqaCodec* created = nullptr;
   DqaError error;
-  if (dqa_codec_create(&view, isa, &made, &error) != DQA_OK) {
+  if (dqa_codec_create(&view, isa, &created, &error) != DQA_OK) {
     std::fprintf(stderr, "%s\n", error.message);
     std::exit(1);
   }
-  return Codec(made);
+  return Codec(created);
 }
 
 // What creating a codec of a bad table gives.
 DqaStatus refusal_of(const Table& table) {
   const DqaTable view = table.view();
-  DqaCodec* made = nullptr;
+  DqaCodec* created = nullptr;
   DqaError error = {};
-  const DqaStatus status = dqa_codec_create(&view, DQA_AUTO, &made, &error);
-  CHECK(made == nullptr && std::strstr(error.message, "Received") != nullptr);
+  const DqaStatus status = dqa_codec_create(&view, DQA_AUTO, &created, &error);
+  CHECK(created == nullptr && std::strstr(error.message, "Received") != nullptr);
   return status;
 }
 

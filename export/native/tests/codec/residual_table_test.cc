@@ -21,10 +21,10 @@ using Tables = std::unique_ptr<DqaTables, Close>;
 DqaStatus open(const Bytes& bytes, Tables* tables, DqaError* error) {
   const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
   std::copy(bytes.begin(), bytes.end(), exact.get());
-  DqaTables* made = nullptr;
-  const DqaStatus status = dqa_tables_open(exact.get(), bytes.size(), &made, error);
-  CHECK((made != nullptr) == (status == DQA_OK));
-  tables->reset(made);
+  DqaTables* opened = nullptr;
+  const DqaStatus status = dqa_tables_open(exact.get(), bytes.size(), &opened, error);
+  CHECK((opened != nullptr) == (status == DQA_OK));
+  tables->reset(opened);
   return status;
 }
 

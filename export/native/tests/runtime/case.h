@@ -30,18 +30,18 @@ inline Bytes read_block(std::istream* in) {
 
 inline Case read_case(const char* path) {
   std::ifstream in(path, std::ios::binary);
-  Case made;
-  made.plan = read_block(&in);
-  made.constants = read_block(&in);
-  made.tables = read_block(&in);
+  Case content;
+  content.plan = read_block(&in);
+  content.constants = read_block(&in);
+  content.tables = read_block(&in);
   const Bytes counts = read_block(&in);
   if (!in.good() || counts.size() != 2) {
     std::fprintf(stderr, "%s: not a case\n", path);
     std::exit(2);
   }
-  for (unsigned i = 0; i < counts[0]; ++i) made.inputs.push_back(read_block(&in));
-  for (unsigned i = 0; i < counts[1]; ++i) made.outputs.push_back(read_block(&in));
-  return made;
+  for (unsigned i = 0; i < counts[0]; ++i) content.inputs.push_back(read_block(&in));
+  for (unsigned i = 0; i < counts[1]; ++i) content.outputs.push_back(read_block(&in));
+  return content;
 }
 
 struct Free {

@@ -61,14 +61,14 @@ namespace {
 // A runtime of a case, with all that it works on.
 class Subject {
  public:
-  Subject(const Case& given, uint32_t threads, DqaIsa isa)
-      : given_(given),
+  Subject(const Case& expected, uint32_t threads, DqaIsa isa)
+      : case_(expected),
         threads_(threads),
         isa_(isa),
-        constants_(aligned(given.constants.size())) {
-    std::memcpy(constants_.get(), given.constants.data(), given.constants.size());
-    for (const Bytes& input : given.inputs) inputs_.push_back(input.data());
-    for (const Bytes& output : given.outputs) values_.emplace_back(output.size());
+        constants_(aligned(expected.constants.size())) {
+    std::memcpy(constants_.get(), expected.constants.data(), expected.constants.size());
+    for (const Bytes& input : expected.inputs) inputs_.push_back(input.data());
+    for (const Bytes& output : expected.outputs) values_.emplace_back(output.size());
     for (Bytes& output : values_) outputs_.push_back(output.data());
   }
   ~Subject() { dqa_runtime_destroy(runtime_); }
@@ -77,10 +77,9 @@ class Subject {
 
   DqaStatus create() {
     dqa_runtime_destroy(runtime_);
-    const DqaStatus status =
-        dqa_runtime_create(given_.plan.data(), given_.plan.size(), constants_.get(),
-                           given_.constants.size(), given_.tables.data(),
-                           given_.tables.size(), isa_, threads_, &runtime_, &error);
+    const DqaStatus status = dqa_runtime_create(
+        case_.plan.data(), case_.plan.size(), constants_.get(), case_.constants.size(),
+        case_.tables.data(), case_.tables.size(), isa_, threads_, &runtime_, &error);
     if (status == DQA_OK) arena_ = aligned(dqa_runtime_arena(runtime_));
     return status;
   }
@@ -90,14 +89,14 @@ class Subject {
                            &error);
   }
 
-  bool is_right() const { return values_ == given_.outputs; }
+  bool is_right() const { return values_ == case_.outputs; }
 
   size_t spilled() const { return dqa_runtime_spilled(runtime_); }
 
   DqaError error = {};
 
  private:
-  const Case& given_;
+  const Case& case_;
   uint32_t threads_;
   DqaIsa isa_;
   std::unique_ptr<uint8_t, Free> constants_, arena_;
@@ -107,8 +106,8 @@ class Subject {
   DqaRuntime* runtime_ = nullptr;
 };
 
-bool check(const char* path, const Case& given, DqaIsa isa, uint32_t threads) {
-  Subject subject(given, threads, isa);
+bool check(const char* path, const Case& expected, DqaIsa isa, uint32_t threads) {
+  Subject subject(expected, threads, isa);
   bool good = subject.create() == DQA_OK;
   for (int run = 0; run < 2 && good; ++run) good = subject.run() == DQA_OK;
   if (!good) std::fprintf(stderr, "%s: %s\n", path, subject.error.message);
@@ -144,14 +143,15 @@ bool fail_each(const char* path, Subject* subject, const Call& call, unsigned* f
   }
 }
 
-bool check_no_memory(const char* path, const Case& given, uint32_t threads,
+bool check_no_memory(const char* path, const Case& expected, uint32_t threads,
                      unsigned* failures) {
   unsigned ignored = 0, rows = 0;
-  Subject made(given, threads, DQA_SCALAR);
-  if (!fail_each(path, &made, [&] { return made.create(); }, failures, &ignored)) {
+  Subject refused(expected, threads, DQA_SCALAR);
+  if (!fail_each(
+          path, &refused, [&] { return refused.create(); }, failures, &ignored)) {
     return false;
   }
-  Subject subject(given, threads, DQA_SCALAR);
+  Subject subject(expected, threads, DQA_SCALAR);
   bool good = subject.create() == DQA_OK;
   good =
       good && fail_each(path, &subject, [&] { return subject.run(); }, failures, &rows);
@@ -170,17 +170,17 @@ int main(int count, char** paths) {
   bool good = count > 1;
   unsigned checks = 0, failures = 0;
   for (int i = 1; i < count; ++i) {
-    const Case given = read_case(paths[i]);
+    const Case expected = read_case(paths[i]);
     for (const DqaIsa isa : {DQA_SCALAR, DQA_AVX2, DQA_AVX_VNNI, DQA_AVX512_VNNI,
                              DQA_NEON, DQA_NEON_DOT}) {
       if (dqa_runtime_has_isa(isa) == 0) continue;
       for (uint32_t threads = 1; threads <= 3; ++threads, ++checks) {
-        good = check(paths[i], given, isa, threads) && good;
+        good = check(paths[i], expected, isa, threads) && good;
       }
     }
-    if (!kAllocationsFail || given.tables.empty()) continue;
+    if (!kAllocationsFail || expected.tables.empty()) continue;
     for (uint32_t threads = 1; threads <= 2; ++threads) {
-      good = check_no_memory(paths[i], given, threads, &failures) && good;
+      good = check_no_memory(paths[i], expected, threads, &failures) && good;
     }
   }
   std::printf("%u runs of %d plans, %u failed allocations: %s\n", checks, count - 1,
