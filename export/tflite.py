@@ -131,7 +131,7 @@ def export_tflite(
             `(byte - mean) / std` makes of such. Defaults to four random ones. For a
             packed export give real ones: their range sets the 7-bit codes of what no
             quantizer rounds, a linear bottleneck for instance; without, such values
-            take 16 bits.
+            take 16 bits. A file of open sizes is checked on twice their size as well.
         input_shape: Tuple of integers, the size of the images that the file takes,
             without the batch axis: for a model that leaves sizes open. A list of such
             tuples for several inputs. Packed files need it then. Defaults to `None`.
@@ -204,12 +204,15 @@ def export_tflite(
             samples = trial_inputs.checked(model, samples, shapes)
             if byte_input is not None:
                 byte_input.bytes_of(samples)  # refuses what is none
+        larger = trial_inputs.of_another_size(model, samples, shapes)
+        trials = [samples] if larger is None else [samples, larger]
         with files.replacing(path) as temporary:
             parsed = _converted(model, weights, input_shape, entries)
             data = flatbuffer.serialize(parsed)
-            compared = verification.check_codes(data, model, samples)
+            for trial in trials:
+                compared = verification.check_codes(data, model, trial)
             if options.folds_scales:
-                data = _with_scales_folded(parsed, model, samples)
+                data = _with_scales_folded(parsed, model, trials)
             report = None
             if mode == "packed":
                 data, report = _packed(
@@ -217,8 +220,10 @@ def export_tflite(
                 )
             if task_labels is not None:
                 data = task_metadata.with_labels(data, task_labels)
-            difference, output_range = verification.compare_outputs(
-                _runner(data, mode, byte_input), model, samples
+            run = _runner(data, mode, byte_input)
+            differences, ranges = zip(
+                *(verification.compare_outputs(run, model, trial) for trial in trials),
+                strict=True,
             )
             temporary.write_bytes(data)
     return ExportReport(
@@ -226,8 +231,8 @@ def export_tflite(
         size=len(data),
         ops=dict(Counter(flatbuffer.op_names(flatbuffer.parse(data)))),
         quantizers=compared,
-        max_difference=difference,
-        output_range=output_range,
+        max_difference=max(differences),
+        output_range=max(ranges),
         packed=report,
     )
 
@@ -276,11 +281,14 @@ def _converted(
     return parsed
 
 
-def _with_scales_folded(parsed: Any, model: keras.Model, samples: Any) -> bytes:
+def _with_scales_folded(
+    parsed: Any, model: keras.Model, trials: Sequence[Any]
+) -> bytes:
     """The file once scales went into weights, its codes compared once more."""
     scale_folding.fold_scales(parsed)
     data = flatbuffer.serialize(parsed)
-    verification.check_codes(data, model, samples)
+    for samples in trials:
+        verification.check_codes(data, model, samples)
     return data
 
 

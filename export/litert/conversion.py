@@ -16,7 +16,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from dqa_keras.export.litert import refusals, verification
+from dqa_keras.export.litert import open_sizes, refusals, verification
 from dqa_keras.graph import hooks
 from dqa_keras.layers import NoisyQuant, Quantizer, quantizer_layers
 
@@ -31,6 +31,9 @@ _FEW_CHANNELS = 64
 # variables take longer to save and load than the conversion itself. But a constant is
 # copied some thirty times on its way, so one of this many values stays a variable.
 _MANY_WEIGHTS = 2**18
+
+# Stands for an open size where one is needed to try something out.
+TRIAL_SIZE = 64
 
 
 def model_inputs(model: keras.Model) -> Any:
@@ -179,10 +182,10 @@ def input_name(index: int) -> str:
     return f"quantized_model_input_{index}"
 
 
-def _must_be_fixed(left_open: str) -> str:
-    return (
-        "a layer of the model can be converted for inputs of a fixed size only. "
-        f"Received: {left_open}"
+def _must_be_fixed(culprits: list[str], left_open: str) -> ValueError:
+    who = ", ".join(culprits) or "a layer of the model"
+    return ValueError(
+        f"{who} can be converted for inputs of a fixed size only. Received: {left_open}"
     )
 
 
@@ -251,12 +254,18 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
         return {f"output_{index:04}": tensor for index, tensor in enumerate(outputs)}
 
     graph = tf.function(serve, input_signature=signature, autograph=False)
-    try:
+    if left_open is None:
         concrete = graph.get_concrete_function()
-    except Exception as error:  # whatever a layer raises that must know the size
-        if left_open is None:
-            raise
-        raise ValueError(_must_be_fixed(left_open)) from error
+    else:
+        reason = None
+        with open_sizes.traceable(model) as failed:
+            try:
+                concrete = graph.get_concrete_function()
+            except Exception as error:  # whatever a layer raises that must know it
+                reason = error
+        if reason is not None:
+            _check_any_size(model, weights, shapes)
+            raise _must_be_fixed(failed[:1], left_open) from reason
     module = tf.Module()
     module.large = large  # saves what is reachable
     with tempfile.TemporaryDirectory() as folder, _without_advice():
@@ -273,7 +282,22 @@ def convert(model: keras.Model, weights: Weights, input_shape: Any = None) -> by
             with refusals.quiet():
                 return converter.convert()
         except Exception as error:  # ConverterError, which is not public, or any other
-            if left_open is not None:
-                raise ValueError(_must_be_fixed(left_open)) from error
             names = [layer.name for layer in model._flatten_layers()]
-            raise ValueError(refusals.explain(str(error), names)) from None
+            refusal = str(error)
+    if left_open is not None:
+        _check_any_size(model, weights, shapes)
+        raise _must_be_fixed(refusals.culprits(refusal, names), left_open)
+    raise refusals.Refused(refusals.explain(refusal, names))
+
+
+def _check_any_size(
+    model: keras.Model, weights: Weights, shapes: list[tuple[int | None, ...]]
+) -> None:
+    """Raises Refused if the converter would refuse a model of fixed sizes too."""
+    fixed = [tuple(size or TRIAL_SIZE for size in shape) for shape in shapes]
+    try:
+        convert(model, weights, fixed)
+    except refusals.Refused:
+        raise
+    except Exception:  # what a layer says that has no use for this size
+        return

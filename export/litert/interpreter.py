@@ -38,7 +38,7 @@ class Runner:
         shapes = [np.shape(array) for array in arrays]
         if shapes != self._shapes:
             for detail, shape in zip(self._inputs, shapes, strict=True):
-                if tuple(detail["shape"]) != shape:
+                if self._shapes is not None or tuple(detail["shape"]) != shape:
                     self._interpreter.resize_tensor_input(detail["index"], shape)
             self._interpreter.allocate_tensors()
             self._shapes = shapes

@@ -14,6 +14,29 @@ _LISTED = re.compile(r"^(?:TF Select|Custom) ops: (.*)$", re.MULTILINE)
 _TYPES = {"f16": "float16", "bf16": "bfloat16", "f64": "float64", "complex": "complex"}
 
 
+class Refused(ValueError):
+    """The converter refuses a model; the message is `explain`'s."""
+
+
+def culprits(message: str, layer_names: Iterable[str]) -> list[str]:
+    """The ops that a converter's message is about, with their layers if known.
+
+    Args:
+        message: What the converter raised.
+        layer_names: Names of the model's layers.
+    """
+    places = dict(_PLACE.findall(message))
+    refused = dict.fromkeys(_REFUSED.findall(message))
+    for line in _LISTED.findall(message):
+        refused.update(dict.fromkeys(re.findall(r"\w+", line)))
+    known = set(layer_names)
+    described = []
+    for name in refused:
+        layer = _layer(places.get(name, ""), known)
+        described.append(name + (f" of layer {layer!r}" if layer else ""))
+    return described[:5]
+
+
 def explain(message: str, layer_names: Iterable[str]) -> str:
     """The ops that a converter's message is about, their layers, and the way out.
 
@@ -24,28 +47,18 @@ def explain(message: str, layer_names: Iterable[str]) -> str:
     Returns:
         One line.
     """
-    places = dict(_PLACE.findall(message))
-    refused = dict.fromkeys(_REFUSED.findall(message))
-    for line in _LISTED.findall(message):
-        refused.update(dict.fromkeys(re.findall(r"\w+", line)))
-    if not refused:
+    ops = culprits(message, layer_names)
+    if not ops:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         reason = lines[0][:200] if lines else "it does not say why"
         return f"TensorFlow's converter refuses the model: {reason}. {_WAY_OUT}"
-    known = set(layer_names)
-    described = []
-    for name in refused:
-        layer = _layer(places.get(name, ""), known)
-        described.append(name + (f" of layer {layer!r}" if layer else ""))
     types = [
         long
         for short, long in _TYPES.items()
         if re.search(rf"\b(?:tensor<)?(?:\d+x|\?x)*{short}\b", message)
     ]
     suffix = f" on {' and '.join(types)}" if types else ""
-    return (
-        f"LiteRT has no built-in op for {', '.join(described[:5])}{suffix}. {_WAY_OUT}"
-    )
+    return f"LiteRT has no built-in op for {', '.join(ops)}{suffix}. {_WAY_OUT}"
 
 
 _WAY_OUT = "Replace the layer, or leave it out of the exported model."

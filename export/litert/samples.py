@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.backend import data_adapter
-from dqa_keras.export.litert.conversion import model_inputs
+from dqa_keras.export.litert.conversion import TRIAL_SIZE, model_inputs
 
 Shape = tuple[int | None, ...]
-
-# Stands for an unknown input size when the exported file is tried out.
-_TRIAL_SIZE = 64
 
 
 def random(model: keras.Model, shapes: Sequence[Shape], whole: bool) -> Any:
@@ -27,7 +24,7 @@ def random(model: keras.Model, shapes: Sequence[Shape], whole: bool) -> Any:
     generator = np.random.default_rng(0)
 
     def sample(tensor: Any, sizes: Shape) -> NDArray:
-        shape = [4, *(size or _TRIAL_SIZE for size in sizes)]
+        shape = [4, *(size or TRIAL_SIZE for size in sizes)]
         if "float" not in tensor.dtype:
             return generator.integers(0, 2, shape).astype(tensor.dtype)
         x = generator.normal(size=shape).astype(tensor.dtype)
@@ -36,6 +33,35 @@ def random(model: keras.Model, shapes: Sequence[Shape], whole: bool) -> Any:
     inputs = model_inputs(model)
     arrays = map(sample, keras.tree.flatten(inputs), shapes)
     return keras.tree.pack_sequence_as(inputs, list(arrays))
+
+
+def of_another_size(model: keras.Model, samples: Any, shapes: Sequence[Shape]) -> Any:
+    """The first sample, twice as large in every open size: laid side by side.
+
+    What takes a size mostly takes twice that: networks that halve images need even
+    sizes.
+
+    Args:
+        model: Keras model.
+        samples: Arrays in the structure that the model takes.
+        shapes: Sequence of shapes of the file's inputs, as of `input_shapes`.
+
+    Returns:
+        Arrays in that structure; `None` if all sizes are fixed, or if the model does
+        not take twice its samples' size.
+    """
+    if not any(None in shape for shape in shapes):
+        return None
+    arrays = [
+        np.tile(array[:1], [1, *(2 if size is None else 1 for size in shape)])
+        for array, shape in zip(keras.tree.flatten(samples), shapes, strict=True)
+    ]
+    larger = keras.tree.pack_sequence_as(model_inputs(model), arrays)
+    try:
+        model(larger, training=False)
+    except Exception:  # whatever a layer says that has no use for this size
+        return None
+    return larger
 
 
 def checked(model: keras.Model, samples: Any, shapes: Sequence[Shape]) -> Any:

@@ -384,34 +384,6 @@ def test_a_packed_file_has_one_size(any_size, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-class _Halves(layers.Layer):
-    """Branches on a size, which a graph of an open size cannot."""
-
-    def call(self, x):
-        return x[:, : x.shape[1] // 2]
-
-    def compute_output_shape(self, shape):
-        return (shape[0], None, *shape[2:])
-
-
-@pytest.mark.parametrize("layer", [layers.UpSampling2D(2), _Halves()])
-def test_a_layer_that_must_know_the_size_says_so(layer, tmp_path):
-    inputs = keras.Input((None, None, 3), name="image")
-    x = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu")(inputs)
-    x = layer(x)
-    model = dqa.quantize_model(
-        keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)), dqa.DQAConfig(bits=4)
-    )
-    images = np.random.default_rng(0).random((4, 12, 16, 3), np.float32)
-    dqa.calibrate(model, images, verbose=0)
-    with pytest.raises(
-        ValueError,
-        match=r"fixed size only.*'image' of shape \(None, None, 3\).*input_shape=",
-    ):
-        export_tflite(model, tmp_path / "m", samples=images)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("mode", ["builtin", "packed"])
 @pytest.mark.parametrize("given", [True, False])
 def test_a_size_is_fixed_at_export(any_size, tmp_path, mode, given):
