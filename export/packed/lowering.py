@@ -18,12 +18,13 @@ from dqa_keras.analysis.storage import mean_code_bits
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.codec.symbols import code_limits
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
+from dqa_keras.export.packed import wide_functions
 from dqa_keras.export.packed.io_types import ByteInput
 from dqa_keras.export.packed.node import Node, UnsupportedNode, check_window
 from dqa_keras.export.packed.partition import Region
-from dqa_keras.export.packed.value import Codes, Input, Sum, Unary
+from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.packed.values import Emitter
-from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.ops import OpCode
 from dqa_keras.export.plan.program import (
     ByteCodes,
     Floats,
@@ -178,22 +179,6 @@ def _quantize(emitter: Emitter, node: Node) -> Codes:
     return Codes(index)
 
 
-def _hard_swish(emitter: Emitter, node: Node) -> Sum:
-    (tensor,) = node.inputs
-    value = emitter.values[tensor]
-    if not isinstance(value, Sum) or not emitter.alone(tensor) or value.is_transposed:
-        value = emitter.scaled(emitter.codes(tensor))
-    # Codes that hold 3 leave room for their products in 32 bits.
-    operand = emitter.keep(value, tensor, wide=True, reach=3.0)
-    step = float(emitter.program.tensors[operand].step[0])
-    three = round(3 / step)
-    if three < 8:
-        raise Unsupported("a hard swish of values whose codes hardly tell 3 from 0")
-    unary = Unary(OpCode.HARD_SWISH, step**2 / 6, three)
-    ones = np.ones(value.shape[2])
-    return Sum(value.shape, node, operand, Window(), ones, 0 * ones, [], unary=unary)
-
-
 # Operations that only move codes.
 
 
@@ -301,7 +286,7 @@ def _concat(emitter: Emitter, node: Node) -> Codes:
         parts = [
             part
             if t.type == Type.WIDE and t.slot == NONE
-            else emitter.keep(emitter.scaled(part), source, wide=True)
+            else emitter.keep_wide(emitter.scaled(part), source)
             for part, t, source in zip(parts, tensors, node.inputs, strict=True)
         ]
         tensors = [emitter.program.tensors[part] for part in parts]
@@ -338,7 +323,9 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "add": _add,
     "affine": _affine,
     "clamp": _clamp,
-    "hard_swish": _hard_swish,
+    "hard_swish": wide_functions.hard_swish,
+    "function": wide_functions.function,
+    "prelu": wide_functions.prelu,
     "quantize": _quantize,
     "maximum": _maximum,
     "nearest": _nearest,

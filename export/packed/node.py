@@ -1,7 +1,7 @@
 """What a region consists of: operations on activations, in one vocabulary."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Node:
         widths: Integers: padding (top, bottom, left, right) of `pad`, channels in front
             of `widen`, strides of `transpose`.
         quantizer: The layer of `quantize`.
+        function: What `function` computes from each value, in float64.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Node:
     arrays: dict[str, NDArray] = dataclasses.field(default_factory=dict)
     widths: tuple[int, ...] = ()
     quantizer: Quantizer | None = None
+    function: Callable[[NDArray], NDArray] | None = None
 
 
 class UnsupportedNode(Unsupported):

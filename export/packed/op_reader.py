@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
 from dqa_keras.export.packed import patterns
+from dqa_keras.export.packed.functions import function
 from dqa_keras.export.packed.node import Node, check_window, node_of
 from dqa_keras.export.plan.ops import Window
 
@@ -41,7 +42,7 @@ def read_nodes(reader: ModelReader) -> tuple[list[Node], dict[int, str]]:
 
 
 def _read(reader: ModelReader, index: int) -> Node:
-    for pattern in patterns.ALL:
+    for pattern in (*patterns.ALL, function):
         node = pattern(reader, index)
         if node is not None:
             return node
@@ -262,6 +263,11 @@ def _hard_swish(reader: ModelReader, index: int, op: Any) -> Node:
     return node_of(reader, "hard_swish", index, op.inputs)
 
 
+def _prelu(reader: ModelReader, index: int, op: Any) -> Node:
+    slopes = reader.channels(op.inputs[1], reader.shape(op.outputs[0])[2])
+    return node_of(reader, "prelu", index, op.inputs[:1], arrays={"slopes": slopes})
+
+
 def _resize_nearest_neighbor(reader: ModelReader, index: int, op: Any) -> Node:
     return _resize(reader, index, op, "nearest")
 
@@ -313,4 +319,5 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest_neighbor,
     "RESIZE_BILINEAR": _resize_bilinear,
     "HARD_SWISH": _hard_swish,
+    "PRELU": _prelu,
 }

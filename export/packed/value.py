@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dqa_keras.export.packed.node import Node
 from dqa_keras.export.plan.ops import OpCode, Window
@@ -13,17 +14,21 @@ from dqa_keras.export.plan.program import Floats
 class Unary:
     """An element-wise op that turns wide codes into integers.
 
-    Its values may not lie outside those of its operand and 0.
-
     Args:
         code: `OpCode`.
         scale: Float. What an integer of 1 is worth.
-        shift: Integer. The op's parameter.
+        low: Float. The smallest value that it can have.
+        high: Float. The largest.
+        shift: Integer. The op's parameter. Defaults to `0`.
+        weights: Array. The op's weights. Defaults to `None`: it has none.
     """
 
     code: OpCode
     scale: float
-    shift: int
+    low: float
+    high: float
+    shift: int = 0
+    weights: NDArray | None = None
 
 
 @dataclasses.dataclass

@@ -31,6 +31,9 @@ _WIDE = 32767
 # How far beyond what random samples show a range is trusted to reach.
 _MARGIN = 8.0
 
+# The same for real samples, in front of a function that codes must resolve.
+_HEADROOM = 2.0
+
 _PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
 
 
@@ -177,7 +180,11 @@ class Emitter:
                 return None
             low += np.minimum(t.low * gain, t.high * gain)
             high += np.maximum(t.low * gain, t.high * gain)
-        if value.operand is not None and value.node is not None:
+        if value.unary is not None:
+            ends = (value.unary.low * value.gain, value.unary.high * value.gain)
+            low += np.minimum(*ends)
+            high += np.maximum(*ends)
+        elif value.operand is not None and value.node is not None:
             t = self.program.tensors[value.operand]
             if t.low is None or t.high is None:
                 return None
@@ -194,49 +201,75 @@ class Emitter:
             high += np.maximum(downs * value.gain, ups * value.gain)
         return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
 
-    def keep(
-        self, value: Sum, tensor: int, wide: bool = False, reach: float = 1e-30
-    ) -> int:
-        """Rounds a value that no quantizer rounds.
+    def keep(self, value: Sum, tensor: int) -> int:
+        """Rounds a value that no quantizer rounds, to codes of 7 bits where it can.
 
         Args:
             value: `Sum`.
             tensor: Integer. The model's tensor that holds it.
-            wide: Boolean. Whether its codes must be wide. Defaults to `False`.
-            reach: Float. The least magnitude that wide codes must be able to hold.
-                Defaults to almost nothing.
 
         Returns:
             The number of the tensor of codes.
         """
-        bounds = self._bounds(value)
         seen = self._ranges.get(tensor)
-        height, width, _ = value.shape
-        if self._trusted and seen is not None and height * width > 1 and not wide:
-            magnitude = np.maximum(np.abs(seen[0]), np.abs(seen[1]))
-            top = 2.0 ** (LINEAR_BITS - 1)
-            step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / (top - 1)
-            mask = np.zeros(value.shape[2], np.bool_)
-            out = Tensor(
-                value.shape, Type.CODES, step, int(top), int(2 * top - 1),
-                packing=Packing(LINEAR_BITS, 0, True, mask),
-            )  # fmt: skip
-            limits = (-top, top - 1)
-        else:
-            limit = self._wide_limit(tensor)
-            if bounds is None:
-                if seen is None:
-                    raise Unsupported("a value whose range is not known")
-                margin = 1.0 if self._trusted else _MARGIN
-                bounds = (margin * seen[0], margin * seen[1])
-            # One step for all channels: int8 weights behind it suffer otherwise.
-            reach = max(float(np.max(np.abs(bounds))), reach)
-            step = np.full(value.shape[2], reach / limit)
-            out = Tensor(value.shape, Type.WIDE, step, 0, limit)
-            limits = (-float(limit), float(limit))
-        out.low, out.high = limits[0] * step, limits[1] * step
+        height, width, channels = value.shape
+        if not self._trusted or seen is None or height * width == 1:
+            return self.keep_wide(value, tensor)
+        magnitude = np.maximum(np.abs(seen[0]), np.abs(seen[1]))
+        top = 2.0 ** (LINEAR_BITS - 1)
+        step = np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-30) / (top - 1)
+        mask = np.zeros(channels, np.bool_)
+        out = Tensor(
+            value.shape, Type.CODES, step, int(top), int(2 * top - 1),
+            -top * step, (top - 1) * step, Packing(LINEAR_BITS, 0, True, mask),
+        )  # fmt: skip
+        return self._keep_as(out, value, (-top, top - 1), tensor)
+
+    def keep_wide(self, value: Sum, tensor: int, reach: float = 1e-30) -> int:
+        """Rounds a value to wide codes that hold whatever it can be, and `reach` too.
+
+        Arguments and result are those of `keep`.
+        """
+        bounds = self._bounds(value)
+        if bounds is None:
+            margin = 1.0 if self._trusted else _MARGIN
+            low, high = self._seen(tensor)
+            bounds = (margin * low, margin * high)
+        return self._keep_wide(value, tensor, max(_magnitude(bounds), reach))
+
+    def keep_expected(self, value: Sum, tensor: int) -> int:
+        """Rounds a value to wide codes that hold what samples show, and twice that.
+
+        What a value can be at most is often far more than what it is; codes that hold
+        it all would leave few for what a function does near 0. Arguments and result are
+        those of `keep`.
+        """
+        margin = _HEADROOM if self._trusted else _MARGIN
+        magnitude = margin * _magnitude(self._seen(tensor))
+        bounds = self._bounds(value)
+        if bounds is not None:
+            magnitude = min(magnitude, _magnitude(bounds))
+        return self._keep_wide(value, tensor, max(magnitude, 1e-30))
+
+    def _seen(self, tensor: int) -> tuple[Floats, Floats]:
+        if tensor not in self._ranges:
+            raise Unsupported("a value whose range is not known")
+        return self._ranges[tensor]
+
+    def _keep_wide(self, value: Sum, tensor: int, magnitude: float) -> int:
+        limit = self._wide_limit(tensor)
+        # One step for all channels: int8 weights behind it suffer otherwise.
+        step = np.full(value.shape[2], magnitude / limit)
+        out = Tensor(
+            value.shape, Type.WIDE, step, 0, limit, -limit * step, limit * step
+        )
+        return self._keep_as(out, value, (-float(limit), float(limit)), tensor)
+
+    def _keep_as(
+        self, out: Tensor, value: Sum, limits: tuple[float, float], tensor: int
+    ) -> int:
         index = self.add_tensor(out)
-        self.emit(value, 1 / step, limits, index, self.name(tensor))
+        self.emit(value, 1 / out.step, limits, index, self.name(tensor))
         return index
 
     def scaled(self, tensor: int) -> Sum:
@@ -293,6 +326,8 @@ class Emitter:
             step = self.program.tensors[value.operand].step
             if value.unary is not None:
                 code, gain = value.unary.code, np.full_like(step, value.unary.scale)
+                if value.unary.weights is not None:
+                    arrays["weights"] = value.unary.weights
             elif value.node.kind == "average":
                 code, gain = OpCode.AVERAGE, step
             else:
@@ -395,3 +430,7 @@ class Emitter:
             inverse_step = inverse_step / codes.step
             limits = (-codes.zero, 255 - codes.zero)
         self.emit(value, inverse_step, limits, number, name, is_output=True)
+
+
+def _magnitude(bounds: tuple[Floats, Floats]) -> float:
+    return float(np.max(np.abs(bounds)))

@@ -17,6 +17,11 @@ from collections.abc import Callable
 BLOCK = 16  # output channels computed together
 GROUP = 4  # input channels multiplied together
 
+# A piecewise linear function of wide codes has a value every KNOT_STEP codes, from
+# -2^15 to 2^15.
+KNOT_STEP = 128
+KNOTS = 2**16 // KNOT_STEP + 1
+
 # Buffers that an op adds to its sum.
 ADDENDS = 2
 
@@ -67,12 +72,13 @@ def _neighbour_rows(window: Window, first: int, end: int) -> tuple[int, int]:
 
 
 class Weights(enum.Enum):
-    """How an op's weights lie in the constants, int8; I and O count channels."""
+    """How an op's weights lie in the constants; I and O count channels."""
 
     NONE = ""
-    CONV = "[O / 16][taps][I / 4][16][4]"
-    DEPTHWISE = "[taps][C padded to 16]"
-    TILES = "[O / 16][16][I / 4][16][4]"
+    CONV = "int8 [O / 16][taps][I / 4][16][4]"
+    DEPTHWISE = "int8 [taps][C padded to 16]"
+    TILES = "int8 [O / 16][16][I / 4][16][4]"
+    KNOTS = "int16 [513]"
 
     def size(self, window: Window, inputs: int, outputs: int) -> int:
         """Bytes of the weights of an op."""
@@ -83,6 +89,7 @@ class Weights(enum.Enum):
             Weights.CONV: blocks * taps * groups * BLOCK * GROUP,
             Weights.DEPTHWISE: taps * blocks * BLOCK,
             Weights.TILES: blocks * 16 * groups * BLOCK * GROUP,
+            Weights.KNOTS: 2 * KNOTS,
         }[self]
 
 
@@ -188,6 +195,12 @@ class OpCode(enum.IntEnum):
         (1, 1),
         "`q clip(q + shift, 0, 2 shift)` of wide codes q; shift is the code of 3",
         Output.CLIPPED,
+    )  # fmt: skip
+    PIECEWISE_LINEAR = 14, OpRule(
+        (1, 1),
+        "`w[i] (128 - r) + w[i + 1] r` of wide codes q, with i and r the quotient and "
+        "the rest of (q + 32768) / 128",
+        Output.CLIPPED, weights=Weights.KNOTS,
     )  # fmt: skip
 
     @property

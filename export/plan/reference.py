@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.plan import winograd
-from dqa_keras.export.plan.ops import BLOCK, GROUP, OpCode, Window
+from dqa_keras.export.plan.ops import (
+    BLOCK,
+    GROUP,
+    KNOT_STEP,
+    KNOTS,
+    OpCode,
+    Window,
+)
 from dqa_keras.export.plan.records import NONE, Buffer, Kind, Op, Plan, Type
 
 
@@ -185,6 +192,13 @@ def _hard_swish(run: _Run, op: Op) -> NDArray:
     return run.finish(op, x * np.clip(x + op.shift, 0, 2 * op.shift))
 
 
+def _piecewise_linear(run: _Run, op: Op) -> NDArray:
+    x, _ = run.operand(op)
+    knots = np.frombuffer(run.constants, "<i2", KNOTS, op.weights).astype(np.int64)
+    i, r = np.divmod(x + 2**15, KNOT_STEP)
+    return run.finish(op, knots[i] * (KNOT_STEP - r) + knots[i + 1] * r)
+
+
 def _add(run: _Run, op: Op) -> NDArray:
     return run.finish(op, None)
 
@@ -259,6 +273,7 @@ FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
     OpCode.DEPTH_TO_SPACE: _depth_to_space,
     OpCode.WINOGRAD: _winograd,
     OpCode.HARD_SWISH: _hard_swish,
+    OpCode.PIECEWISE_LINEAR: _piecewise_linear,
 }
 
 

@@ -44,7 +44,7 @@ def network():
     x = layers.Concatenate()([x, skip])
     x = layers.Conv2D(10, 3, strides=2, activation="relu")(x)
     x = layers.UpSampling2D(interpolation="bilinear")(x)
-    x = layers.Conv2D(10, 3, dilation_rate=2, activation="tanh")(x)
+    x = layers.Conv2D(10, 3, dilation_rate=2, activation="softmax")(x)
     x = layers.AveragePooling2D(3, 2, padding="same")(x)
     x = layers.Conv2D(16, 3, activation="relu")(x)
     x = layers.GlobalAveragePooling2D()(x)
@@ -89,10 +89,10 @@ def test_a_network_on_packed_activations(trusted, quantized, images, tmp_path):
     path = tmp_path / "m.tflite"
     samples = images if trusted else None
     report = export_tflite(quantized, path, mode="packed", samples=samples)
-    # A tanh stays outside, and cuts the network in two.
-    assert report.ops == {"DQA": 2, "TANH": 1}
+    # A softmax stays outside, and cuts the network in two.
+    assert report.ops == {"DQA": 2, "SOFTMAX": 1}
     (reason,) = report.packed.outside.values()
-    assert reason.startswith("TANH is not among")
+    assert reason.startswith("SOFTMAX is not among")
     assert sum(region.quantizers for region in report.packed.regions) == (
         report.quantizers
     )
@@ -106,9 +106,10 @@ def test_litert_computes_what_the_reference_says(path, images):
     first, constants = plans[0]
     outputs, _ = Reference(first, constants)([images[0]])
     second, constants = plans[1]
-    outputs, _ = Reference(second, constants)([np.tanh(outputs[0])])
+    between = np.asarray(keras.ops.softmax(outputs[0]))
+    outputs, _ = Reference(second, constants)([between])
     ours = run(load_packed(path), images[:1])
-    # LiteRT's tanh differs from NumPy's in the last bit.
+    # LiteRT's softmax differs from Keras' in the last bit.
     np.testing.assert_allclose(ours[0], outputs[0].reshape(-1), atol=0.05)
 
 
@@ -329,7 +330,7 @@ def test_what_a_plan_has_no_room_for_stays_outside(layer, size, reason, tmp_path
 
 
 def test_strict_names_what_stays_outside(quantized, images, tmp_path):
-    with pytest.raises(ValueError, match=r"strict: every op .* Received: .*TANH"):
+    with pytest.raises(ValueError, match=r"strict: every op .* Received: .*SOFTMAX"):
         export_tflite(
             quantized, tmp_path / "m.tflite", mode="packed", samples=images, strict=True
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dqa_keras.export
-from dqa_keras.export.plan.ops import OpCode, Weights, Window
+from dqa_keras.export.plan.ops import KNOTS, OpCode, Weights, Window
 from dqa_keras.export.plan.program import conv_layout, depthwise_layout
 from dqa_keras.export.plan.reference import FUNCTIONS
 
@@ -21,8 +21,9 @@ def test_format_lists_every_op():
     listed = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| (.*) \|$", text, re.MULTILINE)
     expected = []
     for code in OpCode:
-        layout = code.rule.weights.value
-        computes = code.rule.computes + (f". Weights int8 `{layout}`" if layout else "")
+        dtype, _, layout = code.rule.weights.value.partition(" ")
+        computes = code.rule.computes
+        computes += f". Weights {dtype} `{layout}`" if layout else ""
         expected.append((str(int(code)), code.name, computes))
     assert listed == expected
 
@@ -55,6 +56,8 @@ def test_weights_have_the_size_of_their_layout(outputs, inputs):
         assert weights.size(window, inputs, outputs) == laid.nbytes
     laid = depthwise_layout(np.zeros((3, 2, outputs), np.int8))
     assert Weights.DEPTHWISE.size(window, outputs, outputs) == laid.nbytes
+    knots = np.zeros(KNOTS, np.int16)
+    assert Weights.KNOTS.size(window, outputs, outputs) == knots.nbytes
 
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)

@@ -108,6 +108,8 @@ bool has_weights(const Plan& plan, const Op& op, const Buffer& in, const Buffer&
       return is_constant(plan, op.weights, taps * blocks_of(out) * kBlock);
     case WeightsLayout::kTiles:
       return is_constant(plan, op.weights, dense * kPositions);
+    case WeightsLayout::kKnots:
+      return is_constant(plan, op.weights, kKnots * sizeof(int16_t));
   }
   return false;
 }

@@ -29,6 +29,7 @@ enum class WeightsLayout : uint8_t {
   kDense,      // int8 [O / 16][taps][I / 4][16][4]
   kDepthwise,  // int8 [taps][O padded to 16]
   kTiles,      // int8 [O / 16][16 positions][I / 4][16][4]
+  kKnots,      // int16 [513]
 };
 
 // OP(code, function, Name, NAME, operands, requantizes, row rule, weights layout)
@@ -50,7 +51,8 @@ enum class WeightsLayout : uint8_t {
   OP(10, concat, Concat, CONCAT, kMany, false, kSame, kNone)                          \
   OP(11, depth_to_space, DepthToSpace, DEPTH_TO_SPACE, kOne, false, kEnlarged, kNone) \
   OP(12, winograd, Winograd, WINOGRAD, kOne, true, kWindow, kTiles)                   \
-  OP(13, hard_swish, HardSwish, HARD_SWISH, kOne, true, kSame, kNone)
+  OP(13, hard_swish, HardSwish, HARD_SWISH, kOne, true, kSame, kNone)                 \
+  OP(14, piecewise_linear, PiecewiseLinear, PIECEWISE_LINEAR, kOne, true, kSame, kKnots)
 
 #define DQA_OP(code, function, Name, ...) k##Name = code,
 enum class OpCode : uint8_t { DQA_OP_TABLE(DQA_OP) };

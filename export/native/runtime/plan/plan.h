@@ -13,8 +13,12 @@
 namespace dqa {
 
 constexpr uint32_t kNone = 0xffffffff;
-constexpr size_t kBlock = 16;       // output channels that a kernel computes at once
-constexpr size_t kGroup = 4;        // input channels that it multiplies at once
+constexpr size_t kBlock = 16;  // output channels that a kernel computes at once
+constexpr size_t kGroup = 4;   // input channels that it multiplies at once
+
+// A piecewise linear function of wide codes has a value every kKnotStep codes.
+constexpr uint32_t kKnotStep = 128;
+constexpr size_t kKnots = 65536 / kKnotStep + 1;
 constexpr unsigned kMaxTaps = 255;  // rows of a window
 constexpr size_t kSlack = 64;       // readable bytes after the last buffer
 
