@@ -94,7 +94,7 @@ def config(method: str, at: float):
     return dqa.DQAConfig(bits=int(at), method=kind)
 
 
-def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
+def measure(model, exact, subject: Subject, splits, method: str, at: float) -> dict:
     """One cell: accuracy in percent, stored bits per activation, seconds."""
     import dqa_keras as dqa
     from dqa_keras.cli.int8 import int8_tflite
@@ -104,7 +104,7 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
         start = time.perf_counter()
         content = int8_tflite(model, splits.train.take(subject.calibration_images))
         cell = {"calibration_seconds": time.perf_counter() - start}
-        cell |= tflite_compared(content, model, splits.test, subject.batch)
+        cell |= tflite_compared(content, exact, splits.test, subject.batch)
         return {**cell, "stored_bits": at}
     chosen = config(method, at)
     quantized = dqa.quantize_model(model, chosen)
@@ -120,7 +120,7 @@ def measure(model, subject: Subject, splits, method: str, at: float) -> dict:
         start = time.perf_counter()
         tune(quantized, model, subject, splits.train, calibration)
         cell["tuning_seconds"] = time.perf_counter() - start
-    cell |= compared(quantized, model, splits.test, subject.batch)
+    cell |= compared(quantized, exact, splits.test, subject.batch)
     cell["stored_bits"] = at
     if chosen.method == "dqa":  # the baselines store exactly n bits
         test = splits.test.batch(subject.batch)
@@ -390,6 +390,8 @@ def read(path: Path, limit: int) -> dict:
 
 def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
     """Measures the cells that are missing."""
+    from shared.remembered import Remembered
+
     from dqa_keras import datasets
     from dqa_keras.cli.measure import accuracy
 
@@ -400,6 +402,7 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
         splits = datasets.load(subject.data, data_dir=options.data_dir)
         if options.limit:
             splits = dataclasses.replace(splits, test=splits.test.take(options.limit))
+        exact = Remembered(model)
         used = Path(weights.get(name, subject.data)).name
         rows = result["models"].setdefault(name, {"weights": used, "cells": {}})
         if rows["weights"] != used:
@@ -412,7 +415,7 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
                 cell = f"{method} {at}"
                 if cell in rows["cells"]:
                     continue
-                rows["cells"][cell] = measure(model, subject, splits, method, at)
+                rows["cells"][cell] = measure(model, exact, subject, splits, method, at)
                 write(result, options.json)
                 measured = rows["cells"][cell]
                 print(

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dqa_keras.calibration import allocation, bit_allocation, ranges, ranking
+from dqa_keras.calibration import (
+    allocation,
+    bit_allocation,
+    ranges,
+    ranking,
+    sensitivity,
+)
 from dqa_keras.calibration.checkpoint import Checkpoint
 from dqa_keras.calibration.distribution import WorkerGroup
 from dqa_keras.calibration.observers import Observer, decibels
@@ -151,13 +157,13 @@ def _demand(layer: Quantizer, observer: Observer, images: int) -> bit_allocation
     activations = round(observer.values / images)
     if layer.config.ranked_by == "mse":
         channels = observer.maximum.size
-        sensitivity = np.full(channels, activations / channels)
+        weight = np.full(channels, activations / channels)
     else:
-        sensitivity = observer.sensitivity / images
+        weight = sensitivity.dampened(observer.sensitivity / images)
     return bit_allocation.Demand(
         observer,
         _is_signed(layer, observer),
-        sensitivity,
+        weight,
         bit_allocation.strips_of(layer.activation_shape, activations),
         layer.config.entropy == "all",
     )

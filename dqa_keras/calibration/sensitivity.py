@@ -42,6 +42,11 @@ Loss = Literal["fisher", "output"]
 # Probabilities are taken to be at least this.
 _SMALLEST = 1e-7
 
+# Chosen on images held out of calibration: on half of 200 of ImageNet's and on training
+# images of CIFAR-10.
+_LEAST = 0.1
+_POWER = 0.75
+
 
 def _logits(y: Any) -> Any:
     """Outputs as logits: the logarithm where the last axis holds probabilities."""
@@ -70,6 +75,25 @@ def _fisher_loss(z: Any) -> Any:
     label = ops.argmax(ops.stop_gradient(z) + noise, axis=-1)
     chosen = ops.one_hot(label, z.shape[-1])
     return -ops.sum(chosen * ops.log_softmax(z, axis=-1))
+
+
+def dampened(sensitivity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sensitivities with less between them, for errors that are not small.
+
+    A gradient holds near the values that it was taken at. Where whole ranges are
+    clipped it ends: a channel without any gradient then moves the output too.
+
+    Args:
+        sensitivity: Float64 array (C,). Of all channels of one activation.
+
+    Returns:
+        Float64 array (C,): relative to their mean, at least a tenth, and to the power
+        of three quarters.
+    """
+    mean = float(sensitivity.mean())
+    if not mean:
+        return sensitivity
+    return mean * np.maximum(sensitivity / mean, _LEAST) ** _POWER
 
 
 _LOSSES: dict[Loss, Callable[[Any], Any]] = {

@@ -9,6 +9,7 @@ from dqa_keras.codec import blocks, huffman, sizes
 def observer_of(samples):
     observer = Observer(samples.shape[1])
     observer.update(samples, samples.min(0), samples.max(0))
+    observer.values = samples.size
     return observer
 
 
@@ -104,6 +105,67 @@ def test_channels_that_were_always_zero_get_a_usable_scale():
     )
     (choice,) = bit_allocation.solve([dead], 3.0 * dead.activations)
     assert np.all(np.isfinite(1 / choice.scale))
+
+
+def rare(images, positions, channels=8):
+    """All channels reach 6, but the last one has been seen near 0 only."""
+    x = np.random.default_rng(0).uniform(0, 6, (images * positions, channels))
+    x[:, -1] *= 0.1 / 6
+    return bit_allocation.Demand(
+        observer_of(x.astype(np.float32)),
+        False,
+        np.ones(channels),
+        (positions,),
+        False,
+    )
+
+
+def tops(demand, bits):
+    """The largest value that each channel can hold."""
+    (choice,) = bit_allocation.solve([demand], bits * demand.activations)
+    code_bits = choice.bits + np.where(choice.mask, choice.extra_bits, 0)
+    return choice.scale * (2**code_bits - 1)
+
+
+def test_few_images_leave_room_for_what_was_never_seen():
+    few, many = (tops(rare(images, positions=1), 3.0) for images in (20, 100_000))
+    assert few[-1] > 4 * 0.1
+    assert many[-1] < 2.5 * 0.1
+    assert min(few[:-1].min(), many[:-1].min()) > 5
+
+
+def test_a_channel_that_was_always_zero_can_hold_what_the_layer_does():
+    wanted = rare(images=50, positions=25)
+    x = np.random.default_rng(0).uniform(0, 6, (1250, 8)).astype(np.float32)
+    x[:, 3] = 0
+    found = tops(wanted._replace(observer=observer_of(x)), 5.0)
+    assert 3 < found[3] < 12
+
+
+def test_the_layers_values_count_the_same_in_bins_of_any_width():
+    x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    x *= np.float32([1, 2.0**-4, 2.0**-9])
+    layer = bit_allocation._Layer(
+        bit_allocation.Demand(observer_of(x), True, np.ones(3), (25,), False)
+    )
+    width = layer.demand.observer.width
+    pooled = layer.demand.observer.pooled()
+    for bits in (2, 5):
+        found = layer._layer_error(bits) * width[:, None] ** 2
+        values = np.concatenate(
+            [
+                sign * (np.arange(bit_allocation.BINS) + 0.5) * pooled.width
+                for _, sign in pooled.sides()
+            ]
+        )
+        share = np.concatenate([side[0] for side, _ in pooled.sides()]) / x.size
+        for channel in range(3):
+            limits = bit_allocation._THRESHOLDS * width[channel]
+            scale = limits / (2 ** (bits - 1) - 1)
+            codes = np.rint(values[:, None] / scale)
+            codes = np.clip(codes, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            expected = share @ (values[:, None] - codes * scale) ** 2
+            np.testing.assert_allclose(found[channel], expected, rtol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 16), (5, 7, 3), (40,), (0, 0, 8)])

@@ -63,6 +63,23 @@ def test_a_budget_beats_three_bits_everywhere(network, data):
     assert errors == sorted(errors)
 
 
+def test_a_channel_without_gradient_is_not_given_up_under_a_budget():
+    """A ReLU stops channel 0 on all data, until much of it is clipped."""
+    x = np.random.default_rng(0).uniform(4, 6, (64, 64, 4)).astype(np.float32)
+    inputs = keras.Input((64, 4))
+    hidden = dqa.layers.DQA(budget_bits=3.0, name="q")(inputs)
+    behind = keras.layers.Dense(4, activation="relu")
+    head = keras.layers.Dense(1, use_bias=False)
+    model = keras.Model(inputs, head(behind(hidden)))
+    kernel = np.eye(4, dtype=np.float32)
+    kernel[0, 0] = -1
+    behind.set_weights([kernel, np.float32([3, 0, 0, 0])])
+    head.set_weights([np.float32([[9], [1], [1], [1]])])
+    dqa.calibrate(model, x, verbose=0)
+    rounded = keras.ops.convert_to_numpy(model.get_layer("q")(x))
+    assert np.mean((rounded - x)[..., 0] ** 2) < 0.1
+
+
 def test_a_budget_covers_layers_that_are_set_otherwise(network, data):
     fixed = dqa.DQAConfig(bits=5, extra_bits=1)
     model = calibrated(network, data[:80], {"b": fixed}, budget_bits=4.0)

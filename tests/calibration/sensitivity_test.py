@@ -86,3 +86,11 @@ def test_what_does_not_reach_the_output_counts_nothing():
     found = {q.name: s for q, s in sensitivity.observing(model, "output")(x)}
     assert found["b"].tolist() == [0, 0, 0]
     assert found["a"].min() > 0
+
+
+def test_dampened_keeps_the_order_and_leaves_no_channel_out():
+    found = sensitivity.dampened(np.array([0.0, 0.1, 1.0, 6.9]))
+    assert found[0] == found[1] > 0
+    assert found[1] < found[2] < found[3] < 6.9
+    np.testing.assert_allclose(sensitivity.dampened(5 * np.ones(3)), 5)
+    np.testing.assert_array_equal(sensitivity.dampened(np.zeros(3)), 0)
