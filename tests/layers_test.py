@@ -192,18 +192,18 @@ def test_make_quantizer_gives_the_layer_that_the_config_describes(method):
 def test_table_holds_what_was_assigned():
     layer = dqa.layers.DQA(bits=3, extra_bits=2, name="q")
     layer.build((None, 4, 4, 5))
-    given = calibration(layer, 5)
-    layer.assign(given)
+    parameters = calibration(layer, 5)
+    layer.assign(parameters)
     table = layer.table()
     assert (table.name, table.bits, table.extra_bits) == ("q", 3, 2)
     assert table.signed is True
     assert table.shape == (4, 4, 5)
-    assert table.mask.tolist() == given.mask.tolist()
-    assert table.scale.tobytes() == given.scale.tobytes()
+    assert table.mask.tolist() == parameters.mask.tolist()
+    assert table.scale.tobytes() == parameters.scale.tobytes()
     assert table.inverse_scale.tobytes() == layer.inverse_scale.numpy().tobytes()
     for lengths, counts in (
-        (table.residual_lengths, given.residual_counts),
-        (table.base_lengths, given.base_counts),
+        (table.residual_lengths, parameters.residual_counts),
+        (table.base_lengths, parameters.base_counts),
     ):
         weights = np.maximum(counts, 1)
         cost, _ = oracle.huffman_cost(weights)
@@ -213,10 +213,10 @@ def test_table_holds_what_was_assigned():
 def test_counts_too_large_for_32_bits_keep_their_proportions():
     layer = dqa.layers.DQA(bits=2, extra_bits=2)
     layer.build((None, 2))
-    given = calibration(layer, 2)
+    parameters = calibration(layer, 2)
     counts = np.array([2**40, 2**39, 2**38, 0])
-    given = type(given)(**{**given.__dict__, "residual_counts": counts})
-    layer.assign(given)
+    parameters = type(parameters)(**{**parameters.__dict__, "residual_counts": counts})
+    layer.assign(parameters)
     kept = layer.residual_counts.numpy()
     assert kept.min() == 1
     np.testing.assert_allclose(kept[:3] / kept[0], [1, 0.5, 0.25], rtol=1e-4)

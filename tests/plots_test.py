@@ -63,27 +63,27 @@ def test_importance_plot_has_a_cell_for_each_channel_and_marks_the_chosen(calibr
 def test_histogram_plot_has_a_rule_for_each_code(calibrated):
     model, x = calibrated
     observers = statistics.collect(model, x, 32, 0, 0, None).observers
-    found = histogram(model.get_layer("hidden_dqa").table(), observers["hidden_dqa"])
-    axes = plots.histogram(found)
+    bins = histogram(model.get_layer("hidden_dqa").table(), observers["hidden_dqa"])
+    axes = plots.histogram(bins)
     (rules,) = axes.collections
     assert len(rules.get_segments()) == 2**3
     steps = {patch.get_label(): patch for patch in axes.patches}
     assert set(steps) == {"channels of 3 bits", "channels of 5 bits"}
     drawn = steps["channels of 3 bits"].get_data()
-    np.testing.assert_allclose(drawn.values, 100 * found.shares[3])
+    np.testing.assert_allclose(drawn.values, 100 * bins.shares[3])
 
 
 def test_timeline_plot_marks_the_peaks(calibrated):
-    found = memory.timeline(calibrated[0])
-    axes = plots.memory_timeline(found)
+    live = memory.timeline(calibrated[0])
+    axes = plots.memory_timeline(live)
     assert labels(axes)[0] == "float32: peak 0.0547 KiB at hidden"
     for line, form in zip(axes.lines, memory.FORMS, strict=True):
-        step, peak = found.peak(form)
+        step, peak = live.peak(form)
         np.testing.assert_allclose(line.get_xydata(), [[step + 1, peak / 1024]])
     assert "KiB" in axes.get_ylabel()
 
 
 def test_plots_draw_on_the_axes_they_are_given(calibrated):
-    given = plots.new_axes()
-    assert plots.memory_timeline(memory.timeline(calibrated[0]), given) is given
-    assert plots.svg(given).startswith("<svg")
+    axes = plots.new_axes()
+    assert plots.memory_timeline(memory.timeline(calibrated[0]), axes) is axes
+    assert plots.svg(axes).startswith("<svg")

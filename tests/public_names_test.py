@@ -21,9 +21,9 @@ ROOMS = {
 
 def signature(value: Callable) -> inspect.Signature:
     """Names and defaults; how annotations print depends on Python and NumPy."""
-    found = inspect.signature(value)
-    bare = [p.replace(annotation=p.empty) for p in found.parameters.values()]
-    return found.replace(parameters=bare, return_annotation=found.empty)
+    signature = inspect.signature(value)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
 
 
 def members(name: str, value: object) -> list[str]:

@@ -90,19 +90,19 @@ def scope(options):
 
 def counted_groups(options):
     """Groups of trials that this process makes, a list that grows."""
-    made = []
+    groups = []
     outputs = partial_run.PartialRun.outputs
 
     def counting(runs, group, x):
         # The first are those of the unquantized model.
-        if len(made) > options.get("die_group", len(made)):
+        if len(groups) > options.get("die_group", len(groups)):
             os.kill(os.getpid(), signal.SIGKILL)
-        made.append(group)
+        groups.append(group)
         return outputs(runs, group, x)
 
     partial_run.PartialRun.outputs = counting
     partial_run._VALUES = options.get("values", partial_run._VALUES)
-    return made
+    return groups
 
 
 def calibrate_to_checkpoint(options):
@@ -111,9 +111,9 @@ def calibrate_to_checkpoint(options):
     compute = statistics._LocalStatistics.compute
 
     def counting(share, turn):
-        found = compute(share, turn)
-        computed.extend(found)
-        return found
+        results = compute(share, turn)
+        computed.extend(results)
+        return results
 
     statistics._LocalStatistics.compute = counting
     try:
@@ -134,14 +134,14 @@ def main(options):
     # What a shell starts in the background would ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     Checkpoint.seconds = 0  # one after every turn
-    found = {}
+    states = {}
     groups = counted_groups(options)
     with scope(options):
         for ranking in options.get("rankings", []):
             model = quantized(ranking)
             dqa.calibrate(model, images(), batch_size=BATCH, verbose=0)
-            found.update((f"{ranking}/{k}", v) for k, v in state(model).items())
-        np.savez(options["output"], **found)
+            states.update((f"{ranking}/{k}", v) for k, v in state(model).items())
+        np.savez(options["output"], **states)
         print(f"{len(groups)} groups of trials", flush=True)
         if "checkpoint" in options:
             calibrate_to_checkpoint(options)

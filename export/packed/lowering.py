@@ -201,7 +201,7 @@ def _same(emitter: Emitter, node: Node) -> Tensor:
     return dataclasses.replace(source, shape=emitter.reader.shape(node.output))
 
 
-def _maximum(emitter: Emitter, node: Node) -> Codes:
+def _max_pool(emitter: Emitter, node: Node) -> Codes:
     source = emitter.values[node.inputs[0]]
     if isinstance(source, Codes) and _ignores_zeros(emitter, node, source):
         top, _, left, _ = source.pads
@@ -327,7 +327,7 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "function": wide_functions.function,
     "prelu": wide_functions.prelu,
     "quantize": _quantize,
-    "maximum": _maximum,
+    "max_pool": _max_pool,
     "nearest": _nearest,
     "bilinear": _bilinear,
     "pad": _pad,

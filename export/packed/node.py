@@ -72,7 +72,7 @@ def check_window(kind: str, window: Window) -> None:
         Unsupported: If it cannot.
     """
     # Convolutions keep a pointer for each row of taps.
-    taps = 65535 if kind in ("average", "maximum") else 255
+    taps = 65535 if kind in ("average", "max_pool") else 255
     for what, value, limit in (
         ("window of", max(window.height, window.width), taps),
         ("stride of", max(window.stride), 255),

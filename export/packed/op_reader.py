@@ -202,16 +202,16 @@ def _max_pool_2d(reader: ModelReader, index: int, op: Any) -> Node:
     window = _window(reader, op, (int(taps[0]), int(taps[1])), False)
     if reader.clamp(op) != (-np.inf, np.inf):
         raise Unsupported("its fused activation is not of the ReLU family")
-    return node_of(reader, "maximum", index, op.inputs, window=window)
+    return node_of(reader, "max_pool", index, op.inputs, window=window)
 
 
 def _average_pool_2d(reader: ModelReader, index: int, op: Any) -> Node:
     taps = (op.builtinOptions.filterHeight, op.builtinOptions.filterWidth)
     window = _window(reader, op, (int(taps[0]), int(taps[1])), False)
     # One tap: it only drops pixels.
-    kind = "maximum" if window.height == window.width == 1 else "average"
+    kind = "max_pool" if window.height == window.width == 1 else "average"
     clamp = reader.clamp(op)
-    if kind == "maximum" and clamp != (-np.inf, np.inf):
+    if kind == "max_pool" and clamp != (-np.inf, np.inf):
         raise Unsupported("an activation fused into a selection of pixels")
     return node_of(reader, kind, index, op.inputs, window=window, clamp=clamp)
 

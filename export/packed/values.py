@@ -34,7 +34,7 @@ _MARGIN = 8.0
 # The same for real samples, in front of a function that codes must resolve.
 _HEADROOM = 2.0
 
-_PASSING = {"maximum", "nearest", "concat", "widen", "pad"}
+_PASSING = {"max_pool", "nearest", "concat", "widen", "pad"}
 
 
 class Emitter:

@@ -240,11 +240,11 @@ def _bilinear(run: _Run, op: Op) -> NDArray[np.int64]:
 
 def _concat(run: _Run, op: Op) -> NDArray[np.int64]:
     out = run.buffers[op.output]
-    joined = np.full((out.height, out.width, out.channels), out.zero, np.int64)
+    concatenated = np.full((out.height, out.width, out.channels), out.zero, np.int64)
     for link in op.links:
         part = run.values[link.buffer]
-        joined[..., link.value : link.value + part.shape[2]] = part
-    return joined
+        concatenated[..., link.value : link.value + part.shape[2]] = part
+    return concatenated
 
 
 def _depth_to_space(run: _Run, op: Op) -> NDArray:

@@ -16,15 +16,15 @@ def model(small_cnn, images):
 
 def test_it_computes_what_a_directly_quantized_model_computes(model, small_cnn, images):
     observers = statistics.collect(model, images, 32, 0, 0, None).observers
-    found = baselines.direct(
+    results = baselines.direct(
         model, observers, (2, 4), lambda run: np.asarray(run(images))
     )
-    for bits, outputs in found.items():
+    for bits, outputs in results.items():
         config = dqa.DQAConfig(bits=bits, method="direct")
         peer = dqa.quantize_model(small_cnn, config)
         dqa.calibrate(peer, images, verbose=0)
         np.testing.assert_allclose(outputs, peer(images), rtol=1e-5, atol=1e-6)
-    assert np.abs(found[2] - found[4]).max() > 1e-3
+    assert np.abs(results[2] - results[4]).max() > 1e-3
 
 
 def test_the_model_is_left_as_it_was(model, images):

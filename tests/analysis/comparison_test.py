@@ -14,13 +14,13 @@ def test_figures_over_several_batches():
     comparison = Comparison(3)
     comparison.add(one_hot([0, 1, 2]), one_hot([0, 1, 1]), np.array([0, 2, 1]))
     comparison.add(2 * one_hot([0]), one_hot([0]), np.array([0]))
-    found = comparison.result()
-    assert found["accuracy"] == 50.0
-    assert found["agreement"] == 75.0
-    assert found["output_error"] == (2 + 1) / 4
+    figures = comparison.result()
+    assert figures["accuracy"] == 50.0
+    assert figures["agreement"] == 75.0
+    assert figures["output_error"] == (2 + 1) / 4
     # One image of four was right in float alone.
-    assert found["drop_error"] == pytest.approx(100 * np.sqrt(0.25 * 0.75 / 4))
-    assert found["agreement_error"] == pytest.approx(100 * np.sqrt(0.75 * 0.25 / 4))
+    assert figures["drop_error"] == pytest.approx(100 * np.sqrt(0.25 * 0.75 / 4))
+    assert figures["agreement_error"] == pytest.approx(100 * np.sqrt(0.75 * 0.25 / 4))
 
 
 def test_an_image_lost_and_one_won_have_an_error_but_no_drop():
@@ -34,7 +34,7 @@ def test_masks_agree_by_the_pixel_and_have_no_standard_error():
     comparison = Comparison(3)
     labels = np.array([[[0, 1], [2, 255]]])
     comparison.add(one_hot(np.array([[[0, 1], [2, 2]]])), one_hot(labels % 3), labels)
-    found = comparison.result()
-    assert found["accuracy"] == 100.0
-    assert found["agreement"] == 75.0
-    assert "drop_error" not in found
+    figures = comparison.result()
+    assert figures["accuracy"] == 100.0
+    assert figures["agreement"] == 75.0
+    assert "drop_error" not in figures

@@ -24,8 +24,8 @@ def skip_model(size=8):
 
 
 def test_what_is_alive_is_counted_at_each_step():
-    found = memory.timeline(skip_model())
-    assert found.steps == ("wide", "pool", "up", "join", "head")
+    live = memory.timeline(skip_model())
+    assert live.steps == ("wide", "pool", "up", "join", "head")
     plane = 8 * 8
     alive = [
         (3 + 4) * plane,  # the image and what is made of it, in one place
@@ -34,17 +34,17 @@ def test_what_is_alive_is_counted_at_each_step():
         (4 + 4 + 8) * plane,
         (8 + 1) * plane,
     ]
-    assert found.bytes["int8"].tolist() == alive
-    assert found.bytes["float32"].tolist() == [4 * values for values in alive]
-    assert found.bytes["stored"].tolist() == alive  # nothing is quantized
-    assert found.peak("int8") == (3, 16 * plane)
+    assert live.bytes["int8"].tolist() == alive
+    assert live.bytes["float32"].tolist() == [4 * values for values in alive]
+    assert live.bytes["stored"].tolist() == alive  # nothing is quantized
+    assert live.peak("int8") == (3, 16 * plane)
 
 
 def test_stored_bits_count_where_codes_are_only_moved():
     model = dqa.quantize_model(skip_model(), dqa.DQAConfig(bits=3, method="direct"))
     x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
     dqa.calibrate(model, x, verbose=0)
-    found = memory.timeline(model, dqa.storage_bits(model, x))
+    live = memory.timeline(model, dqa.storage_bits(model, x))
     plane = 8 * 8
     # Three bits for the codes; a byte for the image and for the output.
     stored = [
@@ -54,7 +54,7 @@ def test_stored_bits_count_where_codes_are_only_moved():
         (4 + 4 + 8) * 3 / 8,
         8 * 3 / 8 + 1,
     ]
-    assert found.bytes["stored"].tolist() == [plane * values for values in stored]
+    assert live.bytes["stored"].tolist() == [plane * values for values in stored]
 
 
 def test_nested_models_are_looked_into():
@@ -70,9 +70,9 @@ def test_open_sizes_must_be_given():
     model = skip_model(size=None)
     with pytest.raises(ValueError, match="give input_shapes"):
         memory.timeline(model)
-    given = memory.timeline(model, input_shapes=[(8, 8, 3)])
+    fixed = memory.timeline(model, input_shapes=[(8, 8, 3)])
     np.testing.assert_array_equal(
-        given.bytes["int8"], memory.timeline(skip_model()).bytes["int8"]
+        fixed.bytes["int8"], memory.timeline(skip_model()).bytes["int8"]
     )
 
 
@@ -87,5 +87,5 @@ def test_a_subclassed_model_is_refused():
 
 def test_a_model_that_only_works_in_place_has_one_step():
     model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU(name="relu")])
-    found = memory.timeline(model)
-    assert (found.steps, found.bytes["int8"].tolist()) == (("relu",), [4.0])
+    live = memory.timeline(model)
+    assert (live.steps, live.bytes["int8"].tolist()) == (("relu",), [4.0])

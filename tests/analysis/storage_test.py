@@ -112,9 +112,9 @@ def test_sqnr_is_that_of_the_data(layer_class, data):
     layer = layer_class(bits=3, name="q")
     model = one_layer(layer)
     dqa.calibrate(model, data[:10], verbose=0)
-    found = dqa.storage_bits(model, data).layers["q"].sqnr
+    sqnr = dqa.storage_bits(model, data).layers["q"].sqnr
     expected = oracle.sqnr(data, np.asarray(layer(data)))
-    assert found == pytest.approx(expected, abs=1e-3)
+    assert sqnr == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("form", ["tf.data", "generator", "x and y"])
@@ -127,9 +127,11 @@ def test_any_form_of_data_measures_the_same(form, data):
         "x and y": (data, np.zeros(30)),
     }[form]
     expected = dqa.storage_bits(model, data)
-    found = dqa.storage_bits(model, source)
-    assert found.total == expected.total
-    assert found.layers["q"].sqnr == pytest.approx(expected.layers["q"].sqnr, abs=1e-3)
+    measured = dqa.storage_bits(model, source)
+    assert measured.total == expected.total
+    assert measured.layers["q"].sqnr == pytest.approx(
+        expected.layers["q"].sqnr, abs=1e-3
+    )
 
 
 def test_layers_are_measured_on_the_quantized_model_and_weighted_by_size(images):

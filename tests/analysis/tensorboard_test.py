@@ -60,11 +60,11 @@ def test_figures_of_every_epoch_are_in_the_event_file(model, tmp_path):
 
 
 def test_without_tensorboard_it_says_what_to_install(monkeypatch, tmp_path):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name: None if name == "tensorboard" else found(name),
+        lambda name: None if name == "tensorboard" else find_spec(name),
     )
     with pytest.raises(ImportError, match="pip install tensorboard"):
         dqa.TensorBoardCallback(tmp_path, np.zeros((1, 4)))

@@ -110,7 +110,7 @@ def test_what_is_no_data_is_refused_by_its_type(data, kind):
 )
 def test_what_is_no_batch_is_refused_in_one_sentence(data, message, structure):
     with pytest.raises(ValueError, match=message) as error:
-        list(data_adapter.fitting(made(structure), data, 2))
+        list(data_adapter.fitting(model_of(structure), data, 2))
     assert len(str(error.value)) < 200
 
 
@@ -200,26 +200,26 @@ def pairs():
     ids=["array", "x y", "tensor", "ones", "four", "nothing", "tf.data", "PyDataset"],
 )
 def test_rounds_do_not_depend_on_batches(form, size, pairs):
-    found = list(data_adapter.Rounds(pairs, form(), size))
-    assert all(isinstance(x, np.ndarray) for x in found)
+    rounds = list(data_adapter.Rounds(pairs, form(), size))
+    assert all(isinstance(x, np.ndarray) for x in rounds)
     expected = [X[start : start + size].tolist() for start in range(0, 5, size)]
-    assert [x.tolist() for x in found] == expected
+    assert [x.tolist() for x in rounds] == expected
 
 
 def test_a_round_ends_where_images_change_their_shape():
     model = keras.Sequential([keras.Input((None, 1))])
     batches = [np.zeros((n, size, 1)) for n, size in ((3, 5), (2, 5), (3, 4), (1, 5))]
-    found = [x.shape for x in data_adapter.Rounds(model, iter(batches), 4)]
-    assert found == [(4, 5, 1), (1, 5, 1), (3, 4, 1), (1, 5, 1)]
+    shapes = [x.shape for x in data_adapter.Rounds(model, iter(batches), 4)]
+    assert shapes == [(4, 5, 1), (1, 5, 1), (3, 4, 1), (1, 5, 1)]
 
 
 def test_rounds_of_several_inputs_keep_them_together(two_inputs):
     a = np.arange(20.0).reshape(5, 4)
     batches = ({"a": a[i : i + 3], "b": a[i : i + 3, None, :3]} for i in (0, 3))
     rounds = data_adapter.Rounds(two_inputs, batches, 2)
-    found = [dict(zip(("a", "b"), x, strict=True)) for x in rounds]
-    assert [len(x["a"]) for x in found] == [2, 2, 1]
-    for x in found:
+    batches = [dict(zip(("a", "b"), x, strict=True)) for x in rounds]
+    assert [len(x["a"]) for x in batches] == [2, 2, 1]
+    for x in batches:
         np.testing.assert_array_equal(x["b"][:, 0], x["a"][:, :3])
 
 
@@ -238,9 +238,9 @@ def test_how_many_images_there_will_be(data, images, pairs):
 def test_a_distributed_dataset_is_refused():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     data = tf.data.Dataset.from_tensor_slices(X).batch(2)
-    given = strategy.experimental_distribute_dataset(data)
+    distributed = strategy.experimental_distribute_dataset(data)
     with pytest.raises(ValueError, match=r"Give the tf\.data\.Dataset"):
-        list(data_adapter.batches(given, 2))
+        list(data_adapter.batches(distributed, 2))
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, None])
@@ -259,7 +259,7 @@ def test_a_batch_size_that_is_not_positive_is_refused(size, as_dataset):
 # ---- data as users have it, for a model whose inputs are known
 
 
-def made(structure, size=None):
+def model_of(structure, size=None):
     """A model of `a` (2 values) and perhaps `b` (3 values)."""
     a = keras.Input(batch_shape=(size, 2), name="a")
     b = keras.Input(batch_shape=(size, 3), name="b")
@@ -289,7 +289,7 @@ TWO_INPUTS = {
 @pytest.mark.parametrize("structure", ["list", "dict"])
 @pytest.mark.parametrize("data", TWO_INPUTS.values(), ids=TWO_INPUTS)
 def test_two_inputs_come_as_users_have_them(data, structure):
-    model = made(structure)
+    model = model_of(structure)
     parts = list(data_adapter.fitting(model, data, 2))
     for x in parts:
         model(x)  # the structure is the model's own
@@ -313,21 +313,21 @@ def test_two_inputs_come_as_users_have_them(data, structure):
     ],
 )
 def test_one_input_comes_as_users_have_it(data):
-    parts = list(data_adapter.fitting(made("one"), data, 2))
+    parts = list(data_adapter.fitting(model_of("one"), data, 2))
     assert [np.asarray(x).tolist() for x in parts] == IN_TWOS
 
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("data", [X, [X[:3], X[3:]], lambda: iter([X])])
 def test_data_is_cut_to_the_batches_that_a_model_declares(data, size):
-    parts = list(data_adapter.fitting(made("one", size), data, 32))
+    parts = list(data_adapter.fitting(model_of("one", size), data, 32))
     assert [len(x) for x in parts] == [size] * (5 // size)
     np.testing.assert_array_equal(np.concatenate(parts), X[: 5 // size * size])
 
 
 def test_fewer_images_than_the_declared_batch_are_refused():
     with pytest.raises(ValueError, match=r"takes batches of 8 images\. Received: 5"):
-        list(data_adapter.fitting(made("one", 8), X, 32))
+        list(data_adapter.fitting(model_of("one", 8), X, 32))
 
 
 class Loader:
@@ -352,6 +352,6 @@ class Loader:
     ],
 )
 def test_samples_are_one_batch(data):
-    a, b = data_adapter.samples(made("list"), data)
+    a, b = data_adapter.samples(model_of("list"), data)
     np.testing.assert_array_equal(a, A)
     np.testing.assert_array_equal(b, B)

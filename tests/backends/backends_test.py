@@ -50,26 +50,26 @@ def run(backend, package, arguments):
 def states(package, tmp_path_factory):
     """What each backend computed, by backend."""
     folder = tmp_path_factory.mktemp("states")
-    found = {}
+    loaded = {}
     for backend in ("tensorflow", *OTHERS):
         path = folder / f"{backend}.npz"
         done = run(backend, package, [Path(__file__).parent / "states.py", path])
         assert done.returncode == 0, done.stderr
         with np.load(path) as arrays:
-            found[backend] = dict(arrays)
-    return found
+            loaded[backend] = dict(arrays)
+    return loaded
 
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_codes_and_calibrations_are_the_same_to_the_bit(states, backend):
-    expected, found = states["tensorflow"], states[backend]
-    assert found.keys() == expected.keys()
+    expected, actual = states["tensorflow"], states[backend]
+    assert actual.keys() == expected.keys()
     exact = [name for name in expected if not name.endswith(INEXACT)]
     assert len(exact) > 60
     for name in exact:
-        assert found[name].dtype == expected[name].dtype, name
+        assert actual[name].dtype == expected[name].dtype, name
         # Not bytes: what one clip leaves as 0 is -0 behind another.
-        np.testing.assert_array_equal(found[name], expected[name], name)
+        np.testing.assert_array_equal(actual[name], expected[name], name)
 
 
 @pytest.mark.parametrize("backend", OTHERS)

@@ -49,7 +49,7 @@ def codes() -> dict[str, np.ndarray]:
     x = np.random.default_rng(0).normal(size=(3, 5, 4, 6)).astype(np.float32)
     x[0, 0] = np.arange(-12, 12).reshape(4, 6) / 16  # halves of the step below
     x[0, 1, 0] = [0.0, -0.0, 1e30, -1e30, np.inf, -np.inf]
-    found = {}
+    state = {}
     for layer in (
         dqa.layers.DQA(bits=3, extra_bits=2, name="dqa"),
         dqa.layers.Direct(bits=4, name="direct"),
@@ -76,24 +76,24 @@ def codes() -> dict[str, np.ndarray]:
                 ("training", layer(x, training=True)),
             ):
                 key = f"{layer.name} signed={signed} {name}"
-                found[key] = keras.ops.convert_to_numpy(value)
-    return found
+                state[key] = keras.ops.convert_to_numpy(value)
+    return state
 
 
 def calibrations() -> dict[str, np.ndarray]:
     """Every weight of every quantizer after calibration, and measured bits."""
     images = np.random.default_rng(1).integers(-16, 17, (70, 6, 6, 4)) / 8
     images = images.astype(np.float32)
-    found = {}
+    state = {}
     for name, config in CONFIGS.items():
         model = dqa.quantize_model(network(), config)
         dqa.calibrate(model, images, verbose=0)
         for layer in quantizer_layers(model):
             for weight in layer.weights:
                 key = f"{name} {layer.name} {weight.name}"
-                found[key] = keras.ops.convert_to_numpy(weight)
-        found[f"{name} bits"] = np.array(dqa.storage_bits(model, images).total)
-    return found
+                state[key] = keras.ops.convert_to_numpy(weight)
+        state[f"{name} bits"] = np.array(dqa.storage_bits(model, images).total)
+    return state
 
 
 def training() -> dict[str, np.ndarray]:

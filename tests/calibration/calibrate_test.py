@@ -217,9 +217,9 @@ def test_counts_and_sqnr_are_those_of_the_data(layer_class):
     q = oracle.codes(x + noise, scale, mask, 3, m, True)
     base = np.where(mask, np.floor(q / 2**m), q).astype(int)
     expected = np.bincount((base % 8).ravel(), minlength=8)
-    found = layer.base_counts.numpy()
+    counts = layer.base_counts.numpy()
     # Codes of whole histogram bins: a few values on the border go to the neighbour.
-    np.testing.assert_allclose(found, expected, atol=0.02 * x.size)
+    np.testing.assert_allclose(counts, expected, atol=0.02 * x.size)
     if m:
         symbols = oracle.residuals(q, mask, m)
         expected = np.bincount(symbols, minlength=2**m)
@@ -342,8 +342,10 @@ def test_greedy_scores_of_the_last_layer_equal_trials_by_hand(network, data):
 
     least = error(np.ones(8, bool))
     expected = [error(~row) - least for row in np.eye(8, dtype=bool)]
-    found = model.get_layer("b_dqa").importance.numpy()
-    np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-3 * max(expected))
+    importance = model.get_layer("b_dqa").importance.numpy()
+    np.testing.assert_allclose(
+        importance, expected, rtol=0.02, atol=1e-3 * max(expected)
+    )
 
 
 # ---- the callback
@@ -599,14 +601,14 @@ def _sized(size, shared):
 )
 def test_a_declared_batch_size_needs_no_argument(images, size, shared, config):
     x = images[:16]
-    found = []
+    states = []
     for batch in (size, None):
         keras.utils.set_random_seed(1)
         model = _sized(batch, shared)
         quantized = dqa.quantize_model(model, config)
         dqa.calibrate(quantized, x, batch_size=size, verbose=0)
-        found.append((quantized, dqa.storage_bits(quantized, x, batch_size=size)))
-    (sized, measured), (free, expected) = found
+        states.append((quantized, dqa.storage_bits(quantized, x, batch_size=size)))
+    (sized, measured), (free, expected) = states
     assert measured.total == pytest.approx(expected.total, rel=0.02)
     for ours, theirs in zip(
         quantizer_layers(sized), quantizer_layers(free), strict=True

@@ -25,8 +25,8 @@ def test_any_order_and_grouping_gives_the_same_limbs_value(values, random):
 @given(st.lists(floats, max_size=20))
 def test_the_value_is_the_exact_sum_but_for_rounding(values):
     expected = math.fsum(values)
-    found = exact_sum.value(summed(values))[0]
-    assert math.isclose(found, expected, rel_tol=1e-15, abs_tol=0)
+    total = exact_sum.value(summed(values))[0]
+    assert math.isclose(total, expected, rel_tol=1e-15, abs_tol=0)
 
 
 @given(floats)

@@ -22,15 +22,15 @@ def calibrated(small_cnn, images):
 def test_shares_sum_to_one_and_grids_are_those_of_the_codes(calibrated, name):
     model, observers = calibrated
     layer = model.get_layer(name)
-    found = histogram(layer.table(), observers[name])
+    bins = histogram(layer.table(), observers[name])
     signed = name == "second_dqa"  # behind tanh
-    assert list(found.shares) == [3, 5]
-    for bits, share in found.shares.items():
+    assert list(bins.shares) == [3, 5]
+    for bits, share in bins.shares.items():
         assert share.sum() == pytest.approx(1)
-        assert found.grids[bits].size == 2**bits
-        assert found.grids[bits][-1] == 1
-        assert (found.grids[bits][0] < 0) == signed
-    assert (found.edges[0] < 0) == signed
+        assert bins.grids[bits].size == 2**bits
+        assert bins.grids[bits][-1] == 1
+        assert (bins.grids[bits][0] < 0) == signed
+    assert (bins.edges[0] < 0) == signed
 
 
 def test_zeros_and_clipped_values_are_those_of_the_codes(calibrated, images):
@@ -41,24 +41,24 @@ def test_zeros_and_clipped_values_are_those_of_the_codes(calibrated, images):
     table = layer.table()
     steps = values / table.scale
     largest = np.where(table.mask, 2**5 - 1, 2**3 - 1)
-    found = histogram(table, observers["first_dqa"])
+    bins = histogram(table, observers["first_dqa"])
     # A bin of the statistics lies on one side of a border as a whole.
-    assert found.zeros == pytest.approx(np.mean(steps < 0.5), abs=0.01)
-    assert found.clipped == pytest.approx(np.mean(steps > largest + 0.5), abs=0.01)
-    assert found.zeros > 0.3
-    assert found.clipped > 0
+    assert bins.zeros == pytest.approx(np.mean(steps < 0.5), abs=0.01)
+    assert bins.clipped == pytest.approx(np.mean(steps > largest + 0.5), abs=0.01)
+    assert bins.zeros > 0.3
+    assert bins.clipped > 0
 
 
 def test_a_layer_without_important_channels_has_one_histogram(calibrated):
     model, observers = calibrated
     table = model.get_layer("first_dqa").table()
     plain = dataclasses.replace(table, mask=np.zeros_like(table.mask))
-    found = histogram(plain, observers["first_dqa"])
-    assert list(found.shares) == [3]
+    bins = histogram(plain, observers["first_dqa"])
+    assert list(bins.shares) == [3]
 
 
 def test_a_layer_that_never_saw_anything_has_empty_shares(calibrated):
     table = calibrated[0].get_layer("first_dqa").table()
-    found = histogram(table, Observer(table.mask.size))
-    assert found.zeros == found.clipped == 0
-    assert all(share.sum() == 0 for share in found.shares.values())
+    bins = histogram(table, Observer(table.mask.size))
+    assert bins.zeros == bins.clipped == 0
+    assert all(share.sum() == 0 for share in bins.shares.values())

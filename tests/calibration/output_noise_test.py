@@ -16,20 +16,20 @@ def quantized(small_cnn, images):
 def test_each_layer_alone_does_what_a_model_with_only_it_does(
     quantized, small_cnn, images
 ):
-    found = output_noise.output_sqnr(quantized, images, batch_size=16)
+    noise = output_noise.output_sqnr(quantized, images, batch_size=16)
     wanted = np.asarray(small_cnn(images), np.float64)
 
     def sqnr(model):
         error = np.asarray(model(images), np.float64) - wanted
         return 10 * np.log10(np.sum(wanted**2) / np.sum(error**2))
 
-    assert found.total == pytest.approx(sqnr(quantized), abs=0.01)
+    assert noise.total == pytest.approx(sqnr(quantized), abs=0.01)
     for source in ("first", "second"):
         alone = dqa.quantize_model(
             small_cnn, dqa.DQAConfig(bits=2, extra_bits=1), filters=source
         )
         dqa.calibrate(alone, images, verbose=0)
-        assert found.layers[f"{source}_dqa"] == pytest.approx(sqnr(alone), abs=0.01)
+        assert noise.layers[f"{source}_dqa"] == pytest.approx(sqnr(alone), abs=0.01)
 
 
 def test_the_model_is_left_as_it_was(quantized, images):

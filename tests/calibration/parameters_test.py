@@ -128,9 +128,9 @@ def test_a_budgeted_model_calibrates_again_where_it_was_traced(network, data):
                 sqnr=1.0,
             )
         )
-    found = model.predict(data[:4], verbose=0)
+    predicted = model.predict(data[:4], verbose=0)
     eager = keras.ops.convert_to_numpy(model(data[:4]))
-    np.testing.assert_allclose(found, eager, atol=1e-3)
+    np.testing.assert_allclose(predicted, eager, atol=1e-3)
 
 
 def test_rankings_by_gradient_find_what_matters_for_the_output():

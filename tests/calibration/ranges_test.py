@@ -51,41 +51,41 @@ def test_max_is_the_largest_magnitude_of_each_channel(samples):
 
 
 def test_max_of_a_tensor_is_shared_by_its_channels(samples):
-    found = thresholds(samples, 4, True, "max", "tensor")
-    assert found.tolist() == [np.abs(samples).max()] * 3
+    limits = thresholds(samples, 4, True, "max", "tensor")
+    assert limits.tolist() == [np.abs(samples).max()] * 3
 
 
 @pytest.mark.parametrize("percentile", [50.0, 90.0, 99.97, 100.0])
 def test_percentile_is_within_a_bin_of_the_sorted_samples(samples, percentile):
-    found = thresholds(samples, 4, True, "percentile", percentile=percentile)
+    limits = thresholds(samples, 4, True, "percentile", percentile=percentile)
     magnitudes = np.sort(np.abs(samples), 0)
     rank = int(np.ceil(len(samples) * percentile / 100)) - 1
     width = observer_of(samples).width
-    assert np.all(found >= magnitudes[rank])
-    assert np.all(found <= magnitudes[rank] + width)
+    assert np.all(limits >= magnitudes[rank])
+    assert np.all(limits <= magnitudes[rank] + width)
 
 
 def test_percentile_never_exceeds_the_largest_magnitude(samples):
-    found = thresholds(samples, 4, True, "percentile", percentile=100.0)
-    assert np.all(found <= np.abs(samples).max(0))
+    limits = thresholds(samples, 4, True, "percentile", percentile=100.0)
+    assert np.all(limits <= np.abs(samples).max(0))
 
 
 def test_percentile_of_a_tensor_pools_the_channels(samples):
-    found = thresholds(samples, 4, True, "percentile", "tensor", 90.0)
+    limits = thresholds(samples, 4, True, "percentile", "tensor", 90.0)
     pooled = thresholds(samples.reshape(-1, 1), 4, True, "percentile", "channel", 90.0)
-    assert found.tolist() == pooled.tolist() * 3
+    assert limits.tolist() == pooled.tolist() * 3
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_mse_threshold_is_as_good_as_brute_force(samples, bits, signed):
     x = samples if signed else np.abs(samples)
-    found = thresholds(x, bits, signed, "mse")
+    limits = thresholds(x, bits, signed, "mse")
     for c in range(3):
         largest = np.abs(x[:, c]).max()
         candidates = np.linspace(largest / 64, largest, 400)
         best = min(mean_squared_error(x[:, c], t, bits, signed) for t in candidates)
-        reached = mean_squared_error(x[:, c], found[c], bits, signed)
+        reached = mean_squared_error(x[:, c], limits[c], bits, signed)
         # The histogram's bins blur the error by about width^2 / 12.
         blur = (largest / (BINS / 2)) ** 2
         assert reached <= 1.03 * best + blur
@@ -99,9 +99,9 @@ def test_mse_clips_outliers(bits):
 
 
 def test_mse_of_a_tensor_is_one_threshold_for_the_pooled_values(samples):
-    found = thresholds(samples, 4, True, "mse", "tensor")
+    limits = thresholds(samples, 4, True, "mse", "tensor")
     pooled = thresholds(samples.reshape(-1, 1), 4, True, "mse")
-    assert found.tolist() == pooled.tolist() * 3
+    assert limits.tolist() == pooled.tolist() * 3
 
 
 @pytest.mark.parametrize("clipping", ["max", "mse", "percentile"])
@@ -109,22 +109,22 @@ def test_a_channel_of_zeros_takes_the_largest_threshold_of_the_others(clipping):
     x = np.abs(np.random.default_rng(0).normal(size=(500, 3)))
     x[:, 1] = 0
     x[:, 2] *= 5
-    found = thresholds(x, 4, False, clipping)
-    assert found[1] == found[2] > found[0]
+    limits = thresholds(x, 4, False, clipping)
+    assert limits[1] == limits[2] > limits[0]
 
 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 @pytest.mark.parametrize("clipping", ["max", "mse", "percentile"])
 def test_nothing_but_zeros_takes_threshold_one(clipping, granularity):
-    found = thresholds(np.zeros((10, 2)), 4, False, clipping, granularity)
-    assert found.tolist() == [1, 1]
+    limits = thresholds(np.zeros((10, 2)), 4, False, clipping, granularity)
+    assert limits.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("clipping", ["max", "mse", "percentile"])
 def test_thresholds_have_a_finite_float32_scale_and_reciprocal(clipping):
     x = np.float32([[1e-38, 1e-31, 1e-29, 1e30]])
-    found = thresholds(x, 8, False, clipping)
-    scale = (found / 255).astype(np.float32)
+    limits = thresholds(x, 8, False, clipping)
+    scale = (limits / 255).astype(np.float32)
     assert np.all(scale > 0)
     assert np.all(np.isfinite(np.float32(1) / scale))
 

@@ -37,16 +37,18 @@ def true_error(samples, scale, bits):
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_squared_error_of_the_histogram_is_that_of_the_samples(samples, bits):
     scale, _ = scales(samples, bits, 1)
-    found = ranking.squared_error(observer_of(samples), scale, bits, False)
-    np.testing.assert_allclose(found, true_error(samples, scale, bits), rtol=0.05)
+    scores = ranking.squared_error(observer_of(samples), scale, bits, False)
+    np.testing.assert_allclose(scores, true_error(samples, scale, bits), rtol=0.05)
 
 
 def test_mse_scores_are_the_error_that_the_extra_bits_remove(samples):
     coarse, fine = scales(samples, 3, 2)
-    found = ranking.mse_scores(observer_of(samples), (coarse, fine), 3, 2, signed=False)
+    scores = ranking.mse_scores(
+        observer_of(samples), (coarse, fine), 3, 2, signed=False
+    )
     expected = true_error(samples, coarse, 3) - true_error(samples, fine, 5)
-    np.testing.assert_allclose(found, expected, rtol=0.05)
-    assert np.argsort(-found).tolist() == [1, 3, 2, 0]
+    np.testing.assert_allclose(scores, expected, rtol=0.05)
+    assert np.argsort(-scores).tolist() == [1, 3, 2, 0]
 
 
 def test_mse_ranking_gives_the_extra_bits_to_the_channel_with_the_largest_error():

@@ -17,10 +17,10 @@ def linear(kernel, activation=None, shape=()):
 
 
 def sums(model, loss, x):
-    ((layer, found),) = sensitivity.observing(model, loss)(x)
+    ((layer, weights),) = sensitivity.observing(model, loss)(x)
     assert layer.name == "q"
-    assert found.dtype == np.float64
-    return found
+    assert weights.dtype == np.float64
+    return weights
 
 
 def test_of_one_output_it_is_the_squared_weight_for_every_image():
@@ -39,8 +39,8 @@ def test_positions_of_an_image_are_summed():
 def test_output_is_the_squared_jacobian_on_average():
     kernel = np.random.default_rng(1).normal(size=(4, 8))
     x = np.random.default_rng(0).normal(size=(4000, 4)).astype(np.float32)
-    found = sums(linear(kernel), "output", x) / len(x)
-    np.testing.assert_allclose(found, np.sum(kernel**2, 1), rtol=0.1)
+    weights = sums(linear(kernel), "output", x) / len(x)
+    np.testing.assert_allclose(weights, np.sum(kernel**2, 1), rtol=0.1)
 
 
 def test_fisher_is_the_information_of_the_predicted_classes():
@@ -50,8 +50,8 @@ def test_fisher_is_the_information_of_the_predicted_classes():
     p /= p.sum(1, keepdims=True)
     mean = p @ kernel.T  # (N, 4): the expected row of the kernel
     expected = np.mean(p @ (kernel**2).T - mean**2, 0)
-    found = sums(linear(kernel), "fisher", x) / len(x)
-    np.testing.assert_allclose(found, expected, rtol=0.1)
+    weights = sums(linear(kernel), "fisher", x) / len(x)
+    np.testing.assert_allclose(weights, expected, rtol=0.1)
 
 
 def test_probabilities_are_taken_as_logits():
@@ -63,8 +63,8 @@ def test_probabilities_are_taken_as_logits():
     p /= p.sum(1, keepdims=True)
     # The logarithm of a probability is its logit less the mean over all classes.
     rows = kernel[None] - (p @ kernel.T)[:, :, None]
-    found = sums(linear(kernel, "softmax"), "output", x) / len(x)
-    np.testing.assert_allclose(found, np.mean(np.sum(rows**2, 2), 0), rtol=0.1)
+    weights = sums(linear(kernel, "softmax"), "output", x) / len(x)
+    np.testing.assert_allclose(weights, np.mean(np.sum(rows**2, 2), 0), rtol=0.1)
 
 
 @pytest.mark.parametrize("loss", ["output", "fisher"])
@@ -83,14 +83,14 @@ def test_what_does_not_reach_the_output_counts_nothing():
     outputs = keras.layers.Dense(2)(used) + 0.0 * keras.ops.sum(dead)
     model = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    found = {q.name: s for q, s in sensitivity.observing(model, "output")(x)}
-    assert found["b"].tolist() == [0, 0, 0]
-    assert found["a"].min() > 0
+    weights = {q.name: s for q, s in sensitivity.observing(model, "output")(x)}
+    assert weights["b"].tolist() == [0, 0, 0]
+    assert weights["a"].min() > 0
 
 
 def test_dampened_keeps_the_order_and_leaves_no_channel_out():
-    found = sensitivity.dampened(np.array([0.0, 0.1, 1.0, 6.9]))
-    assert found[0] == found[1] > 0
-    assert found[1] < found[2] < found[3] < 6.9
+    weights = sensitivity.dampened(np.array([0.0, 0.1, 1.0, 6.9]))
+    assert weights[0] == weights[1] > 0
+    assert weights[1] < weights[2] < weights[3] < 6.9
     np.testing.assert_allclose(sensitivity.dampened(5 * np.ones(3)), 5)
     np.testing.assert_array_equal(sensitivity.dampened(np.zeros(3)), 0)

@@ -33,9 +33,9 @@ def computed(monkeypatch):
 
 
 def same(model, states):
-    found = worker.state(model)
-    return found.keys() == states.keys() and all(
-        found[name].tobytes() == states[name].tobytes() for name in states
+    state = worker.state(model)
+    return state.keys() == states.keys() and all(
+        state[name].tobytes() == states[name].tobytes() for name in states
     )
 
 

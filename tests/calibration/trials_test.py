@@ -94,12 +94,12 @@ def test_trials_are_runs_of_the_whole_model(monkeypatch, make, values):
         masks = random.random((5, channels)) < 0.5
         scales = random.uniform(0.05, 0.5, masks.shape).astype(np.float32)
         done = []
-        found = tried.errors(layer, masks, scales, done.append)
+        errors = tried.errors(layer, masks, scales, done.append)
         expected = [
             by_hand(model, layer, mask, scale, x)
             for mask, scale in zip(masks, scales, strict=True)
         ]
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(errors, expected, rtol=1e-4)
         assert sum(done) == 5
         assert not layer.is_calibrated
 
@@ -156,11 +156,11 @@ def test_trials_go_on_where_they_were_interrupted(monkeypatch, tmp_path, ranking
     needed = len(measured)
     with pytest.raises(Broken):
         calibrated(until=at, checkpoint=tmp_path / "c")
-    found = calibrated(checkpoint=tmp_path / "c")
+    resumed = calibrated(checkpoint=tmp_path / "c")
     assert len(measured) == needed - at // 4 * 4
-    assert found.keys() == expected.keys()
+    assert resumed.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].tobytes() == array.tobytes(), name
+        assert resumed[name].tobytes() == array.tobytes(), name
     assert list(tmp_path.iterdir()) == []
 
 

@@ -202,8 +202,8 @@ def test_a_mistake_gives_one_line_and_no_file(
         "--output": "model.tflite",
         **changes,
     }
-    given = [f"{k}={v}" for k, v in options.items() if v is not None]
-    code, text = fails(capsys, "quantize", *given)
+    words = [f"{k}={v}" for k, v in options.items() if v is not None]
+    code, text = fails(capsys, "quantize", *words)
     assert code == 2
     last = text.strip().splitlines()[-1]
     assert last.startswith("dqa: ")
@@ -423,9 +423,9 @@ def test_a_broken_image_is_named_in_calibration_too(
     image = keras.Input((9, 9, 3))
     head = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.ReLU()(image)))
     keras.Model(image, head).save("m.keras")
-    given = {"quantize": ["--model=m.keras"], "report": ["m.keras"]}[command]
+    words = {"quantize": ["--model=m.keras"], "report": ["m.keras"]}[command]
     flags = ("--data=images", "--output=o.tflite")
-    code, text = fails(capsys, command, *given, *flags)
+    code, text = fails(capsys, command, *words, *flags)
     assert code == 2
     line = text.splitlines()[-1]
     assert re.match(r"dqa: images/\w+/a.png is no image that can be read: \w", line)
@@ -512,10 +512,10 @@ def test_labels_that_do_not_fit_are_found_before_calibration(
     model = [layers.ReLU(), layers.Flatten(), layers.Dense(scores or 3)]
     declared = [keras.Input((4, 4, 3))] if scores else []
     keras.Sequential([*declared, *model]).save("m.keras")
-    given = ["m.keras"] if command == "report" else ["--model=m.keras"]
+    words = ["m.keras"] if command == "report" else ["--model=m.keras"]
     if command == "quantize":
-        given.append("--output=o.keras")
-    code, text = fails(capsys, command, *given, data)
+        words.append("--output=o.keras")
+    code, text = fails(capsys, command, *words, data)
     assert (code, message in text.splitlines()[-1]) == (2, True), text
 
 

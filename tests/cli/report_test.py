@@ -89,8 +89,8 @@ def test_a_mistake_in_a_report_gives_one_line(
     files, tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    given = [str(a).format(model=files / "model.keras") for a in arguments]
-    code, text = fails(capsys, "report", "--data", files / "data.npz", *given)
+    words = [str(a).format(model=files / "model.keras") for a in arguments]
+    code, text = fails(capsys, "report", "--data", files / "data.npz", *words)
     assert code == 2
     assert text.strip().splitlines()[-1].startswith("dqa: ")
     assert message in text

@@ -13,11 +13,35 @@ from dqa_keras.codec import blocks, huffman, reference, sizes, symbols
 ENTROPY_SHAPE = (1, 64, 64, 64)
 
 
+def counted_size(codes, table, storage, strip_rows):
+    """Bytes of a blob by what `blocks` says of its sections, without writing them."""
+    values, rows, strip_rows = sizes.check_geometry(
+        table, codes.shape, storage, strip_rows
+    )
+    rows_of_codes = codes.reshape(rows, values)
+    total = sizes.HEADER.size
+    for first in range(0, rows, strip_rows):
+        strip = rows_of_codes[first : first + strip_rows]
+        base, residual = symbols.split_symbols(strip, table)
+        total += 4  # the strip's place in the directory
+        if storage == "all":
+            total += blocks.blocks_size(base, table.bits, table.base_lengths)
+        else:
+            total += blocks.plane_size(base.size, table.bits)
+        if storage == "raw":
+            total += blocks.plane_size(residual.size, table.extra_bits)
+        else:
+            lengths = table.residual_lengths
+            total += blocks.blocks_size(residual, table.extra_bits, lengths)
+    return total
+
+
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden_vectors(case):
     table, values, codes, strip_rows, blobs = golden(case)
     np.testing.assert_array_equal(symbols.quantize(values, table), codes)
     for storage, blob in blobs.items():
+        assert counted_size(codes, table, storage, strip_rows) == len(blob)
         assert reference.pack(values, table, storage, strip_rows) == blob
         assert reference.pack(codes, table, storage, strip_rows) == blob
         unpacked = reference.unpack(blob, table, values.shape, codes.dtype)
@@ -40,6 +64,7 @@ def test_round_trip_at_every_width(bits, extra_bits, signed):
             strip_rows = int(rng.integers(1, shape[1] + 1))
             blob = reference.pack(codes, table, storage, strip_rows)
             assert len(blob) <= sizes.blob_bound(table, shape, storage, strip_rows)
+            assert len(blob) == counted_size(codes, table, storage, strip_rows)
             np.testing.assert_array_equal(
                 reference.unpack(blob, table, shape, codes.dtype), codes
             )

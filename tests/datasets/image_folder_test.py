@@ -23,21 +23,21 @@ def write(folder, parts, count=3):
 
 def pairs(splits, part):
     """(Name by the colour, name by the label) of a part's images, sorted."""
-    found = []
+    pairs_read = []
     for image, label in getattr(splits, part):
         assert image.shape == (6, 8, 3)
         colour = int(np.max(image))
         (name,) = (n for n, c in COLOURS.items() if c <= colour < c + 60)
-        found.append((name, splits.labels[int(label)], colour))
-    return sorted(found)
+        pairs_read.append((name, splits.labels[int(label)], colour))
+    return sorted(pairs_read)
 
 
 def check(splits, train, test):
     """Every label is its image's, and so many images of each class are there."""
     for part, count in (("train", train), ("test", test)):
-        found = pairs(splits, part)
-        assert all(name == label for name, label, _ in found)
-        counts = [sum(n == name for n, _, _ in found) for name in splits.labels]
+        read = pairs(splits, part)
+        assert all(name == label for name, label, _ in read)
+        counts = [sum(n == name for n, _, _ in read) for name in splits.labels]
         assert counts == count
 
 

@@ -144,7 +144,7 @@ def test_the_method_lists_the_choices_of_the_config(name):
 
 
 def test_makefiles_name_files_that_are_there():
-    made = re.compile(r"^(build|dist)/")
+    built = re.compile(r"^(build|dist)/")
     for makefile in tracked("Makefile", "*.mk", ".ci/run"):
         text = (ROOT / makefile).read_text().replace("$(NATIVE)", "export/native")
         text = text.replace("$(ANDROID)", "export/android")
@@ -152,7 +152,7 @@ def test_makefiles_name_files_that_are_there():
         assert [
             path
             for path in paths
-            if not made.match(path) and not (ROOT / path).exists()
+            if not built.match(path) and not (ROOT / path).exists()
         ] == [], makefile
 
 

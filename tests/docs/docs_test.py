@@ -71,17 +71,17 @@ def check_benchmark(path, arguments):
 
 def made_by_ci():
     """Every target that `.ci/run` makes, those that come before another with it."""
-    found = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^make (.*)$", CI, re.M))))
+    targets = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^make (.*)$", CI, re.M))))
     while True:
         more = {
             name
-            for target in found
+            for target in targets
             for line in re.findall(rf"^{target}:(.*)$", MAKE, re.M)
             for name in re.findall(r"[\w-]+", line)
-        } - found
+        } - targets
         if not more:
-            return found
-        found |= more
+            return targets
+        targets |= more
 
 
 def check(words):

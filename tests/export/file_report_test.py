@@ -41,15 +41,15 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(exported):
+def findings(exported):
     return examine_tflite(exported[1], exported[-1])
 
 
-def test_stored_bits_and_sqnr_agree_with_keras(exported, found):
+def test_stored_bits_and_sqnr_agree_with_keras(exported, findings):
     quantized, _, images, _, _ = exported
     storage = dqa.storage_bits(quantized, images)
-    assert [layer.table.name for layer in found.layers] == list(storage.layers)
-    for layer in found.layers:
+    assert [layer.table.name for layer in findings.layers] == list(storage.layers)
+    for layer in findings.layers:
         measured = storage.layers[layer.table.name]
         assert layer.activations == measured.activations
         # A convolution's last bit may move a code.
@@ -58,30 +58,30 @@ def test_stored_bits_and_sqnr_agree_with_keras(exported, found):
         assert sum(layer.histogram.shares[3]) == pytest.approx(1)
 
 
-def test_accuracy_agrees_with_keras(exported, found):
+def test_accuracy_agrees_with_keras(exported, findings):
     quantized, _, images, labels, _ = exported
     predicted = np.argmax(quantized.predict(images, verbose=0), -1)
     right = 100 * float(np.mean(predicted == labels))
-    assert found.scores.images == 24
-    assert found.scores.this[1] == pytest.approx(right, abs=100 / 24 + 0.01)
-    assert found.scores.this[0] == pytest.approx(found.stored_bits)
+    assert findings.scores.images == 24
+    assert findings.scores.this[1] == pytest.approx(right, abs=100 / 24 + 0.01)
+    assert findings.scores.this[0] == pytest.approx(findings.stored_bits)
 
 
-def test_the_timeline_has_the_peaks_of_the_keras_model(exported, found):
+def test_the_timeline_has_the_peaks_of_the_keras_model(exported, findings):
     quantized, _, images, _, _ = exported
     wanted = memory.timeline(quantized, dqa.storage_bits(quantized, images))
     for form in ("float32", "int8"):
-        assert found.timeline.peak(form)[1] == wanted.peak(form)[1]
-    assert found.timeline.peak("stored")[1] == pytest.approx(
+        assert findings.timeline.peak(form)[1] == wanted.peak(form)[1]
+    assert findings.timeline.peak("stored")[1] == pytest.approx(
         wanted.peak("stored")[1], rel=0.01
     )
 
 
-def test_what_needs_the_keras_model_is_said_to(found):
-    assert set(found.absent) == {"scores", "errors", "channels"}
-    assert all("needs the Keras model" in why for why in found.absent.values())
-    assert found.output_sqnr is None
-    assert [skip.name for skip in found.skipped] == []
+def test_what_needs_the_keras_model_is_said_to(findings):
+    assert set(findings.absent) == {"scores", "errors", "channels"}
+    assert all("needs the Keras model" in why for why in findings.absent.values())
+    assert findings.output_sqnr is None
+    assert [skip.name for skip in findings.skipped] == []
 
 
 def test_a_packed_file_shows_its_accuracy_and_says_what_it_hides(exported, tmp_path):
@@ -97,9 +97,9 @@ def test_a_packed_file_shows_its_accuracy_and_says_what_it_hides(exported, tmp_p
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_model_explorer_finds_every_node_of_an_overlay(exported, found, tmp_path):
+def test_model_explorer_finds_every_node_of_an_overlay(exported, findings, tmp_path):
     path = exported[1]
-    written = model_explorer.write(path, found, str(tmp_path / "two"))
+    written = model_explorer.write(path, findings, str(tmp_path / "two"))
     assert [file.name for file in written] == [
         "two.stored_bits.json",
         "two.sqnr.json",
@@ -129,7 +129,7 @@ def test_model_explorer_finds_every_node_of_an_overlay(exported, found, tmp_path
         )
         assert set(results) <= tensors
         values = {result.value for result in results.values()}
-        wanted = {round(getattr(layer, of), 4) for layer in found.layers}
+        wanted = {round(getattr(layer, of), 4) for layer in findings.layers}
         assert values == wanted
 
 
@@ -171,5 +171,5 @@ def test_an_open_size_takes_images_of_any(tmp_path):
     images = np.random.default_rng(0).random((4, 9, 7, 3), np.float32)
     dqa.calibrate(model, images, verbose=0)
     export_tflite(model, tmp_path / "m.tflite", samples=images[:1])
-    found = examine_tflite(tmp_path / "m.tflite", [(images,)])
-    assert found.layers[0].activations == 7 * 5 * 4
+    findings = examine_tflite(tmp_path / "m.tflite", [(images,)])
+    assert findings.layers[0].activations == 7 * 5 * 4

@@ -172,9 +172,9 @@ def run_builtin(path, images):
 def relative_error(model, outputs, images):
     """Root mean square of what outputs lack, in parts of Keras' outputs."""
     lacks = energy = 0.0
-    for image, found in zip(images, outputs, strict=True):
+    for image, computed in zip(images, outputs, strict=True):
         wanted = keras.tree.flatten(model(image[None]))
-        for ours, theirs in zip(found, wanted, strict=True):
+        for ours, theirs in zip(computed, wanted, strict=True):
             theirs = np.asarray(theirs, np.float64)
             assert ours.shape == theirs.shape
             lacks += np.sum((ours - theirs) ** 2)

@@ -94,7 +94,7 @@ class Builder:
         arrays = self.arrays(tensor, 1 / self.magnitude(source))
         return self.add(tensor, OpCode.AVERAGE, [source], window=window, arrays=arrays)
 
-    def combine(self, sources, tensor):
+    def addition(self, sources, tensor):
         arrays = self.arrays(tensor, 1.0)
         scales = arrays.pop("multiplier")
         addends = [
@@ -117,7 +117,7 @@ class Builder:
     def output(self, source):
         """Makes a tensor an output, in float32."""
         channels = self.tensor(source).shape[2]
-        zeros, most = np.zeros(channels), np.full(channels, 3e38)
+        zeros, largest = np.zeros(channels), np.full(channels, 3e38)
         self.program.outputs.append(self.tensor(source).shape)
         scale = padded(self.random.normal(size=channels))
         self.program.operations.append(
@@ -128,8 +128,8 @@ class Builder:
                 addends=[(source, scale)],
                 arrays={
                     "bias": padded(zeros),
-                    "low": padded(-most),
-                    "high": padded(most),
+                    "low": padded(-largest),
+                    "high": padded(largest),
                 },
                 is_output=True,
             )

@@ -34,7 +34,7 @@ def skipping(shape, bits=4, extra_bits=2, signed=False, seed=0):
     last = build.add(near, OpCode.NEAREST, [last], window=Window(stride=(4, 4)))
     cut = Window(large[0] - shape[0] + 1, large[1] - shape[1] + 1)
     last = build.conv(last, build.codes(shape, *codes), cut)
-    build.output(build.combine([skip, last], build.codes(shape, *codes)))
+    build.output(build.addition([skip, last], build.codes(shape, *codes)))
     return build.program
 
 

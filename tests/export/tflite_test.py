@@ -195,9 +195,9 @@ def test_wrong_codes_are_an_error(quantized_cnn, pictures):
 
 def test_wrong_bounds_are_an_error(exported, quantized_cnn, pictures):
     layer = quantizer_layers(quantized_cnn)[0]
-    _, most = (np.asarray(bound) for bound in layer.code_range())
-    assert len(set(most)) == 2
-    assert_refused(exported.read_bytes(), most, most - 2, quantized_cnn, pictures)
+    _, highest = (np.asarray(bound) for bound in layer.code_range())
+    assert len(set(highest)) == 2
+    assert_refused(exported.read_bytes(), highest, highest - 2, quantized_cnn, pictures)
 
 
 def assert_refused(data, values, others, model, pictures):
@@ -341,9 +341,9 @@ def test_names_of_inputs_and_outputs_are_kept(structure, names, mode, tmp_path):
     assert set(outputs) == set(names)
     wanted = keras.tree.flatten(small({n: a[:1] for n, a in x.items()}))
     for name, expected in zip(names, wanted, strict=True):
-        found = outputs[name]
+        output = outputs[name]
         np.testing.assert_allclose(
-            found, expected, atol=0.1 if mode == "packed" else 1e-5
+            output, expected, atol=0.1 if mode == "packed" else 1e-5
         )
 
 
@@ -385,11 +385,11 @@ def test_a_packed_file_has_one_size(any_size, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["builtin", "packed"])
-@pytest.mark.parametrize("given", [True, False])
-def test_a_size_is_fixed_at_export(any_size, tmp_path, mode, given):
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_size_is_fixed_at_export(any_size, tmp_path, mode, sampled):
     model, images = any_size
     report = export_tflite(
-        model, tmp_path / "m", mode=mode, samples=images if given else None,
+        model, tmp_path / "m", mode=mode, samples=images if sampled else None,
         input_shape=(12, 16, 3),
     )  # fmt: skip
     assert report.max_difference < 0.2 * report.output_range

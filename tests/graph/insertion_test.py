@@ -133,12 +133,12 @@ class _Scaled(kl.Layer):
 
 
 @pytest.mark.parametrize(
-    ("activation", "found"), [(None, []), (keras.activations.relu, ["a_dqa"])]
+    ("activation", "quantizers"), [(None, []), (keras.activations.relu, ["a_dqa"])]
 )
-def test_a_users_layer_with_an_activation(activation, found):
+def test_a_users_layer_with_an_activation(activation, quantizers):
     layer = _Scaled(activation, name="a")
     quantized = convert(keras.Sequential([keras.Input((4,)), layer, dense("head")]))
-    assert names(quantized) == found
+    assert names(quantized) == quantizers
 
 
 _FUNCTIONS = [
@@ -263,8 +263,10 @@ def test_quantize_linear_inside_a_nested_model(bottleneck):
     inputs = keras.Input((6, 6, 4))
     model = keras.Model(inputs, bottleneck(kl.Conv2D(4, 1, name="stem")(inputs)))
     quantized = convert(model, CONFIG.replace(quantize_linear=True))
-    found = names(quantized)
-    assert {"stem_dqa", "bottleneck_norm_dqa", "bottleneck_sum_dqa"} <= set(found)
+    quantized_names = names(quantized)
+    assert {"stem_dqa", "bottleneck_norm_dqa", "bottleneck_sum_dqa"} <= set(
+        quantized_names
+    )
     assert_same_outputs(model, quantized)
 
 

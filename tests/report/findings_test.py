@@ -14,11 +14,11 @@ def accuracy(model, x, y):
 
 
 def test_layers_hold_what_was_measured(examined):
-    _, quantized, (x, _), found = examined
+    _, quantized, (x, _), findings = examined
     storage = dqa.storage_bits(quantized, x[160:])
     alone = output_noise.output_sqnr(quantized, x[160:192])
-    assert [layer.table.name for layer in found.layers] == list(storage.layers)
-    for layer in found.layers:
+    assert [layer.table.name for layer in findings.layers] == list(storage.layers)
+    for layer in findings.layers:
         measured = storage.layers[layer.table.name]
         assert layer.stored_bits == pytest.approx(measured.bits)
         assert layer.sqnr == pytest.approx(measured.sqnr, abs=1e-3)
@@ -26,14 +26,14 @@ def test_layers_hold_what_was_measured(examined):
         assert layer.output_sqnr == pytest.approx(wanted, abs=0.01)
         assert layer.importance.shape == layer.table.mask.shape
         assert layer.histogram is not None
-    assert found.stored_bits == pytest.approx(storage.total)
-    assert found.activations == storage.activations
-    assert found.output_sqnr == pytest.approx(alone.total, abs=0.01)
+    assert findings.stored_bits == pytest.approx(storage.total)
+    assert findings.activations == storage.activations
+    assert findings.output_sqnr == pytest.approx(alone.total, abs=0.01)
 
 
 def test_scores_are_the_accuracies_of_the_models(examined):
-    model, quantized, (x, y), found = examined
-    scores = found.scores
+    model, quantized, (x, y), findings = examined
+    scores = findings.scores
     x, y = x[160:], y[160:]
     assert (scores.measure, scores.images) == ("accuracy (%)", 80)
     assert scores.unquantized == pytest.approx(accuracy(model, x, y))

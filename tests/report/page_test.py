@@ -36,14 +36,14 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(examined):
+def findings(examined):
     return dataclasses.replace(examined[-1], name="stripes & <more>")
 
 
 @pytest.fixture(scope="module")
-def opened(browser, found, tmp_path_factory):
+def opened(browser, findings, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.render(found))
+    path.write_text(page.render(findings))
     browser.get(path.as_uri())
     return browser
 
@@ -67,7 +67,7 @@ def test_nothing_is_asked_of_a_network_and_nothing_fails(opened):
     )
     assert [name for name in loaded if not name.startswith("data:")] == []
     assert opened.title == "DQA report: stripes & <more>"
-    headings = [found.text for found in opened.find_elements(By.TAG_NAME, "h2")]
+    headings = [heading.text for heading in opened.find_elements(By.TAG_NAME, "h2")]
     assert headings == [
         "Accuracy against stored bits",
         "Layers",
@@ -132,17 +132,17 @@ def test_a_phone_shows_it_without_sideways_scrolling(opened):
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_what_is_shown_is_escaped_and_stays_small(found):
-    text = page.render(found)
+def test_what_is_shown_is_escaped_and_stays_small(findings):
+    text = page.render(findings)
     assert "<more>" not in text
     assert "stripes &amp; &lt;more&gt;" in text
     assert re.findall(r'(?:src|href)="(?!data:,)([^"]*)"', text) == []
     assert len(text) < 100_000
 
 
-def test_what_is_absent_is_said_to_be(found):
+def test_what_is_absent_is_said_to_be(findings):
     bare = dataclasses.replace(
-        found,
+        findings,
         scores=None,
         timeline=None,
         output_sqnr=None,

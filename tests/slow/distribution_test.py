@@ -87,12 +87,12 @@ def finish(processes):
 
 
 def check(path, expected):
-    with np.load(path) as found:
-        assert set(found.files) == set(expected)
+    with np.load(path) as arrays:
+        assert set(arrays.files) == set(expected)
         differ = [
             name
             for name, array in expected.items()
-            if found[name].tobytes() != array.tobytes()
+            if arrays[name].tobytes() != array.tobytes()
         ]
     assert differ == []
 
@@ -269,9 +269,9 @@ def test_the_command_quantizes_by_two_workers(tmp_path):
 
 def test_the_commands_for_several_machines(tmp_path):
     """Each machine's commands as docs/machines.md has them, all on this machine."""
-    found = page_blocks.blocks("machines")
-    python = next(code for language, code in found if language == "python")
-    commands = next(code for language, code in found if language == "sh")
+    blocks = page_blocks.blocks("machines")
+    python = next(code for language, code in blocks if language == "python")
+    commands = next(code for language, code in blocks if language == "sh")
     subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
     (theirs,) = re.findall(r"TF_CONFIG='(.*)'", commands)
     ours = tf_configs(len(json.loads(theirs)["cluster"]["worker"]))

@@ -33,10 +33,10 @@ def dies_at(stage: str) -> Any:
             this name.
     """
     module, _, function = stage.rpartition(".")
-    found = vars(importlib.import_module(module))
-    classes = [value for value in found.values() if inspect.isclass(value)]
+    names = vars(importlib.import_module(module))
+    classes = [value for value in names.values() if inspect.isclass(value)]
     if not any(hasattr(holder, function) for holder in classes) and (
-        not inspect.isfunction(found.get(function))
+        not inspect.isfunction(names.get(function))
     ):
         raise ValueError(f"a stage must name a function. Received: {stage}")
 

@@ -28,8 +28,8 @@ DIST, CLEAN, ARM = (
 
 
 def wheel(machine):
-    (found,) = DIST.glob(f"*_{machine}.whl")
-    return found
+    (wheel,) = DIST.glob(f"*_{machine}.whl")
+    return wheel
 
 
 def run(*command, folder, **variables):
@@ -56,15 +56,15 @@ def emulated(*command, folder):
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory):
     """The compiled files of each wheel, by machine and name."""
-    found = {}
+    extracted = {}
     for machine in MACHINES:
         folder = tmp_path_factory.mktemp(machine)
         with zipfile.ZipFile(wheel(machine)) as files:
             for name in files.namelist():
                 if name.endswith(".so"):
                     stem = Path(name).name.split(".")[0]
-                    found[machine, stem] = files.extract(name, folder)
-    return found
+                    extracted[machine, stem] = files.extract(name, folder)
+    return extracted
 
 
 @pytest.fixture(scope="module")

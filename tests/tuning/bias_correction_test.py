@@ -44,10 +44,10 @@ def result(model, name, x):
     kept = layer.activation if hasattr(layer, "activation") else None
     if kept is not None:
         layer.activation = keras.activations.linear
-    found = keras.Model(model.inputs, layer.output)(x, training=False)
+    output = keras.Model(model.inputs, layer.output)(x, training=False)
     if kept is not None:
         layer.activation = kept
-    return np.asarray(found)
+    return np.asarray(output)
 
 
 def test_the_mean_error_of_every_layer_is_gone(network, data):

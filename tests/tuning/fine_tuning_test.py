@@ -42,9 +42,9 @@ def _compiled(model, rate):
 
 def quantized(digits, **options):
     model, x, _ = digits
-    found = dqa.quantize_model(model, dqa.DQAConfig(**options))
-    dqa.calibrate(found, x, verbose=0)
-    return found
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(**options))
+    dqa.calibrate(quantized, x, verbose=0)
+    return quantized
 
 
 def test_gradients_of_the_scale_are_those_of_lsq():

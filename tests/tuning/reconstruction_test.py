@@ -35,9 +35,9 @@ def network(seed=0):
 
 
 def quantized_network(model, **config):
-    made = dqa.quantize_model(model, dqa.DQAConfig(**config))
-    dqa.calibrate(made, images(64), verbose=0)
-    return made
+    quantized = dqa.quantize_model(model, dqa.DQAConfig(**config))
+    dqa.calibrate(quantized, images(64), verbose=0)
+    return quantized
 
 
 def error(quantized, model, x):
@@ -108,13 +108,13 @@ def test_weights_of_every_kind_of_layer_are_found_again(kind):
 
 def test_the_same_seed_gives_the_same_weights():
     model = network()
-    found = []
+    weights = []
     for seed in (0, 0, 1):
         quantized = quantized_network(model, bits=2)
         dqa.reconstruct(quantized, model, images(256), seed=seed, verbose=0)
-        found.append(np.concatenate([w.ravel() for w in quantized.get_weights()]))
-    np.testing.assert_array_equal(found[0], found[1])
-    assert np.any(found[0] != found[2])
+        weights.append(np.concatenate([w.ravel() for w in quantized.get_weights()]))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert np.any(weights[0] != weights[2])
 
 
 class Stopped(Exception):
@@ -146,9 +146,9 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="other data"):
         dqa.reconstruct(quantized, model, images(65), verbose=0, checkpoint=path)
     fitted[:] = [0] * 10
-    found = dqa.reconstruct(quantized, model, images(64), verbose=0, checkpoint=path)
+    names = dqa.reconstruct(quantized, model, images(64), verbose=0, checkpoint=path)
     assert len(fitted) == 10 + 2  # the first three layers were done
-    assert found == expected
+    assert names == expected
     for weight, other in zip(quantized.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, other)
     assert not path.exists()

@@ -26,7 +26,7 @@ def programs() -> Iterator[Any]:
     first = skip = build.conv(build.input, build.codes((6, 5, 20)), window)
     for signed in (False, True, False):
         first = build.conv(first, build.codes((6, 5, 20), signed=signed), window)
-    build.output(build.combine([skip, first], build.codes((6, 5, 20), 8, 0)))
+    build.output(build.addition([skip, first], build.codes((6, 5, 20), 8, 0)))
     yield build.program
 
     build = Builder((8, 8, 4))

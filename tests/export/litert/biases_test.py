@@ -24,5 +24,5 @@ def test_a_merged_scalar_counts_for_every_channel(kind):
     bias = parsed.subgraphs[0].tensors[op.inputs[flatbuffer.bias_place(graph.kind(op))]]
     assert len(parsed.buffers[bias.buffer].data) == 4 * 4
     x = np.random.default_rng(0).normal(size=(1, 5, 5, 3)).astype(np.float32)
-    (found,) = Runner(flatbuffer.serialize(parsed))(x)
-    np.testing.assert_allclose(found, model(x), atol=1e-6)
+    (output,) = Runner(flatbuffer.serialize(parsed))(x)
+    np.testing.assert_allclose(output, model(x), atol=1e-6)

@@ -165,8 +165,8 @@ def test_outputs_stay_the_same(body, products, images, tmp_path):
     before, after = Runner(plain), Runner((tmp_path / "m.tflite").read_bytes())
     for image in images:
         expected = sorted(before(image[None]), key=np.size)
-        found = sorted(after(image[None]), key=np.size)
-        for ours, theirs in zip(found, expected, strict=True):
+        outputs = sorted(after(image[None]), key=np.size)
+        for ours, theirs in zip(outputs, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -196,14 +196,14 @@ def test_what_relu6_clips_is_known_from_the_file(images, tmp_path):
     sites = verification.roundings(flatbuffer.Graph(flatbuffer.parse(data)))
     for site, layer in zip(sites, quantizer_layers(model), strict=True):
         np.testing.assert_array_equal(site.upper, 6 / layer.scale.numpy())
-    found = file_report.examine_tflite(tmp_path / "m.tflite", [(images,)])
+    findings = file_report.examine_tflite(tmp_path / "m.tflite", [(images,)])
     plain = flatbuffer.parse(convert(model, "float32"))
     graph = flatbuffer.Graph(plain)
     sites = verification.roundings(graph)
     graph.add_outputs([tensor for s in sites for tensor in (s.inputs, s.codes)])
     run = Runner(flatbuffer.serialize(plain))
     probes = [run(image[None])[-2 * len(sites) :] for image in images]
-    for number, layer in enumerate(found.layers):
+    for number, layer in enumerate(findings.layers):
         values, codes = (
             np.stack([probe[2 * number + i] for probe in probes]).astype(np.float64)
             for i in range(2)

@@ -71,8 +71,8 @@ def pooled(x):
 
 def export(path, channels=3, head=pooled, **options):
     model, images = calibrated(channels, head)
-    given = {"labels": LABELS, "normalization": ([127.5], [64.0]), **options}
-    export_tflite(model, path, samples=images, **given)
+    arguments = {"labels": LABELS, "normalization": ([127.5], [64.0]), **options}
+    export_tflite(model, path, samples=images, **arguments)
     return path.read_bytes()
 
 

@@ -321,11 +321,11 @@ def test_what_a_plan_has_no_room_for_stays_outside(layer, size, reason, tmp_path
     dqa.calibrate(model, data, verbose=0)
     path = tmp_path / "m.tflite"
     report = export_tflite(model, path, mode="packed", samples=data)
-    found = [text for text in report.packed.outside.values() if "a plan" in text]
+    limits = [text for text in report.packed.outside.values() if "a plan" in text]
     if reason is None:
-        assert found == []
+        assert limits == []
     else:
-        assert any(text.startswith(f"a {reason}; a plan holds") for text in found)
+        assert any(text.startswith(f"a {reason}; a plan holds") for text in limits)
     run(load_packed(path), data[:1])
 
 

@@ -90,8 +90,8 @@ def test_the_class_that_takes_least_memory(storage):
 def test_room_never_exceeds_the_worst_case(storage):
     tensor = Builder((8, 40, 64)).codes((8, 40, 64))
     tensor.packing.coded_bits = (11.0, 11.0)
-    most = 8 * row_bound(tensor, storage)
-    assert coded_bytes(tensor, storage) == most + 8 * tensor.shape[0]
+    bound = 8 * row_bound(tensor, storage)
+    assert coded_bytes(tensor, storage) == bound + 8 * tensor.shape[0]
 
 
 def test_plans_say_what_is_coded():
@@ -165,13 +165,13 @@ def test_a_hostile_coded_buffer_is_refused_or_does_no_harm():
 def outputs(path, images, threads=1):
     interpreter = load_packed(path, num_threads=threads)
     interpreter.allocate_tensors()
-    found = []
+    outputs = []
     for image in images:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
         index = interpreter.get_output_details()[0]["index"]
-        found.append(interpreter.get_tensor(index))
-    return np.concatenate(found)
+        outputs.append(interpreter.get_tensor(index))
+    return np.concatenate(outputs)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -65,7 +65,7 @@ def test_outputs_as_bytes(kind, channels):
     shape = (6, 7, channels)
     out = build.conv(build.input, build.codes(shape), Window())
     if kind == "combine":
-        build.combine([out], build.codes(shape))
+        build.addition([out], build.codes(shape))
     else:
         window = Window(3, 3, top=1, left=1)
         build.conv(out, build.codes(shape), window, depthwise=kind == "depthwise")
@@ -109,8 +109,8 @@ def test_sums_of_codes_and_wide_values():
     first = build.conv(build.input, build.codes((6, 5, 18), signed=True), Window())
     wide = Tensor((6, 5, 18), Type.WIDE, np.ones(18), 0, 30000)
     second = build.conv(first, wide, Window())
-    total = build.combine([first, second], build.codes((6, 5, 18)))
-    build.output(build.combine([total, build.input], build.codes((6, 5, 18))))
+    total = build.addition([first, second], build.codes((6, 5, 18)))
+    build.output(build.addition([total, build.input], build.codes((6, 5, 18))))
     check(build.program)
 
 
@@ -154,7 +154,7 @@ def test_a_skip_across_stages_is_stored_packed():
     skip = last = build.conv(build.input, build.codes((32, 32, 8)), window)
     for _ in range(20):
         last = build.conv(last, build.codes((32, 32, 8)), window)
-    build.output(build.combine([skip, last], build.codes((32, 32, 8))))
+    build.output(build.addition([skip, last], build.codes((32, 32, 8))))
     plan, _ = check(build.program)
     stored = [b for b in plan.buffers if b.kind == Kind.STORED]
     assert stored
@@ -189,7 +189,7 @@ def test_threads_share_the_work_where_rows_are_few():
     check(build.program)
 
 
-_KINDS = ("conv", "depthwise", "add", "average", "maximum", "grow", "spread", "join")
+_KINDS = ("conv", "depthwise", "add", "average", "max_pool", "grow", "spread", "concat")
 
 
 @st.composite
@@ -238,8 +238,8 @@ def programs(draw):
             other = draw(
                 st.sampled_from([t for t in there if build.tensor(t).shape == shape])
             )
-            there.append(build.combine([source, other], codes(shape)))
-        elif kind in ("average", "maximum"):
+            there.append(build.addition([source, other], codes(shape)))
+        elif kind in ("average", "max_pool"):
             w = window(shape, dilated=False)
             if (slid(shape, w, 1)[0] - 1) * w.stride[0] - w.top >= shape[0] or (
                 slid(shape, w, 1)[1] - 1
@@ -267,7 +267,7 @@ def programs(draw):
                 inner, shape=(height, width, inner.shape[2] // count), packing=None
             )
             there.append(build.add(out, OpCode.DEPTH_TO_SPACE, [first], window=w))
-        elif kind == "join":
+        elif kind == "concat":
             front = draw(st.integers(0, 3))
             grown = dataclasses.replace(
                 tensor,

@@ -53,7 +53,7 @@ def network(seed, linear, bits=4, extra_bits=2):
         y = build.conv(y, codes(shape), deep, depthwise=True)
         y = build.conv(y, projected((*shape[:2], outputs)), Window())
         if is_residual and linear:
-            y = build.combine([y, x], projected((*shape[:2], outputs)))
+            y = build.addition([y, x], projected((*shape[:2], outputs)))
         elif is_residual:
             scale = np.ones(-(-outputs // 16) * 16, np.float32)
             build.program.operations[-1].addends.append((x, scale))

@@ -79,7 +79,7 @@ def test_tiles_behind_one_another_with_sums_and_threads():
     for _ in range(5):
         y = build.conv(x, build.codes((24, 30, 36)), SAME, tiles=True)
         y = build.conv(y, build.codes((24, 30, 20)), SAME, tiles=True)
-        x = build.combine([x, y], build.codes((24, 30, 20)))
+        x = build.addition([x, y], build.codes((24, 30, 20)))
     build.output(x)
     check(build.program)
 

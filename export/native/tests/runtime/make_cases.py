@@ -34,7 +34,7 @@ def residual(bits: int, extra_bits: int, signed: bool, channels: int) -> Builder
             y, build.codes((21, 19, 3 * channels), *codes), SAME, depthwise=True
         )
         y = build.conv(y, build.codes((21, 19, channels), *codes), Window())
-        x = build.combine([x, y], build.codes((21, 19, channels), *codes))
+        x = build.addition([x, y], build.codes((21, 19, channels), *codes))
     small = Window(3, 3, (2, 2), top=1, left=1)
     shape = slid((21, 19), small, channels)
     down = build.conv(x, build.codes(shape, *codes), small, depthwise=True)
@@ -65,7 +65,7 @@ def tiled() -> Builder:
     for channels in (36, 100, 70):
         y = build.conv(x, build.codes((21, 19, channels)), SAME, tiles=True)
         y = build.conv(y, build.codes((21, 19, 20)), SAME, tiles=True)
-        x = build.combine([x, y], build.codes((21, 19, 20)))
+        x = build.addition([x, y], build.codes((21, 19, 20)))
     build.output(build.conv(x, build.codes((19, 17, 5)), Window(3, 3), tiles=True))
     return build
 
@@ -97,7 +97,7 @@ def windows() -> Builder:
     y = build.conv(wide, build.codes((*large, 24)), SAME)
     z = build.conv(smooth, build.codes((*large, 24)), SAME)
     both = Tensor((*large, 24), Type.WIDE, np.ones(24), 0, 30000)
-    build.output(build.combine([y, z], both))
+    build.output(build.addition([y, z], both))
     return build
 
 

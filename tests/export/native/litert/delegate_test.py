@@ -38,14 +38,14 @@ def write(path, plan, constants, constant_inputs=True, change=None):
     model.buffers, graph.tensors = [schema.BufferT()], []
 
     def tensor(shape, kind, data=None):
-        made = schema.TensorT()
-        made.name = f"tensor_{len(graph.tensors)}".encode()
-        made.shape, made.type, made.buffer = list(shape), kind, 0
+        tensor = schema.TensorT()
+        tensor.name = f"tensor_{len(graph.tensors)}".encode()
+        tensor.shape, tensor.type, tensor.buffer = list(shape), kind, 0
         if data is not None:
-            made.buffer = len(model.buffers)
+            tensor.buffer = len(model.buffers)
             model.buffers.append(schema.BufferT())
             model.buffers[-1].data = np.frombuffer(data, np.uint8)
-        graph.tensors.append(made)
+        graph.tensors.append(tensor)
         return len(graph.tensors) - 1
 
     op, code = schema.OperatorT(), schema.OperatorCodeT()

@@ -39,7 +39,7 @@ class _Api(ctypes.Structure):
     )
 
 
-def made(function, *arguments):
+def created(function, *arguments):
     """What a C function hands out through its last argument."""
     handle = _P()
     assert function(*arguments, ctypes.byref(handle)) == 0, function.__name__
@@ -59,11 +59,11 @@ class CompiledModel:
         api = _Api(*(ctypes.cast(getattr(lib, name), _P) for name in names))
         self.kernel = _P(ours.dqa_litert_create(ctypes.byref(api)))
         ours.dqa_litert_threads(self.kernel, threads)
-        self.environment = made(lib.LiteRtCreateEnvironment, 0, None)
-        self.model = made(
+        self.environment = created(lib.LiteRtCreateEnvironment, 0, None)
+        self.model = created(
             lib.LiteRtCreateModelFromFile, self.environment, str(path).encode()
         )
-        options = made(lib.LiteRtCreateOptions)
+        options = created(lib.LiteRtCreateOptions)
         assert lib.LiteRtSetOptionsHardwareAccelerators(options, _CPU) == 0
         assert ours.dqa_litert_add(self.kernel, options) == 0
         tables, size = _P(), _S()
@@ -74,11 +74,11 @@ class CompiledModel:
             == 0
         )
         assert ours.dqa_litert_tables(self.kernel, tables, size) == 0
-        self.compiled = made(
+        self.compiled = created(
             lib.LiteRtCreateCompiledModel, self.environment, self.model, options
         )
         lib.LiteRtDestroyOptions(options)
-        signature = made(lib.LiteRtGetModelSignature, self.model, _S(0))
+        signature = created(lib.LiteRtGetModelSignature, self.model, _S(0))
         self.input, _ = self._buffer(signature, "Input")
         self.output, self.shape = self._buffer(signature, "Output")
 
@@ -86,16 +86,16 @@ class CompiledModel:
         lib = self.lib
         find = getattr(lib, f"LiteRtGetSignature{end}TensorByIndex")
         type_ = _TensorType()
-        tensor = made(find, signature, _S(0))
+        tensor = created(find, signature, _S(0))
         assert lib.LiteRtGetRankedTensorType(tensor, ctypes.byref(type_)) == 0
         find = getattr(lib, f"LiteRtGetCompiledModel{end}BufferRequirements")
-        needs, size = made(find, self.compiled, _S(0), _S(0)), _S()
+        needs, size = created(find, self.compiled, _S(0), _S(0)), _S()
         lib.LiteRtGetTensorBufferRequirementsBufferSize(needs, ctypes.byref(size))
         buffer = self._memory(type_, size)
         return buffer, tuple(type_.layout.dimensions[: type_.layout.rank])
 
     def _memory(self, type_, size):
-        return made(
+        return created(
             self.lib.LiteRtCreateManagedTensorBuffer,
             *(self.environment, _HOST_MEMORY, ctypes.byref(type_), size),
         )

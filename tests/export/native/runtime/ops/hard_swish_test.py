@@ -24,7 +24,7 @@ def swished(shape=(6, 9, 21), three=9000, gain=1e-8, **codes):
     second = build.add(
         out, OpCode.HARD_SWISH, [first], arrays=build.arrays(out, gain), shift=three
     )
-    build.output(build.combine([first, second], build.codes(shape)))
+    build.output(build.addition([first, second], build.codes(shape)))
     return build.program
 
 

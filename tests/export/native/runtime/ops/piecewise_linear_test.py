@@ -24,7 +24,7 @@ def bent(shape=(6, 9, 21), knots=None, peak=PEAK, **codes):
     arrays = build.arrays(out, 1 / (PEAK * KNOT_STEP))
     arrays["weights"] = np.asarray(knots, "<i2")
     second = build.add(out, OpCode.PIECEWISE_LINEAR, [first], arrays=arrays)
-    build.output(build.combine([first, second], build.codes(shape)))
+    build.output(build.addition([first, second], build.codes(shape)))
     return build.program
 
 
