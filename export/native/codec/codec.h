@@ -61,6 +61,13 @@ struct Kernels {
   Encode encode;
   Decode decode;
   bool takes_sixteens = false;  // whether codecs must have `sixteens`
+  // Between raw strips and lines: codes that count up from their zero, all with as many
+  // bits, of which unimportant channels lack the lowest. False: not of this codec or
+  // size. NULL: never.
+  bool (*pack_line)(const DqaCodec&, const uint8_t* line, size_t count,
+                    uint8_t* strip) = nullptr;
+  bool (*unpack_line)(const DqaCodec&, const uint8_t* strip, size_t count,
+                      uint8_t* line) = nullptr;
 };
 
 const Kernels& scalar_kernels();

@@ -269,6 +269,143 @@ void pack_sixteens(const DqaCodec& codec, const void* values, size_t count,
                            bits.to, bits.left, state);
 }
 
+// Joins two bits of each byte.
+uint64_t join_pairs(uint8x16_t bytes) {
+  const uint16x8_t x = vreinterpretq_u16_u8(bytes);
+  const uint32x4_t pairs = vreinterpretq_u32_u16(vsraq_n_u16(x, x, 6));
+  const uint32x4_t fours = vsraq_n_u32(pairs, pairs, 12);
+  const uint8x8_t low = vmovn_u16(vcombine_u16(vmovn_u32(fours), vdup_n_u16(0)));
+  return vget_lane_u32(vreinterpret_u32_u8(low), 0);
+}
+
+uint8x16_t zero_of(const DqaCodec& codec) {
+  const unsigned width = codec.bits + codec.extra_bits;
+  return vdupq_n_u8(codec.is_signed ? static_cast<uint8_t>(1u << (width - 1)) : 0);
+}
+
+// What residuals a codec has: none, of two bits, which is usual, or others.
+enum class Residuals { kNone, kTwoBits, kOther };
+
+template <bool kNibbles, Residuals kResiduals>
+void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
+                  uint8_t* base, uint8_t* residual, size_t residual_bytes) {
+  const unsigned width = codec.bits, extra = codec.extra_bits, half = 8 * extra;
+  const uint8x16_t zero = zero_of(codec),
+                   mask = vdupq_n_u8(static_cast<uint8_t>((1u << extra) - 1));
+  const int8x16_t down = vdupq_n_s8(static_cast<int8_t>(-static_cast<int>(extra)));
+  const VectorJoiner join_base(width), join_residual(extra);
+  Bits bits = {residual, residual_bytes};
+  Turn turn(codec);
+  const uint8_t* const end = base + count / 8 * width;
+  for (; base != end; line += kStep, base += 2 * width) {
+    const uint8x16_t v = veorq_u8(vld1q_u8(line), zero), upper = vshlq_u8(v, down);
+    if (kNibbles) {
+      const uint16x8_t pairs = vreinterpretq_u16_u8(upper);
+      vst1_u8(base, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));
+    } else {
+      const uint64x2_t joined = join_base(upper);
+      const uint64_t first = vgetq_lane_u64(joined, 0),
+                     second = vgetq_lane_u64(joined, 1);
+      if (static_cast<size_t>(end - base) >= width + 8) {
+        store8(base, first);
+        store8(base + width, second);
+      } else {
+        store_bytes(base, first, width);
+        store_bytes(base + width, second, width);
+      }
+    }
+    if (kResiduals == Residuals::kNone) continue;
+    const Sixteen& here = turn.next();
+    const uint8x16_t ordered = vqtbl1q_u8(vandq_u8(v, mask), vld1q_u8(here.important));
+    const auto all = static_cast<unsigned>(here.residuals) * extra;
+    if (kResiduals == Residuals::kTwoBits) {
+      bits.put(join_pairs(ordered), all);
+      continue;
+    }
+    const uint64x2_t joined = join_residual(ordered);
+    bits.put(vgetq_lane_u64(joined, 0), all < half ? all : half);
+    if (all > half) bits.put(vgetq_lane_u64(joined, 1), all - half);
+  }
+  for (; bits.left > 0; --bits.left, bits.waiting >>= 8) {
+    *bits.to++ = static_cast<uint8_t>(bits.waiting);
+  }
+}
+
+template <bool kNibbles, bool kResiduals>
+void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
+                    size_t residual_bytes, size_t count, uint8_t* line) {
+  const unsigned width = codec.bits, extra = codec.extra_bits, far = 8 * extra;
+  const uint8x16_t zero = zero_of(codec);
+  const int8x16_t up = vdupq_n_s8(static_cast<int8_t>(extra));
+  const Splitter split_base(width, width), split_residual(extra, 8);
+  const size_t last = residual_bytes - 8;
+  const uint8_t* const last_base = base + count / 8 * width - 16;
+  size_t bit = 0;
+  Turn turn(codec);
+  const uint8_t* const end = line + count;
+  for (; line != end; line += kStep, base += 2 * width) {
+    uint8x16_t v;
+    if (kNibbles) {
+      const uint8x8_t bytes = vld1_u8(base);
+      const uint8x8_t low = vand_u8(bytes, vdup_n_u8(15)), high = vshr_n_u8(bytes, 4);
+      v = vzip1q_u8(vcombine_u8(low, low), vcombine_u8(high, high));
+    } else {
+      const uint8_t* const from = base < last_base ? base : last_base;
+      v = split_base(vld1q_u8(from), static_cast<size_t>(base - from));
+    }
+    if (kResiduals) {
+      v = vshlq_u8(v, up);
+      const Sixteen& here = turn.next();
+      uint64x2_t bits = vdupq_n_u64(load_bits(residual, last, bit));
+      if (here.residuals > 8) {
+        bits = vsetq_lane_u64(load_bits(residual, last, bit + far), bits, 1);
+      }
+      const uint8x16_t ranked = split_residual(vreinterpretq_u8_u64(bits), 0);
+      v = vorrq_u8(v, vqtbl1q_u8(ranked, vld1q_u8(here.rank)));
+      bit += here.residuals * extra;
+    }
+    vst1q_u8(line, veorq_u8(v, zero));
+  }
+}
+
+// Whether lines of so many codes are packed and unpacked vector by vector.
+bool takes_line(const DqaCodec& codec, size_t count, size_t residual_bytes) {
+  return count % kStep == 0 && plane_bytes(count, codec.bits) >= 16 &&
+         (codec.extra_bits == 0 || residual_bytes >= 8);
+}
+
+bool pack_line(const DqaCodec& codec, const uint8_t* line, size_t count,
+               uint8_t* strip) {
+  const size_t residuals = plane_bytes(codec.residual_count(count), codec.extra_bits);
+  if (!takes_line(codec, count, residuals)) return false;
+  const bool nibbles = codec.bits == 4;
+  auto chosen = nibbles ? pack_line_as<true, Residuals::kOther>
+                        : pack_line_as<false, Residuals::kOther>;
+  if (codec.extra_bits == 2) {
+    chosen = nibbles ? pack_line_as<true, Residuals::kTwoBits>
+                     : pack_line_as<false, Residuals::kTwoBits>;
+  }
+  if (codec.extra_bits == 0) {
+    chosen = nibbles ? pack_line_as<true, Residuals::kNone>
+                     : pack_line_as<false, Residuals::kNone>;
+  }
+  chosen(codec, line, count, strip, strip + plane_bytes(count, codec.bits), residuals);
+  return true;
+}
+
+bool unpack_line(const DqaCodec& codec, const uint8_t* strip, size_t count,
+                 uint8_t* line) {
+  const size_t residuals = plane_bytes(codec.residual_count(count), codec.extra_bits);
+  if (!takes_line(codec, count, residuals)) return false;
+  const bool nibbles = codec.bits == 4;
+  const auto chosen =
+      codec.extra_bits == 0
+          ? (nibbles ? unpack_line_as<true, false> : unpack_line_as<false, false>)
+          : (nibbles ? unpack_line_as<true, true> : unpack_line_as<false, true>);
+  chosen(codec, strip, strip + plane_bytes(count, codec.bits), residuals, count, line);
+  return true;
+}
+
 }  // namespace
 
 const Kernels* neon_kernels() {
@@ -277,7 +414,9 @@ const Kernels* neon_kernels() {
                                    {unpack_all<Neon, true>, unpack_sixteens},
                                    scalar_kernels().encode,
                                    scalar_kernels().decode,
-                                   true};
+                                   true,
+                                   pack_line,
+                                   unpack_line};
   return &kKernels;
 }
 

@@ -13,7 +13,7 @@ namespace dqa {
 // The most pixels that a kernel computes at once.
 constexpr unsigned kTile = 8;
 
-// The most blocks of channels that a kernel computes at once.
+// The most blocks of channels that a kernel is given at once.
 constexpr unsigned kBlocks = 4;
 
 // How sums become codes; export/FORMAT.md has the arithmetic. Arrays begin at the first
@@ -26,8 +26,16 @@ struct Addend {
   bool wide;
 };
 
+// How values become codes that count from 0, in a block of 16 channels: rounded, at
+// least 0, at most `high`, then shifted up.
+struct PlainCodes {
+  uint8_t high[kBlock];
+  int8_t shift[kBlock];
+};
+
 struct Epilogue {
   const float *multiplier, *bias, *low, *high, *power;
+  const PlainCodes* plain;  // of each block; NULL if its rules do not hold
   Type type;
   int32_t zero;
   float share;  // AVERAGE: 1 / taps
@@ -65,7 +73,7 @@ struct ConvRow {
   size_t pixel_bytes;    // of the input, from an output pixel to the next
   bool wide;             // whether the input's codes are wide
   uint32_t peak;         // their largest magnitude
-  const uint8_t** rows;  // the first input of each tap row; kernels advance them
+  const uint8_t** rows;  // the first input of each tap row; kernels may advance them
   size_t pixels;
   // For each block: [tap y][run][group][16 outputs][4 inputs].
   const int8_t* weights;
@@ -120,7 +128,14 @@ struct DepthwiseRow {
   const int8_t* weights;
   size_t weight_step;  // from a tap's weights to the next tap's
   const int32_t* start;
+  unsigned blocks;
   uint32_t interval;  // taps after which 16-bit sums may overflow
+  // Spans of rows whose sums, counted up from a `base`, fit 16 bits without a sign. 0
+  // rows: not even one row's do.
+  uint32_t span_rows;
+  const int16_t* base;  // [block][span][16 channels]
+  // What sums start with, and then without all of `base`.
+  const int32_t* span_start;
   // For each 32 channels: [tap x][four taps y][32 channels, as in `arrays`][4 taps y].
   const int8_t* interleaved;
   const InterleavedArrays* arrays;
@@ -169,13 +184,13 @@ using BlendKernel = void (*)(const Blend& blend, const uint8_t* const* corners,
 
 struct RuntimeKernels {
   DqaIsa isa;
-  unsigned conv_blocks;  // the most that `conv` computes at once
+  unsigned conv_blocks;  // that `conv` computes at once
   ConvKernel conv;
   SumsKernel sums;
   InputTransformKernel transform_inputs;
   OutputTransformKernel transform_sums;
   uint8_t tile_shift;         // the zero of `sums`: 0 or 128, as its bytes are signed
-  DepthwiseKernel depthwise;  // of up to 16 channels
+  DepthwiseKernel depthwise;  // of up to 16 channels, or of more if it `takes_blocks`
   // Of any number of channels, from codes up to `interleaved_peak`, to codes, without
   // addends. NULL and 0 if it would be no faster.
   DepthwiseKernel depthwise_interleaved;
@@ -186,6 +201,12 @@ struct RuntimeKernels {
   BlendKernel blend;
   MeasureKernel measure;
   QuantizeKernel quantize;
+  // Whether `conv` and `depthwise` take up to `kBlocks` blocks, one after the other.
+  bool takes_blocks = false;
+  // What bytes above 127, and low halves of wide inputs, are taken less by in `conv`.
+  uint8_t less = 0;
+  // Whether `depthwise` reads `span_rows` and what belongs to it.
+  bool wants_spans = false;
 };
 
 // The kernels of an instruction set, or the fastest ones (DQA_AUTO). NULL if they are

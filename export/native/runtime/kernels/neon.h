@@ -19,46 +19,164 @@
 #define DQA_NEON_UNROLL
 #define DQA_NEON_KEEP_ORDER
 #endif
+#define DQA_NEON_INLINE __attribute__((always_inline)) inline
 
 namespace dqa {
 
 void neon_requantize(const Epilogue& epilogue, const int32_t (*sums)[kBlock],
                      unsigned pixels);
 
-// The most pixels that are requantized at once: the arrays of their channels are read
-// once.
+// The most pixels whose sums are kept before they are requantized.
 constexpr size_t kBatch = 40;
 
-// Computes the sums of some tiles of as many pixels each.
+// How the sums of a tile end: in memory; or at once as codes, as `PlainCodes` says,
+// after codes that count from 0 were added or without.
+enum class End { kSums, kCodes, kAdded };
+
+// Where they go, and the arrays of their block.
+struct Ends {
+  int32_t (*sums)[kBlock];
+  const float *multiplier, *bias, *scale;
+  const uint8_t* addend;
+  size_t addend_bytes;
+  uint8_t* out;
+  size_t out_bytes;
+  const PlainCodes* plain;
+
+  void advance(size_t pixels) {
+    sums += pixels;
+    addend += pixels * addend_bytes;
+    out += pixels * out_bytes;
+  }
+};
+
+// A block's arrays in registers.
+struct PlainArrays {
+  float32x4_t multiplier[4], bias[4];
+  uint8x16_t high;
+  int8x16_t shift;
+};
+
+DQA_NEON_INLINE PlainArrays load_arrays(const Ends& to) {
+  PlainArrays arrays;
+  DQA_NEON_UNROLL
+  for (unsigned q = 0; q < 4; ++q) {
+    arrays.multiplier[q] = vld1q_f32(to.multiplier + 4 * q);
+    arrays.bias[q] = vld1q_f32(to.bias + 4 * q);
+  }
+  arrays.high = vld1q_u8(to.plain->high);
+  arrays.shift = vld1q_s8(to.plain->shift);
+  return arrays;
+}
+
+// What is below 0 becomes 0, and what is too large the largest number.
+DQA_NEON_INLINE uint8x16_t plain_codes(const int32x4_t* sum,
+                                       const PlainArrays& arrays) {
+  int32x4_t rounded[4];
+  DQA_NEON_UNROLL
+  for (unsigned q = 0; q < 4; ++q) {
+    const float32x4_t scaled = vmulq_f32(vcvtq_f32_s32(sum[q]), arrays.multiplier[q]);
+    rounded[q] = vcvtnq_s32_f32(vaddq_f32(scaled, arrays.bias[q]));
+  }
+  const int16x8_t low = vqmovn_high_s32(vqmovn_s32(rounded[0]), rounded[1]),
+                  high = vqmovn_high_s32(vqmovn_s32(rounded[2]), rounded[3]);
+  const uint8x16_t codes = vqmovun_high_s16(vqmovun_s16(low), high);
+  return vshlq_u8(vminq_u8(codes, arrays.high), arrays.shift);
+}
+
+// Ends a tile, without addends, and moves on to the next.
+template <End kEnd, unsigned kPixels>
+DQA_NEON_INLINE void finish_pixels(const int32x4_t (*sums)[4], Ends& to) {
+  if (kEnd == End::kSums) {
+    DQA_NEON_UNROLL
+    for (unsigned p = 0; p < kPixels; ++p) {
+      DQA_NEON_UNROLL
+      for (unsigned q = 0; q < 4; ++q) vst1q_s32(to.sums[p] + 4 * q, sums[p][q]);
+    }
+    to.sums += kPixels;
+    return;
+  }
+  const PlainArrays arrays = load_arrays(to);
+  DQA_NEON_UNROLL
+  for (unsigned p = 0; p < kPixels; ++p) {
+    vst1q_u8(to.out + p * to.out_bytes, plain_codes(sums[p], arrays));
+  }
+  to.out += kPixels * to.out_bytes;
+}
+
+// Computes some tiles of as many pixels each, from `offset` bytes into the rows on.
 template <class Row>
-using TilesKernel = void (*)(const Row& row, size_t tiles, int32_t (*sums)[kBlock]);
+using TilesKernel = void (*)(const Row& row, size_t offset, size_t tiles, Ends to);
 
 // `kernels` by pixels - 1, `max_pixels` of them. Tiles differ by a pixel at most: a
 // kernel computes all that are larger, another one the others.
 template <class Row>
-void compute_tiles(const Row& row, const TilesKernel<Row>* kernels, unsigned max_pixels,
-                   size_t pixels, int32_t (*sums)[kBlock]) {
+void compute_tiles(const Row& row, size_t offset, const TilesKernel<Row>* kernels,
+                   unsigned max_pixels, size_t pixels, Ends to) {
   const size_t tiles = (pixels + max_pixels - 1) / max_pixels, small = pixels / tiles,
                large = pixels - tiles * small;
   if (large > 0) {
-    kernels[small](row, large, sums);
-    row.advance(large * (small + 1));
-    sums += large * (small + 1);
+    kernels[small](row, offset, large, to);
+    offset += large * (small + 1) * row.pixel_bytes;
+    to.advance(large * (small + 1));
   }
-  kernels[small - 1](row, tiles - large, sums);
-  row.advance((tiles - large) * small);
+  if (tiles > large) kernels[small - 1](row, offset, tiles - large, to);
 }
 
+// The kernels for each way in which sums end; NULL where there are none.
 template <class Row>
-void run_batches(const Row& row, const TilesKernel<Row>* kernels, unsigned max_pixels,
-                 Epilogue* epilogue) {
+struct EndKernels {
+  unsigned max_pixels;  // of a tile
+  const TilesKernel<Row>*sums, *codes, *added;
+};
+
+// Computes block `number` of an epilogue's, from `offset` bytes into the rows on.
+template <class Row>
+void run_block(const Row& row, const EndKernels<Row>& kernels, const Epilogue& epilogue,
+               unsigned number, size_t offset) {
+  const Addend& addend = epilogue.addend[0];
+  const auto* const fused = epilogue.addends == 0 ? kernels.codes
+                            : epilogue.addends > 1 || addend.wide || addend.zero != 0
+                                ? nullptr
+                                : kernels.added;
+  const size_t first = number * kBlock;
+  if (fused != nullptr && epilogue.plain != nullptr &&
+      epilogue.channels >= first + kBlock) {
+    Ends to = {};
+    to.multiplier = epilogue.multiplier + first;
+    to.bias = epilogue.bias + first;
+    if (epilogue.addends != 0) {
+      to.scale = addend.scale + first;
+      to.addend = addend.codes + first;
+      to.addend_bytes = addend.pixel_bytes;
+    }
+    to.out = epilogue.out + first;
+    to.out_bytes = epilogue.out_bytes;
+    to.plain = epilogue.plain + number;
+    return compute_tiles(row, offset, fused, kernels.max_pixels, row.pixels, to);
+  }
+  Epilogue own = epilogue.block(number);
   for (size_t left = row.pixels; left > 0;) {
     const size_t together = std::min(left, kBatch);
     alignas(64) int32_t sums[kBatch][kBlock];
-    compute_tiles(row, kernels, max_pixels, together, sums);
-    neon_requantize(*epilogue, sums, static_cast<unsigned>(together));
-    epilogue->advance(together);
+    Ends to = {};
+    to.sums = sums;
+    compute_tiles(row, offset, kernels.sums, kernels.max_pixels, together, to);
+    neon_requantize(own, sums, static_cast<unsigned>(together));
+    own.advance(together);
+    offset += together * row.pixel_bytes;
     left -= together;
+  }
+}
+
+// The same for each block, whose weights are behind those of the last.
+inline void run_blocks(const ConvRow& row, const EndKernels<ConvRow>& kernels,
+                       const Epilogue& epilogue) {
+  ConvRow block = row;
+  for (unsigned b = 0; b < row.blocks; ++b) {
+    run_block(block, kernels, epilogue, b, 0);
+    block.weights += block.block_bytes;
+    block.start += kBlock;
   }
 }
 

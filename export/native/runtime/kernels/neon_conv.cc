@@ -1,298 +1,246 @@
-// Convolutions on 64-bit Arm: dot products where the machine has them, long multiplies
-// where not.
+// Convolutions on 64-bit Arm with dot products.
+//
+// A tile of five pixels and 16 channels fills the registers: no compiler is known to
+// keep its sums there without moving them about. So tiles are written in assembly: sums
+// of pixel p are in v12 + 4 p and the next three, its inputs in v0 + p, weights in
+// v5..v8.
 #include "runtime/kernels/neon.h"
 
 #if defined(__aarch64__)
 
-#include <cstring>
-
 #if defined(__clang__)
 #define TARGET_DOT __attribute__((target("dotprod")))
-#define INLINE_DOT __attribute__((target("dotprod"), always_inline)) inline
 #else
 #define TARGET_DOT __attribute__((target("arch=armv8.2-a+dotprod")))
-#define INLINE_DOT \
-  __attribute__((target("arch=armv8.2-a+dotprod"), always_inline)) inline
 #endif
 
-DQA_NEON_KEEP_ORDER
+// Something for each of up to five pixels; `sums` are the first of their registers.
+#define EACH_1(do, ...) \
+  do (0, 12, 13, 14, 15, __VA_ARGS__)
+#define EACH_2(do, ...) EACH_1(do, __VA_ARGS__) do(1, 16, 17, 18, 19, __VA_ARGS__)
+#define EACH_3(do, ...) EACH_2(do, __VA_ARGS__) do(2, 20, 21, 22, 23, __VA_ARGS__)
+#define EACH_4(do, ...) EACH_3(do, __VA_ARGS__) do(3, 24, 25, 26, 27, __VA_ARGS__)
+#define EACH_5(do, ...) EACH_4(do, __VA_ARGS__) do(4, 28, 29, 30, 31, __VA_ARGS__)
+
+#define DOT(sum, w, p, lane) "sdot v" #sum ".4s, v" #w ".16b, v" #p ".4b[" #lane "]\n"
+#define DOT_A(p, a, b, c, d, lane) DOT(a, 5, p, lane)
+#define DOT_B(p, a, b, c, d, lane) DOT(b, 6, p, lane)
+#define DOT_C(p, a, b, c, d, lane) DOT(c, 7, p, lane)
+#define DOT_D(p, a, b, c, d, lane) DOT(d, 8, p, lane)
+// The products of one group, which is lane `lane` of the inputs.
+#define GROUP(n, lane)                                                             \
+  "ld1 {v5.16b-v8.16b}, [%[w]], #64\n" EACH_##n(DOT_A, lane) EACH_##n(DOT_B, lane) \
+      EACH_##n(DOT_C, lane) EACH_##n(DOT_D, lane)
+
+// Where pixel p begins, and how inputs of 16, 8 or 4 bytes get into v0 + p: as they
+// are; less 128; or one half of wide inputs.
+#define AT_0 "[%[at]]"
+#define AT_1 "[%[at], %[s1]]"
+#define AT_2 "[%[at], %[s2]]"
+#define AT_3 "[%[at], %[s3]]"
+#define AT_4 "[%[at], %[s4]]"
+#define ADD_0 "mov %[pixel], %[at]\n"
+#define ADD_1 "add %[pixel], %[at], %[s1]\n"
+#define ADD_2 "add %[pixel], %[at], %[s2]\n"
+#define ADD_3 "add %[pixel], %[at], %[s3]\n"
+#define ADD_4 "add %[pixel], %[at], %[s4]\n"
+#define SMALL(p, a, b, c, d, size) "ldr " #size #p ", " AT_##p "\n"
+#define BYTES(p, a, b, c, d, size) \
+  SMALL(p, a, b, c, d, size) "eor v" #p ".16b, v" #p ".16b, v11.16b\n"
+#define HALVES_q "ld2 {v9.16b, v10.16b}, [%[pixel]]\n"
+#define HALVES_d "ld2 {v9.8b, v10.8b}, [%[pixel]]\n"
+#define HALVES_s \
+  "ldr d10, [%[pixel]]\nuzp1 v9.8b, v10.8b, v10.8b\nuzp2 v10.8b, v10.8b, v10.8b\n"
+#define HIGH(p, a, b, c, d, size) ADD_##p HALVES_##size "mov v" #p ".16b, v10.16b\n"
+#define LOW(p, a, b, c, d, size) \
+  ADD_##p HALVES_##size "eor v" #p ".16b, v9.16b, v11.16b\n"
+
+#define STEP_SMALL "#16"
+#define STEP_BYTES "#16"
+#define STEP_HIGH "#32"
+#define STEP_LOW "#32"
+#define HALF_STEP_SMALL "#8"
+#define HALF_STEP_BYTES "#8"
+#define HALF_STEP_HIGH "#16"
+#define HALF_STEP_LOW "#16"
+#define LAST_STEP_SMALL "#4"
+#define LAST_STEP_BYTES "#4"
+#define LAST_STEP_HIGH "#8"
+#define LAST_STEP_LOW "#8"
+
+// Adds all products: for each row of taps, for each run, four groups at a time.
+#define PRODUCTS(n, kind) \
+  "ldp %[w], %[rows], [%[walk]]\n"                                            \
+  "ldr %[y], [%[walk], #16]\n"                                                \
+  "cbz %[y], 7f\n"                                                            \
+  "1: ldr %[at], [%[rows]], #8\n"                                             \
+  "ldr %[run], [%[walk], #24]\n"                                              \
+  "add %[at], %[at], %[offset]\n"                                             \
+  "2: mov %[left], %[fours]\n"                                                   \
+  "cbz %[left], 4f\n"                                                            \
+  "3:\n" EACH_##n(kind, q)                                                    \
+  "add %[at], %[at], " STEP_##kind "\n"                                       \
+  "subs %[left], %[left], #1\n" GROUP(n, 0) GROUP(n, 1) GROUP(n, 2) GROUP(n, 3)     \
+  "b.ne 3b\n"                                                                 \
+  "4: tbz %[rest], #1, 5f\n" EACH_##n(kind, d)                                \
+  "add %[at], %[at], " HALF_STEP_##kind "\n" GROUP(n, 0) GROUP(n, 1)          \
+  "5: tbz %[rest], #0, 6f\n" EACH_##n(kind, s)                                \
+  "add %[at], %[at], " LAST_STEP_##kind "\n" GROUP(n, 0)                      \
+  "6: subs %[run], %[run], #1\n"                                              \
+  "b.eq 6f\n"                                                                 \
+  "ldr %[left], [%[walk], #32]\n"                                                \
+  "add %[at], %[at], %[left]\n"                                                  \
+  "b 2b\n"                                                                    \
+  "6: subs %[y], %[y], #1\n"                                                  \
+  "b.ne 1b\n"                                                                 \
+  "7:\n"
+
+// What sums begin with; and how the high halves' sums become those of both.
+#define BEGIN(p, a, b, c, d, ...) "ld1 {v" #a ".4s-v" #d ".4s}, [%[start]]\n"
+#define CLEAR(p, a, b, c, d, ...)  \
+  "movi v" #a ".4s, #0\nmovi v" #b \
+  ".4s, #0\n"                      \
+  "movi v" #c ".4s, #0\nmovi v" #d ".4s, #0\n"
+#define RAISE(p, a, b, c, d, ...)                           \
+  "shl v" #a ".4s, v" #a ".4s, #8\nshl v" #b ".4s, v" #b    \
+  ".4s, #8\n"                                               \
+  "shl v" #c ".4s, v" #c ".4s, #8\nshl v" #d ".4s, v" #d    \
+  ".4s, #8\n"                                               \
+  "add v" #a ".4s, v" #a ".4s, v5.4s\nadd v" #b ".4s, v" #b \
+  ".4s, v6.4s\n"                                            \
+  "add v" #c ".4s, v" #c ".4s, v7.4s\nadd v" #d ".4s, v" #d ".4s, v8.4s\n"
+
+#define ALL_SMALL(n) EACH_##n(BEGIN, 0) PRODUCTS(n, SMALL)
+#define ALL_BYTES(n) "movi v11.16b, #0x80\n" EACH_##n(BEGIN, 0) PRODUCTS(n, BYTES)
+#define ALL_WIDE(n)                                    \
+  "movi v11.16b, #0x80\n" EACH_##n(CLEAR, 0) PRODUCTS( \
+      n, HIGH) "ld1 {v5.4s-v8.4s}, [%[start]]\n" EACH_##n(RAISE, 0) PRODUCTS(n, LOW)
+
+// How sums end: in memory, or as codes; see `plain_codes`.
+#define SUMS(p, a, b, c, d, ...) "st1 {v" #a ".4s-v" #d ".4s}, [%[sums]], #64\n"
+#define ONE(what, a, by) #what " v" #a ".4s, v" #a ".4s" by "\n"
+#define FOUR(what, a, b, c, d, e, f, g, h) \
+  ONE(what, a, e) ONE(what, b, f) ONE(what, c, g) ONE(what, d, h)
+#define BY(r) ", v" #r ".4s"
+#define SCALE(p, a, b, c, d, ...)                    \
+  FOUR(scvtf, a, b, c, d, , , , )                    \
+  FOUR(fmul, a, b, c, d, BY(0), BY(1), BY(2), BY(3)) \
+  FOUR(fadd, a, b, c, d, BY(4), BY(5), BY(6), BY(7))
+#define ADD(p, a, b, c, d, ...)                                                       \
+  "ld1 {v4.16b}, [%[addend]], %[addend_bytes]\n"                                      \
+  "ushll2 v6.8h, v4.16b, #0\nushll v4.8h, v4.8b, #0\n"                                \
+  "ushll2 v5.4s, v4.8h, #0\nushll v4.4s, v4.4h, #0\n"                                 \
+  "ushll2 v7.4s, v6.8h, #0\nushll v6.4s, v6.4h, #0\n" FOUR(ucvtf, 4, 5, 6, 7, , , , ) \
+      FOUR(fmul, 4, 5, 6, 7, BY(0), BY(1), BY(2), BY(3))                              \
+          FOUR(fadd, a, b, c, d, BY(4), BY(5), BY(6), BY(7))
+#define ROUND(p, a, b, c, d, ...)                            \
+  FOUR(fcvtns, a, b, c, d, , , , )                           \
+  "sqxtn v" #a ".4h, v" #a ".4s\nsqxtn v" #c ".4h, v" #c     \
+  ".4s\n"                                                    \
+  "sqxtn2 v" #a ".8h, v" #b ".4s\nsqxtn2 v" #c ".8h, v" #d   \
+  ".4s\n"                                                    \
+  "sqxtun v" #a ".8b, v" #a ".8h\nsqxtun2 v" #a ".16b, v" #c \
+  ".8h\n"                                                    \
+  "umin v" #a ".16b, v" #a                                   \
+  ".16b, v8.16b\n"                                           \
+  "ushl v" #a ".16b, v" #a                                   \
+  ".16b, v9.16b\n"                                           \
+  "st1 {v" #a ".16b}, [%[out]], %[out_bytes]\n"
+#define ARRAYS                                                         \
+  "ld1 {v0.4s-v3.4s}, [%[multiplier]]\nld1 {v4.4s-v7.4s}, [%[bias]]\n" \
+  "ldp q8, q9, [%[plain]]\n"
+#define END_SUMS(n) EACH_##n(SUMS, 0)
+#define END_CODES(n) ARRAYS EACH_##n(SCALE, 0) EACH_##n(ROUND, 0)
+#define END_ADDED(n)                                                           \
+  ARRAYS EACH_##n(SCALE, 0) "ld1 {v0.4s-v3.4s}, [%[scale]]\n" EACH_##n(ADD, 0) \
+      EACH_##n(ROUND, 0)
+
+// A function that computes tiles of n pixels.
+#define TILES(n, inputs, end)                                                     \
+  TARGET_DOT void inputs##_##end##_##n(const ConvRow& row, size_t offset,         \
+                                       size_t tiles, Ends to) {                   \
+    const Walk walk(row, #inputs[0] == 'W');                                      \
+    const size_t step = row.pixel_bytes;                                          \
+    for (; tiles > 0; --tiles, offset += n * step) {                              \
+      const int8_t* w;                                                            \
+      const uint8_t* const* rows;                                                 \
+      const uint8_t* at;                                                          \
+      size_t y, run, left, pixel;                                                 \
+      asm volatile(                                                               \
+          ALL_##inputs(n) END_##end(n)                                            \
+          : [w] "=&r"(w), [rows] "=&r"(rows), [at] "=&r"(at), [y] "=&r"(y),       \
+            [run] "=&r"(run), [left] "=&r"(left), [pixel] "=&r"(pixel),           \
+            [sums] "+r"(to.sums), [out] "+r"(to.out), [addend] "+r"(to.addend)    \
+          : [walk] "r"(&walk), [offset] "r"(offset), [fours] "r"(walk.fours),     \
+            [rest] "r"(walk.rest), [start] "r"(walk.start), [s1] "r"(step),       \
+            [s2] "r"(2 * step), [s3] "r"(3 * step), [s4] "r"(4 * step),           \
+            [multiplier] "r"(to.multiplier), [bias] "r"(to.bias),                 \
+            [plain] "r"(to.plain), [scale] "r"(to.scale),                         \
+            [out_bytes] "r"(to.out_bytes), [addend_bytes] "r"(to.addend_bytes)    \
+          : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", \
+            "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18",  \
+            "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", \
+            "v29", "v30", "v31");                                                 \
+    }                                                                             \
+  }
+#define ALL_TILES(inputs, end)                                                        \
+  TILES(1, inputs, end)                                                               \
+  TILES(2, inputs, end)                                                               \
+  TILES(3, inputs, end)                                                               \
+  TILES(4, inputs, end)                                                               \
+  TILES(5, inputs, end)                                                               \
+  constexpr TilesKernel<ConvRow> k##inputs##end[] = {                                 \
+      inputs##_##end##_1, inputs##_##end##_2, inputs##_##end##_3, inputs##_##end##_4, \
+      inputs##_##end##_5};
 
 namespace dqa {
 namespace {
 
-// What the inputs are: codes up to 127, which are valid signed bytes; any others; or
-// wide ones, whose halves are multiplied apart.
-enum class Inputs { kSmall, kBytes, kWide };
+// What a tile walks through. The assembly knows where its members lie.
+struct Walk {
+  const int8_t* weights;
+  const uint8_t* const* rows;
+  uint64_t taps_y, runs;
+  size_t gap;  // from the end of a run to the next
+  size_t fours, rest;
+  const int32_t* start;
 
-// Bytes above 127 are taken as so much less, and so are the low halves of wide inputs.
-constexpr int8_t kLess = -128;
-
-// Up to four groups of inputs.
-template <Inputs kInputs>
-struct Four {
-  int8x16_t low, high;
+  Walk(const ConvRow& row, bool wide)
+      : weights(row.weights),
+        rows(row.rows),
+        taps_y(row.taps_y),
+        runs(row.runs),
+        gap(row.run_bytes - row.run_groups * kGroup * (wide ? 2 : 1)),
+        fours(row.run_groups / 4),
+        rest(row.run_groups % 4),
+        start(row.start) {}
 };
 
-// Up to 16 bytes, in words of four; nothing is read behind them.
-template <size_t kBytes>
-INLINE_DOT uint8x16_t load_bytes(const uint8_t* at) {
-  if (kBytes == 16) return vld1q_u8(at);
-  if (kBytes == 4) {
-    uint32_t four;
-    std::memcpy(&four, at, sizeof four);
-    return vreinterpretq_u8_u32(vdupq_n_u32(four));
-  }
-  const uint8x8_t first = vld1_u8(at);
-  if (kBytes == 8) return vcombine_u8(first, first);
-  uint32_t last;
-  std::memcpy(&last, at + 8, sizeof last);
-  return vcombine_u8(first, vreinterpret_u8_u32(vdup_n_u32(last)));
-}
+constexpr unsigned kMaxPixels = 5;
 
-template <Inputs kInputs, unsigned kGroups>
-INLINE_DOT Four<kInputs> load_groups(const uint8_t* at) {
-  const uint8x16_t flip = vdupq_n_u8(0x80);
-  if (kInputs == Inputs::kWide) {
-    constexpr size_t kBytes = 2 * kGroups * kGroup, kFirst = kBytes < 16 ? kBytes : 16;
-    const uint8x16_t first = load_bytes<kFirst>(at);
-    uint8x16_t last = first;
-    if (kBytes > kFirst)
-      last = load_bytes < kBytes == kFirst ? 16 : kBytes - kFirst > (at + 16);
-    return {vreinterpretq_s8_u8(veorq_u8(vuzp1q_u8(first, last), flip)),
-            vreinterpretq_s8_u8(vuzp2q_u8(first, last))};
-  }
-  const uint8x16_t bytes = load_bytes<kGroups * kGroup>(at);
-  return {
-      vreinterpretq_s8_u8(kInputs == Inputs::kBytes ? veorq_u8(bytes, flip) : bytes),
-      vdupq_n_s8(0)};
-}
-
-template <unsigned kPixels>
-struct Totals {
-  int32x4_t part[kPixels][4];
-};
-
-// Adds the products of one group, number `kLane` of four, and moves on to the next.
-template <Inputs kInputs, unsigned kPixels, int kLane>
-INLINE_DOT void add_group(const int8_t*& weights, const Four<kInputs>* x,
-                          Totals<kPixels>& low, Totals<kPixels>& high) {
-  int8x16_t w[4];
-  DQA_NEON_UNROLL
-  for (unsigned q = 0; q < 4; ++q) w[q] = vld1q_s8(weights + 16 * q);
-  weights += kBlock * kGroup;
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
-    DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
-      low.part[p][q] = vdotq_laneq_s32(low.part[p][q], w[q], x[p].low, kLane);
-      if (kInputs != Inputs::kWide) continue;
-      high.part[p][q] = vdotq_laneq_s32(high.part[p][q], w[q], x[p].high, kLane);
-    }
-  }
-}
-
-template <Inputs kInputs, unsigned kPixels, unsigned kGroups>
-INLINE_DOT void add_groups(const uint8_t* at, size_t pixel_bytes,
-                           const int8_t*& weights, Totals<kPixels>& low,
-                           Totals<kPixels>& high) {
-  Four<kInputs> x[kPixels];
-  DQA_NEON_UNROLL
-  for (unsigned p = 0; p < kPixels; ++p) {
-    x[p] = load_groups<kInputs, kGroups>(at + p * pixel_bytes);
-  }
-  add_group<kInputs, kPixels, 0>(weights, x, low, high);
-  if (kGroups > 1) add_group<kInputs, kPixels, 1>(weights, x, low, high);
-  if (kGroups > 2) add_group<kInputs, kPixels, 2>(weights, x, low, high);
-  if (kGroups > 3) add_group<kInputs, kPixels, 3>(weights, x, low, high);
-}
-
-template <Inputs kInputs, unsigned kPixels>
-TARGET_DOT void conv_dot(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
-  constexpr bool kWide = kInputs == Inputs::kWide;
-  constexpr size_t kWeights = kBlock * kGroup, kBytes = kGroup * (kWide ? 2 : 1);
-  const size_t step = row.pixel_bytes, rest = row.run_groups % 4;
-  for (size_t offset = 0; tiles > 0;
-       --tiles, offset += kPixels * step, sums += kPixels) {
-    Totals<kPixels> low, high;
-    DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      DQA_NEON_UNROLL
-      for (unsigned q = 0; q < 4; ++q) {
-        low.part[p][q] = vld1q_s32(row.start + 4 * q);
-        high.part[p][q] = vdupq_n_s32(0);
-      }
-    }
-    const int8_t* weights = row.weights;
-    for (unsigned y = 0; y < row.taps_y; ++y) {
-      for (unsigned run = 0; run < row.runs; ++run) {
-        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
-        const int8_t* const end = weights + (row.run_groups - rest) * kWeights;
-        for (; weights != end; at += 4 * kBytes) {
-          add_groups<kInputs, kPixels, 4>(at, step, weights, low, high);
-        }
-        if (rest == 1) add_groups<kInputs, kPixels, 1>(at, step, weights, low, high);
-        if (rest == 2) add_groups<kInputs, kPixels, 2>(at, step, weights, low, high);
-        if (rest == 3) add_groups<kInputs, kPixels, 3>(at, step, weights, low, high);
-      }
-    }
-    DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      DQA_NEON_UNROLL
-      for (unsigned q = 0; q < 4; ++q) {
-        int32x4_t sum = low.part[p][q];
-        if (kWide) sum = vaddq_s32(sum, vshlq_n_s32(high.part[p][q], 8));
-        vst1q_s32(sums[p] + 4 * q, sum);
-      }
-    }
-  }
-}
-
-// What sums start with where inputs are taken as 128 less.
-TARGET_DOT void raise_start(const ConvRow& row, int32_t* start) {
-  int32x4_t sum[4];
-  DQA_NEON_UNROLL
-  for (unsigned q = 0; q < 4; ++q) sum[q] = vdupq_n_s32(0);
-  const int8x16_t less = vdupq_n_s8(kLess);
-  const int8_t* const end = row.weights + row.block_bytes;
-  for (const int8_t* w = row.weights; w != end; w += kBlock * kGroup) {
-    DQA_NEON_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
-      sum[q] = vdotq_s32(sum[q], vld1q_s8(w + 16 * q), less);
-    }
-  }
-  DQA_NEON_UNROLL
-  for (unsigned q = 0; q < 4; ++q) {
-    vst1q_s32(start + 4 * q, vsubq_s32(vld1q_s32(row.start + 4 * q), sum[q]));
-  }
-}
-
-constexpr TilesKernel<ConvRow> kSmallTiles[] = {
-    conv_dot<Inputs::kSmall, 1>, conv_dot<Inputs::kSmall, 2>,
-    conv_dot<Inputs::kSmall, 3>, conv_dot<Inputs::kSmall, 4>,
-    conv_dot<Inputs::kSmall, 5>};
-constexpr TilesKernel<ConvRow> kByteTiles[] = {
-    conv_dot<Inputs::kBytes, 1>, conv_dot<Inputs::kBytes, 2>,
-    conv_dot<Inputs::kBytes, 3>, conv_dot<Inputs::kBytes, 4>,
-    conv_dot<Inputs::kBytes, 5>};
-constexpr TilesKernel<ConvRow> kWideTiles[] = {conv_dot<Inputs::kWide, 1>,
-                                               conv_dot<Inputs::kWide, 2>};
-
-// The same with products of 16 bits, which pairs of sums take in.
-template <unsigned kPixels>
-void conv_long(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
-  for (size_t offset = 0; tiles > 0;
-       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
-    int32x4_t total[kPixels][8];
-    DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      for (unsigned i = 0; i < 8; ++i) total[p][i] = vdupq_n_s32(0);
-    }
-    const int8_t* weights = row.weights;
-    for (unsigned y = 0; y < row.taps_y; ++y) {
-      for (unsigned run = 0; run < row.runs; ++run) {
-        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
-        const int8_t* const end = weights + row.run_groups * kBlock * kGroup;
-        for (; weights != end; weights += kBlock * kGroup, at += kGroup) {
-          DQA_NEON_UNROLL
-          for (unsigned q = 0; q < 4; ++q) {
-            const int8x16_t w = vld1q_s8(weights + 16 * q);
-            DQA_NEON_UNROLL
-            for (unsigned p = 0; p < kPixels; ++p) {
-              int32_t four;
-              std::memcpy(&four, at + p * row.pixel_bytes, sizeof four);
-              const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
-              int32x4_t* const sum = &total[p][2 * q];
-              sum[0] = vpadalq_s16(sum[0], vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-              sum[1] = vpadalq_s16(sum[1], vmull_high_s8(w, x));
-            }
-          }
-        }
-      }
-    }
-    DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      DQA_NEON_UNROLL
-      for (unsigned q = 0; q < 4; ++q) {
-        const int32x4_t four = vpaddq_s32(total[p][2 * q], total[p][2 * q + 1]);
-        vst1q_s32(sums[p] + 4 * q, vaddq_s32(four, vld1q_s32(row.start + 4 * q)));
-      }
-    }
-  }
-}
-
-template <bool kWide>
-int16x4_t four_words(const uint8_t* at) {
-  if (kWide) {
-    int16_t words[4];
-    std::memcpy(words, at, sizeof words);
-    return vld1_s16(words);
-  }
-  uint8_t bytes[8] = {};
-  std::memcpy(bytes, at, 4);
-  return vget_low_s16(vreinterpretq_s16_u16(vmovl_u8(vld1_u8(bytes))));
-}
-
-// Products of 16-bit numbers: for codes of 8 bits and wide ones.
-template <bool kWide>
-void conv_words(const ConvRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
-  for (size_t offset = 0; tiles > 0;
-       --tiles, offset += 1 * row.pixel_bytes, sums += 1) {
-    int32x4_t total[kBlock];
-    for (int32x4_t& sum : total) sum = vdupq_n_s32(0);
-    const int8_t* weights = row.weights;
-    constexpr size_t kStep = kGroup * (kWide ? 2 : 1);
-    for (unsigned y = 0; y < row.taps_y; ++y) {
-      for (unsigned run = 0; run < row.runs; ++run) {
-        const uint8_t* at = row.rows[y] + offset + run * row.run_bytes;
-        for (size_t g = 0; g < row.run_groups; ++g, at += kStep) {
-          const int16x4_t x = four_words<kWide>(at);
-          for (unsigned o = 0; o < kBlock; o += 2, weights += 2 * kGroup) {
-            const int16x8_t w = vmovl_s8(vld1_s8(weights));
-            total[o] = vmlal_s16(total[o], vget_low_s16(w), x);
-            total[o + 1] = vmlal_s16(total[o + 1], vget_high_s16(w), x);
-          }
-        }
-      }
-    }
-    for (unsigned o = 0; o < kBlock; ++o)
-      sums[0][o] = row.start[o] + vaddvq_s32(total[o]);
-  }
-}
-
-using Rows16 = int32_t (*)[kBlock];
-
-Rows16 rows_of(int32_t* sums) { return reinterpret_cast<Rows16>(sums); }
-
-constexpr TilesKernel<ConvRow> kLongTiles[] = {conv_long<1>, conv_long<2>};
+// Codes up to 127 are valid signed bytes. Bytes above 127 are taken as 128 less, and so
+// are the low halves of wide inputs, which come after the high ones.
+ALL_TILES(SMALL, SUMS)
+ALL_TILES(SMALL, CODES)
+ALL_TILES(SMALL, ADDED)
+ALL_TILES(BYTES, SUMS)
+ALL_TILES(WIDE, SUMS)
 
 }  // namespace
 
 void neon_dot_conv(const ConvRow& row, Epilogue* epilogue) {
-  if (!row.wide && row.peak <= 127) {
-    return run_batches(row, kSmallTiles, 5, epilogue);
+  if (row.wide)
+    return run_blocks(row, {kMaxPixels, kWIDESUMS, nullptr, nullptr}, *epilogue);
+  if (row.peak > 127) {
+    return run_blocks(row, {kMaxPixels, kBYTESSUMS, nullptr, nullptr}, *epilogue);
   }
-  int32_t start[kBlock];
-  raise_start(row, start);
-  ConvRow raised = row;
-  raised.start = start;
-  if (row.wide) return run_batches(raised, kWideTiles, 2, epilogue);
-  run_batches(raised, kByteTiles, 5, epilogue);
+  run_blocks(row, {kMaxPixels, kSMALLSUMS, kSMALLCODES, kSMALLADDED}, *epilogue);
 }
 
 void neon_dot_sums(const ConvRow& row, int32_t* sums) {
-  compute_tiles(row, kSmallTiles, 5, row.pixels, rows_of(sums));
-}
-
-void neon_conv(const ConvRow& row, Epilogue* epilogue) {
-  if (!row.wide && row.peak <= 127) {
-    return run_batches(row, kLongTiles, 2, epilogue);
-  }
-  const TilesKernel<ConvRow> kernel = row.wide ? conv_words<true> : conv_words<false>;
-  run_batches(row, &kernel, 1, epilogue);
-}
-
-void neon_sums(const ConvRow& row, int32_t* sums) {
-  compute_tiles(row, kLongTiles, 2, row.pixels, rows_of(sums));
+  Ends to = {};
+  to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
+  compute_tiles(row, 0, kSMALLSUMS, kMaxPixels, row.pixels, to);
 }
 
 }  // namespace dqa

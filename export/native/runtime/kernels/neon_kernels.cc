@@ -15,70 +15,87 @@ DQA_NEON_KEEP_ORDER
 namespace dqa {
 namespace {
 
-// Neighbouring pixels share the columns of their windows. Products of a row of taps, by
-// codes up to 127, fit 16 bits.
+// Neighbouring pixels share the columns of their windows. Products of a span of rows,
+// by codes up to 127, are added in 16 bits.
 template <unsigned kTaps, unsigned kStride, unsigned kPixels>
-void depthwise_columns(const DepthwiseRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
-  for (size_t offset = 0; tiles > 0;
-       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
-    constexpr unsigned kColumns = (kPixels - 1) * kStride + kTaps;
-    const int8_t* weights = row.weights;
-    const size_t tap_bytes = row.tap_bytes, weight_step = row.weight_step;
-    int32x4_t total[kPixels][4];
+DQA_NEON_INLINE void add_rows(const DepthwiseRow& row, size_t offset, unsigned first,
+                              unsigned end, const int8_t*& weights,
+                              int16x8_t (*sum)[2]) {
+  constexpr unsigned kColumns = (kPixels - 1) * kStride + kTaps;
+  const size_t tap_bytes = row.tap_bytes, weight_step = row.weight_step;
+  for (unsigned y = first; y < end; ++y) {
+    const uint8_t* const at = row.rows[y] + offset;
+    int8x16_t w[kTaps];
     DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      DQA_NEON_UNROLL
-      for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
-    }
-    for (unsigned y = 0; y < row.taps_y; ++y) {
-      const uint8_t* const at = row.rows[y] + offset;
-      int8x16_t w[kTaps];
-      int16x8_t part[kPixels][2];
-      DQA_NEON_UNROLL
-      for (unsigned x = 0; x < kTaps; ++x, weights += weight_step) {
-        w[x] = vld1q_s8(weights);
-      }
-      DQA_NEON_UNROLL
-      for (unsigned c = 0; c < kColumns; ++c) {
-        const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(at + c * tap_bytes));
-        const int8x8_t low = vget_low_s8(codes);
-        DQA_NEON_UNROLL
-        for (unsigned p = 0; p < kPixels; ++p) {
-          const unsigned tap = c - p * kStride;
-          if (tap >= kTaps) continue;
-          const int8x16_t by = w[tap];
-          if (tap == 0) {
-            part[p][0] = vmull_s8(low, vget_low_s8(by));
-            part[p][1] = vmull_high_s8(codes, by);
-          } else {
-            part[p][0] = vmlal_s8(part[p][0], low, vget_low_s8(by));
-            part[p][1] = vmlal_high_s8(part[p][1], codes, by);
-          }
-        }
-      }
+    for (unsigned x = 0; x < kTaps; ++x) w[x] = vld1q_s8(weights + x * weight_step);
+    weights += kTaps * weight_step;
+    DQA_NEON_UNROLL
+    for (unsigned c = 0; c < kColumns; ++c) {
+      const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(at + c * tap_bytes));
       DQA_NEON_UNROLL
       for (unsigned p = 0; p < kPixels; ++p) {
-        DQA_NEON_UNROLL
-        for (unsigned h = 0; h < 2; ++h) {
-          int32x4_t* const to = &total[p][2 * h];
-          to[0] = vaddw_s16(to[0], vget_low_s16(part[p][h]));
-          to[1] = vaddw_high_s16(to[1], part[p][h]);
-        }
+        const unsigned tap = c - p * kStride;
+        if (tap >= kTaps) continue;
+        sum[p][0] = vmlal_s8(sum[p][0], vget_low_s8(codes), vget_low_s8(w[tap]));
+        sum[p][1] = vmlal_high_s8(sum[p][1], codes, w[tap]);
       }
-    }
-    DQA_NEON_UNROLL
-    for (unsigned p = 0; p < kPixels; ++p) {
-      DQA_NEON_UNROLL
-      for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
     }
   }
 }
 
+// Adds sums of 16 bits without a sign to those of 32 bits.
+DQA_NEON_INLINE void widen_sums(const int16x8_t* sum, const int32x4_t* to,
+                                int32x4_t* total) {
+  DQA_NEON_UNROLL
+  for (unsigned q = 0; q < 4; ++q) {
+    const uint16x8_t half = vreinterpretq_u16_s16(sum[q / 2]);
+    const uint32x4_t before = vreinterpretq_u32_s32(to[q]);
+    total[q] = vreinterpretq_s32_u32(q % 2 == 0 ? vaddw_u16(before, vget_low_u16(half))
+                                                : vaddw_high_u16(before, half));
+  }
+}
+
+template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd, unsigned kPixels>
+void depthwise_columns(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
+  const unsigned span_rows = row.span_rows, taps_y = row.taps_y;
+  for (; tiles > 0; --tiles, offset += kPixels * row.pixel_bytes) {
+    const int8_t* weights = row.weights;
+    const int16_t* base = row.base;
+    int32x4_t total[kPixels][4], start[4];
+    DQA_NEON_UNROLL
+    for (unsigned q = 0; q < 4; ++q) start[q] = vld1q_s32(row.span_start + 4 * q);
+    if (!kOneSpan) {
+      DQA_NEON_UNROLL
+      for (unsigned p = 0; p < kPixels; ++p) {
+        DQA_NEON_UNROLL
+        for (unsigned q = 0; q < 4; ++q) total[p][q] = start[q];
+      }
+    }
+    unsigned y = 0;
+    do {
+      int16x8_t sum[kPixels][2];
+      DQA_NEON_UNROLL
+      for (unsigned p = 0; p < kPixels; ++p) {
+        sum[p][0] = vld1q_s16(base);
+        sum[p][1] = vld1q_s16(base + 8);
+      }
+      base += kBlock;
+      const unsigned end = kOneSpan ? taps_y : std::min(taps_y, y + span_rows);
+      add_rows<kTaps, kStride, kPixels>(row, offset, y, end, weights, sum);
+      DQA_NEON_UNROLL
+      for (unsigned p = 0; p < kPixels; ++p) {
+        widen_sums(sum[p], kOneSpan ? start : total[p], total[p]);
+      }
+      y = end;
+    } while (!kOneSpan && y < taps_y);
+    finish_pixels<kEnd, kPixels>(total, to);
+  }
+}
+
 // The same for any codes of a byte and any windows.
-template <unsigned kPixels>
-void depthwise_tile(const DepthwiseRow& row, size_t tiles, int32_t (*sums)[kBlock]) {
-  for (size_t offset = 0; tiles > 0;
-       --tiles, offset += kPixels * row.pixel_bytes, sums += kPixels) {
+template <End kEnd, unsigned kPixels>
+void depthwise_tile(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
+  for (; tiles > 0; --tiles, offset += kPixels * row.pixel_bytes) {
     int32x4_t total[kPixels][4];
     for (unsigned p = 0; p < kPixels; ++p) {
       for (unsigned q = 0; q < 4; ++q) total[p][q] = vld1q_s32(row.start + 4 * q);
@@ -103,36 +120,70 @@ void depthwise_tile(const DepthwiseRow& row, size_t tiles, int32_t (*sums)[kBloc
         weights += row.weight_step;
       }
     }
-    for (unsigned p = 0; p < kPixels; ++p) {
-      for (unsigned q = 0; q < 4; ++q) vst1q_s32(sums[p] + 4 * q, total[p][q]);
-    }
+    finish_pixels<kEnd, kPixels>(total, to);
   }
 }
 
-template <unsigned kTaps, unsigned kStride>
-void by_columns(const DepthwiseRow& row, Epilogue* epilogue) {
-  static constexpr TilesKernel<DepthwiseRow> kTiles[] = {
-      depthwise_columns<kTaps, kStride, 1>, depthwise_columns<kTaps, kStride, 2>,
-      depthwise_columns<kTaps, kStride, 3>, depthwise_columns<kTaps, kStride, 4>};
-  run_batches(row, kTiles, 4, epilogue);
+template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd>
+constexpr TilesKernel<DepthwiseRow> kColumns[] = {
+    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 1>,
+    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 2>,
+    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 3>,
+    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 4>};
+
+template <End kEnd>
+constexpr TilesKernel<DepthwiseRow> kTiles[] = {
+    depthwise_tile<kEnd, 1>, depthwise_tile<kEnd, 2>, depthwise_tile<kEnd, 3>,
+    depthwise_tile<kEnd, 4>};
+
+template <unsigned kTaps, unsigned kStride, bool kOneSpan>
+constexpr EndKernels<DepthwiseRow> kByColumns = {
+    4, kColumns<kTaps, kStride, kOneSpan, End::kSums>,
+    kColumns<kTaps, kStride, kOneSpan, End::kCodes>, nullptr};
+
+EndKernels<DepthwiseRow> depthwise_kernels(const DepthwiseRow& row) {
+  const bool one = row.pixel_bytes == row.tap_bytes,
+             two = row.pixel_bytes == 2 * row.tap_bytes;
+  if (row.peak <= 127 && row.span_rows > 0 && (one || two)) {
+    const bool whole = row.span_rows == row.taps_y;
+    if (row.taps_x == 3 && whole) {
+      return one ? kByColumns<3, 1, true> : kByColumns<3, 2, true>;
+    }
+    if (row.taps_x == 3) return one ? kByColumns<3, 1, false> : kByColumns<3, 2, false>;
+    if (row.taps_x == 5) return one ? kByColumns<5, 1, false> : kByColumns<5, 2, false>;
+  }
+  return {4, kTiles<End::kSums>, kTiles<End::kCodes>, nullptr};
+}
+
+// One block that has fewer channels, or wide inputs.
+void depthwise_slowly(const DepthwiseRow& row, const Epilogue& epilogue, unsigned block,
+                      size_t offset) {
+  const uint8_t* rows[kMaxTaps];
+  for (unsigned y = 0; y < row.taps_y; ++y) rows[y] = row.rows[y] + offset;
+  DepthwiseRow own = row;
+  own.rows = rows;
+  Epilogue e = epilogue.block(block);
+  scalar_runtime_kernels().depthwise(own, &e);
 }
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
-  if (row.wide || epilogue->channels != kBlock) {
-    scalar_runtime_kernels().depthwise(row, epilogue);
-    return;
+  const EndKernels<DepthwiseRow> kernels = depthwise_kernels(row);
+  const size_t spans =
+      row.span_rows == 0 ? 0 : (row.taps_y + row.span_rows - 1) / row.span_rows;
+  DepthwiseRow block = row;
+  for (unsigned b = 0; b < row.blocks; ++b) {
+    const size_t offset = b * kBlock * (row.wide ? 2 : 1);
+    if (row.wide || epilogue->channels < (b + 1) * kBlock) {
+      depthwise_slowly(block, *epilogue, b, offset);
+    } else {
+      run_block(block, kernels, *epilogue, b, offset);
+    }
+    block.weights += kBlock;
+    block.start += kBlock;
+    if (spans == 0) continue;
+    block.base += spans * kBlock;
+    block.span_start += kBlock;
   }
-  if (row.peak <= 127 && row.interval >= row.taps_x) {
-    const bool one = row.pixel_bytes == row.tap_bytes,
-               two = row.pixel_bytes == 2 * row.tap_bytes;
-    if (row.taps_x == 3 && one) return by_columns<3, 1>(row, epilogue);
-    if (row.taps_x == 3 && two) return by_columns<3, 2>(row, epilogue);
-    if (row.taps_x == 5 && one) return by_columns<5, 1>(row, epilogue);
-    if (row.taps_x == 5 && two) return by_columns<5, 2>(row, epilogue);
-  }
-  static constexpr TilesKernel<DepthwiseRow> kTiles[] = {
-      depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>, depthwise_tile<4>};
-  run_batches(row, kTiles, 4, epilogue);
 }
 
 void widen(const uint8_t* factors, size_t channels, size_t pixels, uint8_t zero,
@@ -216,13 +267,16 @@ bool has_dot() {
 #endif
 }
 
-RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
+RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums, uint8_t less) {
   RuntimeKernels kernels = scalar_runtime_kernels();
   kernels.isa = isa;
+  kernels.takes_blocks = true;
   kernels.conv = conv;
   kernels.sums = sums;
+  kernels.less = less;
   kernels.tile_shift = 0;  // both multiply signed bytes
   kernels.depthwise = depthwise;
+  kernels.wants_spans = true;
   kernels.requantize = neon_requantize;
   kernels.widen = widen;
   kernels.narrow = narrow;
@@ -233,13 +287,13 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums) {
 }  // namespace
 
 const RuntimeKernels* neon_runtime_kernels() {
-  static const RuntimeKernels kKernels = kernels_of(DQA_NEON, neon_conv, neon_sums);
+  static const RuntimeKernels kKernels = kernels_of(DQA_NEON, neon_conv, neon_sums, 0);
   return &kKernels;
 }
 
 const RuntimeKernels* neon_dot_runtime_kernels() {
   static const RuntimeKernels kKernels =
-      kernels_of(DQA_NEON_DOT, neon_dot_conv, neon_dot_sums);
+      kernels_of(DQA_NEON_DOT, neon_dot_conv, neon_dot_sums, 128);
   return has_dot() ? &kKernels : nullptr;
 }
 

@@ -67,9 +67,9 @@ DqaStatus conv(Run& run, size_t index, Rows todo) {
   row.peak = in.peak;
   row.rows = rows;
   row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
+  const size_t most = run.kernels.takes_blocks ? kBlocks : run.kernels.conv_blocks;
   for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
-    row.blocks = static_cast<unsigned>(
-        std::min<size_t>(run.kernels.conv_blocks, piece.end_block - b));
+    row.blocks = static_cast<unsigned>(std::min(most, piece.end_block - b));
     row.weights = reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) +
                   b * row.block_bytes;
     row.start = prepared.start.data() + b * kBlock;
@@ -105,6 +105,9 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
   row.pixels = out.width;
   row.weight_step = blocks_of(in) * kBlock;
   row.interval = prepared.interval;
+  row.span_rows = prepared.span_rows;
+  const size_t spans =
+      row.span_rows == 0 ? 0 : (op.taps_y + row.span_rows - 1) / row.span_rows;
   const bool interleaved = !prepared.interleaved.empty();
   const size_t step = interleaved ? 2 : 1;
   const Piece piece = run.piece(todo, blocks_of(out), step);
@@ -113,6 +116,11 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
     row.weights =
         reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) + first;
     row.start = prepared.start.data() + first;
+    if (spans != 0) {
+      row.base = prepared.base.data() + first * spans;
+      row.span_start = prepared.span_start.data() + first;
+    }
+    row.blocks = static_cast<unsigned>(blocks);
     for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
       Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(blocks));
       window_rows(run, op, in, y, rows);
@@ -130,8 +138,9 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
            piece.end_block - piece.first_block);
     return DQA_OK;
   }
-  for (size_t b = piece.first_block; b < piece.end_block; ++b) {
-    pixels(run.kernels.depthwise, b, 1);
+  const size_t most = run.kernels.takes_blocks ? kBlocks : 1;
+  for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
+    pixels(run.kernels.depthwise, b, std::min(most, piece.end_block - b));
   }
   return DQA_OK;
 }

@@ -2,6 +2,7 @@
 // a hostile plan may overlap: hence memmove.
 #include <cstring>
 
+#include "codec/codec.h"
 #include "runtime/ops/ops.h"
 
 namespace dqa {
@@ -67,6 +68,13 @@ DqaStatus pack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                         &run.error);
 }
 
+// Whether a raw strip has what a row of a line buffer has, in the same order.
+bool is_line(const Table& table, const Buffer& line) {
+  const unsigned width = table.bits + table.extra_bits;
+  return table.storage == DQA_RAW && line.pixel_bytes() == line.channels &&
+         line.zero == (table.is_signed ? 1u << (width - 1) : 0);
+}
+
 DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
@@ -76,6 +84,12 @@ DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
     return DQA_OK;
   }
   const Table& table = run.plan.tables[in.table];
+  const DqaCodec& codec = *table.codec;
+  if (is_line(table, out) && codec.kernels->unpack_line != nullptr &&
+      codec.kernels->unpack_line(codec, loaded_row(run, run.plan.link(op, 0).buffer, y),
+                                 size_t{out.width} * out.channels, run.row(out, y))) {
+    return DQA_OK;
+  }
   uint8_t* const codes = run.row_scratch();
   if (const DqaStatus status = unpack_row(run, op, table, y, codes)) return status;
   run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
@@ -92,6 +106,12 @@ DqaStatus store_row(Run& run, const Op& op, uint32_t y) {
     return DQA_OK;
   }
   const Table& table = run.plan.tables[out.table];
+  const DqaCodec& codec = *table.codec;
+  if (is_line(table, in) && codec.kernels->pack_line != nullptr &&
+      codec.kernels->pack_line(codec, run.row(in, y), size_t{in.width} * in.channels,
+                               run.stored_row(out, y))) {
+    return DQA_OK;
+  }
   uint8_t* const codes = run.row_scratch();
   run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero,
                      run.row(in, y), in.pixel_bytes(), codes);

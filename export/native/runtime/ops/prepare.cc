@@ -2,6 +2,7 @@
 #include "runtime/ops/prepare.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "runtime/ops/winograd.h"
@@ -68,7 +69,23 @@ std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
   return spans;
 }
 
-Prepared prepare_conv(const Plan& plan, const Op& op) {
+std::vector<PlainCodes> plain_codes(const Plan& plan, const Op& op) {
+  const Buffer& out = plan.buffers[op.output];
+  if (out.type != Type::kCodes || out.zero != 0) return {};
+  std::vector<PlainCodes> plain(blocks_of(out));
+  for (size_t c = 0; c < out.channels; ++c) {
+    const float low = plan.floats(op.low)[c], power = plan.floats(op.power)[c],
+                high = std::nearbyint(plan.floats(op.high)[c]);
+    int exponent = 0;
+    const bool shifts = std::frexp(power, &exponent) == 0.5f && power >= 1.0f;
+    if (low != 0 || !shifts || !(high >= 0 && high * power <= 255)) return {};
+    plain[c / kBlock].high[c % kBlock] = static_cast<uint8_t>(high);
+    plain[c / kBlock].shift[c % kBlock] = static_cast<int8_t>(exponent - 1);
+  }
+  return plain;
+}
+
+Prepared prepare_conv(const Plan& plan, const Op& op, int32_t less) {
   const Buffer& in = plan.input(op);
   const size_t groups = groups_of(in);
   const size_t count = size_t{op.taps_y} * op.taps_x * groups;
@@ -87,11 +104,13 @@ Prepared prepare_conv(const Plan& plan, const Op& op) {
           sum += weights[(g * kBlock + o) * kGroup + i];
         }
       }
-      prepared.start[b * kBlock + o] = codes ? -sum * in.zero : 0;
+      if (codes && in.peak <= 127) less = 0;
+      prepared.start[b * kBlock + o] = sum * (less - (codes ? in.zero : 0));
     }
     prepared.spans.push_back(codes ? accumulation_spans(weights, count, in.peak)
                                    : std::vector<uint32_t>());
   }
+  prepared.plain = plain_codes(plan, op);
   return prepared;
 }
 
@@ -103,6 +122,7 @@ Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
   const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   constexpr size_t kMiddle = 5;  // where four codes are added
   Prepared prepared;
+  prepared.plain = plain_codes(plan, op);
   prepared.start.resize(kPositions * blocks * kBlock);
   for (size_t b = 0; b < blocks; ++b) {
     for (size_t p = 0; p < kPositions; ++p) {
@@ -166,7 +186,38 @@ std::vector<InterleavedArrays> interleave_arrays(const Plan& plan, const Op& op,
   return interleaved;
 }
 
-Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t interleaved_peak) {
+// The longest spans of rows that serve all channels.
+void find_spans(const Op& op, const int8_t* weights, size_t padded, int64_t peak,
+                Prepared* prepared) {
+  const size_t row = op.taps_x * padded;
+  for (uint32_t rows = op.taps_y; rows > 0; --rows) {
+    const size_t spans = (op.taps_y + rows - 1) / rows;
+    std::vector<int16_t> base(spans * padded);
+    std::vector<int32_t> start = prepared->start;
+    bool fits = true;
+    for (size_t i = 0; fits && i < spans * padded; ++i) {
+      const size_t c = i % padded, span = i / padded;
+      Reach all = {0, 0};
+      for (size_t w = span * rows * row + c;
+           w < std::min<size_t>((span + 1) * rows, op.taps_y) * row; w += padded) {
+        const Reach own = reach(weights[w], peak);
+        all = {all.first + own.first, all.second + own.second};
+      }
+      fits = all.first - all.second <= 65535;
+      base[(c / kBlock * spans + span) * kBlock + c % kBlock] =
+          static_cast<int16_t>(static_cast<uint16_t>(-all.second));
+      start[c] += static_cast<int32_t>(all.second);
+    }
+    if (!fits) continue;
+    prepared->span_rows = rows;
+    prepared->base = std::move(base);
+    prepared->span_start = std::move(start);
+    return;
+  }
+}
+
+Prepared prepare_depthwise(const Plan& plan, const Op& op,
+                           const RuntimeKernels& kernels) {
   const Buffer& in = plan.input(op);
   const size_t taps = size_t{op.taps_y} * op.taps_x;
   const size_t padded = blocks_of(in) * kBlock;
@@ -174,6 +225,7 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t interleaved_
       reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   Prepared prepared;
   prepared.start.resize(padded);
+  prepared.plain = plain_codes(plan, op);
   prepared.interval = static_cast<uint32_t>(taps);
   for (size_t c = 0; c < padded; ++c) {
     int32_t sum = 0;
@@ -185,7 +237,10 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op, uint32_t interleaved_
   }
   const bool plain = in.type == Type::kCodes && op.scratch == kNone &&
                      op.link_count == 1 && plan.buffers[op.output].type == Type::kCodes;
-  if (plain && in.peak <= interleaved_peak) {
+  if (kernels.wants_spans && in.type == Type::kCodes) {
+    find_spans(op, weights, padded, in.peak, &prepared);
+  }
+  if (plain && in.peak <= kernels.interleaved_peak) {
     prepared.interleaved = interleave(op, weights, padded);
     prepared.arrays = interleave_arrays(plan, op, prepared.start);
   }
@@ -214,9 +269,8 @@ Prepared prepare_input(const Plan& plan, const Op& op) {
 Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
   switch (op.code) {
     case OpCode::kQuantizeInput: return prepare_input(plan, op);
-    case OpCode::kConv: return prepare_conv(plan, op);
-    case OpCode::kDepthwise:
-      return prepare_depthwise(plan, op, kernels.interleaved_peak);
+    case OpCode::kConv: return prepare_conv(plan, op, kernels.less);
+    case OpCode::kDepthwise: return prepare_depthwise(plan, op, kernels);
     case OpCode::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
     default: return {};
   }

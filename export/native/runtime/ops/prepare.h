@@ -19,9 +19,15 @@ struct Prepared {
   std::vector<std::vector<uint32_t>> spans;
   // DEPTHWISE: how many taps in a row a 16-bit sum can take, in every channel.
   uint32_t interval = 0;
+  // DEPTHWISE: sums of 16 bits; see `DepthwiseRow`.
+  uint32_t span_rows = 0;
+  std::vector<int16_t> base;
+  std::vector<int32_t> span_start;
   // DEPTHWISE from codes to codes, for kernels of 32 channels; see `DepthwiseRow`.
   std::vector<int8_t> interleaved;
   std::vector<InterleavedArrays> arrays;
+  // For each block of 16 channels; empty if the rules of `PlainCodes` do not hold.
+  std::vector<PlainCodes> plain;
   // QUANTIZE_INPUT: for each value of a row. Empty if there is no scale and no offset.
   std::vector<float> factors, summands;
 };

@@ -22,6 +22,9 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
   e.type = out.type;
   e.zero = out.zero;
   if (out.type == Type::kCodes) e.power = run.plan.floats(op.power) + first;
+  const auto& plain =
+      run.prepared[static_cast<size_t>(&op - run.plan.ops.data())].plain;
+  if (!plain.empty()) e.plain = plain.data() + block;
   for (size_t k = 0; k < op.link_count; ++k) {
     if (!run.plan.link(op, k).addend) continue;
     const Buffer& b = run.buffer(run.plan.link(op, k).buffer);
@@ -53,6 +56,7 @@ Epilogue Epilogue::block(unsigned number) const {
   for (const float** array : {&e.multiplier, &e.bias, &e.low, &e.high, &e.power}) {
     if (*array != nullptr) *array += first;
   }
+  if (plain != nullptr) e.plain += number;
   const size_t bytes = type == Type::kFloat ? 4 : type == Type::kWide ? 2 : 1;
   e.out += first * bytes;
   for (unsigned k = 0; k < addends; ++k) {

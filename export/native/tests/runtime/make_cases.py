@@ -101,6 +101,19 @@ def windows() -> Builder:
     return build
 
 
+def lines(bits: int, extra_bits: int, signed: bool) -> Builder:
+    """A stored skip whose rows are whole vectors of codes."""
+    build = Builder((9, 12, 3))
+    codes = (bits, extra_bits, signed)
+    skip = build.conv(build.input, build.codes((9, 12, 20), *codes), SAME)
+    x = skip
+    for _ in range(4):
+        x = build.conv(x, build.codes((9, 12, 32), *codes), SAME)
+        x = build.conv(x, build.codes((9, 12, 20), *codes), SAME)
+    build.output(build.combine([skip, x], build.codes((9, 12, 20), *codes)))
+    return build
+
+
 def left(zero: int, channels: int) -> Builder:
     """Outputs as LiteRT's bytes."""
     build = Builder((9, 11, 3))
@@ -131,6 +144,19 @@ def main(folder: Path) -> None:
         "tiled": tiled().program,
         "tiled_narrow": tiled_narrow().program,
         "windows": windows().program,
+        **{
+            f"lines_{bits}_{extra}": lines(bits, extra, signed).program
+            for bits, extra, signed in (
+                (4, 0, False),
+                (4, 1, True),
+                (4, 2, False),
+                (4, 4, False),
+                (3, 2, True),
+                (6, 2, False),
+                (7, 0, True),
+                (8, 0, False),
+            )
+        },
         "left_100": left(100, 32).program,
         "left_128": left(128, 20).program,
     }
