@@ -7,32 +7,19 @@ images. Every model runs in a process of its own; models that the JSON file alre
 holds are not run again. Exits with 1 if a model failed.
 """
 
-import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from shared import results
+from shared import keras_applications
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Models refuse inputs under their smallest size; the first that works is taken.
 _SIZES = (32, 71, 75, 224, 331)
-
-
-def model_names() -> list[str]:
-    import keras
-
-    return sorted(
-        name
-        for name in dir(keras.applications)
-        if name[0].isupper() and "_" not in name
-    )
 
 
 def measure(name: str) -> dict:
@@ -105,31 +92,11 @@ def markdown(rows: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, required=True, help="file for the figures")
-    parser.add_argument("--models", nargs="*", help="only these; default: all")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one)))
-        return
-    rows = results.read(options.json)
-    for name in options.models or model_names():
-        if name in rows and "error" not in rows[name]:
-            continue
-        command = [sys.executable, __file__, "--json", options.json, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            rows[name] = json.loads(done.stdout.splitlines()[-1])
-        else:
-            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            rows[name] = {"error": lines[-1]}
-        print(name, rows[name], flush=True)
-        results.write(options.json, rows)
-    options.json.with_suffix(".md").write_text(markdown(rows) + "\n")
-    failed = [name for name, row in rows.items() if "error" in row]
-    print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
-    sys.exit(bool(failed))
+    path, rows = keras_applications.measure_all(
+        __file__, __doc__.splitlines()[0], measure
+    )
+    path.with_suffix(".md").write_text(markdown(rows) + "\n")
+    sys.exit(any("error" in row for row in rows.values()))
 
 
 if __name__ == "__main__":

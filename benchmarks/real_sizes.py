@@ -8,30 +8,16 @@ JSON file already holds are not run again, so the run may be interrupted. Exits 
 if a model failed.
 """
 
-import argparse
-import json
 import os
 import resource
-import subprocess
 import sys
 import time
-from pathlib import Path
 
-from shared import results
+from shared import keras_applications
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 IMAGES = 8
-
-
-def model_names() -> list[str]:
-    import keras
-
-    return sorted(
-        name
-        for name in dir(keras.applications)
-        if name[0].isupper() and "_" not in name
-    )
 
 
 def peak_mib() -> float:
@@ -75,30 +61,8 @@ def measure(name: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, required=True, help="file for the figures")
-    parser.add_argument("--models", nargs="*", help="only these; default: all")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one)))
-        return
-    rows = results.read(options.json)
-    for name in options.models or model_names():
-        if name in rows and "error" not in rows[name]:
-            continue
-        command = [sys.executable, __file__, "--json", options.json, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            rows[name] = json.loads(done.stdout.splitlines()[-1])
-        else:
-            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            rows[name] = {"error": lines[-1]}
-        print(name, rows[name], flush=True)
-        results.write(options.json, rows)
-    failed = [name for name, row in rows.items() if "error" in row]
-    print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
-    sys.exit(bool(failed))
+    _, rows = keras_applications.measure_all(__file__, __doc__.splitlines()[0], measure)
+    sys.exit(any("error" in row for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ with an empty cache, each time in a new tab; the median of `--rounds`. Needs
 
 import argparse
 import os
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -20,16 +19,6 @@ from shared import results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NAMES = ("mobilenet_v2", "unet")
 
 
@@ -57,15 +46,10 @@ def write(name: str, path: Path, images: int) -> None:
 
 def opening_seconds(path: Path, rounds: int) -> list[float]:
     """Seconds from navigation to the load event."""
-    from selenium import webdriver
+    from shared import browser
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
     with tempfile.TemporaryDirectory() as profile:
-        for flag in (*_FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        service = webdriver.ChromeService(shutil.which("chromedriver"))
-        driver = webdriver.Chrome(options, service)
+        driver = browser.start(profile)
         try:
             times = []
             for _ in range(rounds):

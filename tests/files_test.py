@@ -18,17 +18,18 @@ def test_the_file_appears_when_the_block_succeeds(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def fail_half_way(path):
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
-    def fail_half_way():
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(b"half")
-            raise KeyError
-
     with pytest.raises(KeyError):
-        fail_half_way()
+        fail_half_way(path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 
@@ -123,13 +124,8 @@ def test_an_error_writes_nothing_into_a_fifo(tmp_path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
-    def fail_half_way():
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(b"half")
-            raise KeyError
-
     with pytest.raises(KeyError):
-        fail_half_way()
+        fail_half_way(path)
     assert os.read(reader, 99) == b""
     os.close(reader)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from dqa_keras.models.inverted_residual import inverted_residual, normalized
 from dqa_keras.models.weights import load_weights
 
 
@@ -41,9 +42,6 @@ _STAGES = (
     (3, 6, 320, 1, 1),
 )
 
-# What the published weights were trained with.
-_EPSILON = 1e-3
-
 # How PyTorch ports name what stands behind the last `_` of a layer's name here.
 _PYTORCH = {
     "expand": ("_expand_conv", "_bn0"),
@@ -59,36 +57,6 @@ def _filters(filters: int, width: float) -> int:
     wanted = filters * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
-
-
-def _norm(x: keras.KerasTensor, name: str, relu: bool = True) -> keras.KerasTensor:
-    x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
-    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
-
-
-def _block(
-    x: keras.KerasTensor,
-    kernel: int,
-    expansion: int,
-    filters: int,
-    stride: int,
-    name: str,
-) -> keras.KerasTensor:
-    """An inverted residual with a linear bottleneck."""
-    shortcut = x
-    if expansion > 1:
-        width = expansion * x.shape[-1]
-        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand")(x)
-        x = _norm(x, f"{name}_expand")
-    x = layers.DepthwiseConv2D(
-        kernel, stride, padding="same", use_bias=False, name=f"{name}_dw"
-    )(x)
-    x = _norm(x, f"{name}_dw")
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(x)
-    x = _norm(x, f"{name}_project", relu=False)
-    if stride == 1 and shortcut.shape[-1] == filters:
-        x = layers.Add(name=f"{name}_add")([shortcut, x])
-    return x
 
 
 def efficientnet_lite(
@@ -131,22 +99,24 @@ def efficientnet_lite(
     inputs = keras.Input((*size, 3), name="image")
     x = layers.Rescaling(1 / 128, -127 / 128, name="normalise")(inputs)
     x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem")(x)
-    x = _norm(x, "stem")
+    x = normalized(x, "stem")
     number = 0
     for stage, (kernel, expansion, filters, blocks, stride) in enumerate(_STAGES):
         if 0 < stage < len(_STAGES) - 1:
             blocks = math.ceil(blocks * depth)
         for block in range(blocks):
-            x = _block(
+            # The published weights were trained with Keras' default epsilon.
+            x = inverted_residual(
                 x,
-                kernel,
-                expansion,
                 _filters(filters, width),
                 stride if block == 0 else 1,
                 f"block{number}",
+                expansion=expansion,
+                kernel=kernel,
+                depthwise="dw",
             )
             number += 1
-    x = _norm(layers.Conv2D(1280, 1, use_bias=False, name="head")(x), "head")
+    x = normalized(layers.Conv2D(1280, 1, use_bias=False, name="head")(x), "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, name="linear")(x)
     model = keras.Model(inputs, outputs, name=f"efficientnet_lite{variant}")

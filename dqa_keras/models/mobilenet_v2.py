@@ -5,6 +5,7 @@ import os
 import keras
 from keras import layers
 
+from dqa_keras.models.inverted_residual import inverted_residual, normalized
 from dqa_keras.models.weights import load_weights
 
 # (expansion, filters, blocks, stride of the first). The paper's net halves a 224x224
@@ -19,31 +20,6 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-def _norm(x: keras.KerasTensor, name: str, relu: bool = True) -> keras.KerasTensor:
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
-    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
-
-
-def _block(
-    x: keras.KerasTensor, expansion: int, filters: int, stride: int, name: str
-) -> keras.KerasTensor:
-    """An inverted residual with a linear bottleneck."""
-    shortcut = x
-    if expansion > 1:
-        width = expansion * x.shape[-1]
-        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand")(x)
-        x = _norm(x, f"{name}_expand")
-    x = layers.DepthwiseConv2D(
-        3, stride, padding="same", use_bias=False, name=f"{name}_depthwise"
-    )(x)
-    x = _norm(x, f"{name}_depthwise")
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(x)
-    x = _norm(x, f"{name}_project", relu=False)
-    if stride == 1 and shortcut.shape[-1] == filters:
-        x = layers.Add(name=f"{name}_add")([shortcut, x])
-    return x
 
 
 def mobilenet_v2(
@@ -72,12 +48,20 @@ def mobilenet_v2(
     inputs = keras.Input((*image_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, -1.0, name="normalise")(inputs)
     x = layers.Conv2D(32, 3, padding="same", use_bias=False, name="stem")(x)
-    x = _norm(x, "stem")
+    x = normalized(x, "stem")
     for stage, (expansion, filters, blocks, first_stride) in enumerate(_STAGES):
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
-            x = _block(x, expansion, filters, stride, f"stage{stage}_{block}")
-    x = _norm(layers.Conv2D(1280, 1, use_bias=False, name="head")(x), "head")
+            x = inverted_residual(
+                x,
+                filters,
+                stride,
+                f"stage{stage}_{block}",
+                expansion=expansion,
+                kernel=3,
+                depthwise="depthwise",
+            )
+    x = normalized(layers.Conv2D(1280, 1, use_bias=False, name="head")(x), "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, name="linear")(x)
     model = keras.Model(inputs, outputs, name="mobilenet_v2")

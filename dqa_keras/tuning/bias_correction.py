@@ -31,11 +31,10 @@ import numpy as np
 from keras import layers as keras_layers
 from keras import ops
 
-from dqa_keras.analysis import storage
 from dqa_keras.backend import data_adapter
 from dqa_keras.graph import calls
 from dqa_keras.graph.layer_kinds import BIASED
-from dqa_keras.layers import Quantizer, quantizer_layers
+from dqa_keras.tuning import model_pair
 
 # Enough for the mean of a channel. Their live activations are held for both models.
 _IMAGES = 128
@@ -58,19 +57,10 @@ def correct_bias(quantized: keras.Model, model: keras.Model, data: Any) -> list[
         ValueError: If a quantizer is not calibrated, or the models do not belong
             together.
     """
-    for layer in quantizer_layers(quantized):
-        layer.table()  # raises if the layer is not calibrated
-    if not (calls.has_graph(model) and calls.has_graph(quantized)):
-        raise ValueError(
-            "bias correction needs Functional or Sequential models: the layers of a "
-            f"subclassed one are out of sight. Received: {type(model).__name__}"
-        )
-    exact = originals(quantized, model)
+    layers = model_pair.originals(quantized, model, "bias correction")
     images = next(iter(data_adapter.Rounds(model, data, _IMAGES)))
-    changed = _corrected(calls.flatten(quantized), exact, images)
-    counts = storage.counted(quantized, images)  # other activations, other codes
-    for layer in quantizer_layers(quantized):
-        layer.assign(counts[layer.name])
+    changed = _corrected(calls.flatten(quantized), layers, images)
+    model_pair.count_again(quantized, images)
     return changed
 
 
@@ -79,34 +69,6 @@ def _bias(layer: Any) -> Any:
     if isinstance(layer, keras_layers.BatchNormalization):
         return layer.beta if layer.center else None
     return layer.bias if isinstance(layer, BIASED) else None
-
-
-def originals(quantized: keras.Model, model: keras.Model) -> dict[str, Any]:
-    """The layers of the model that have weights, by name.
-
-    Raises:
-        ValueError: If the models do not belong together.
-    """
-    layers = {
-        call.operation.name: call.operation
-        for call in calls.flatten(model).calls
-        if _shapes(call.operation)
-    }
-    for call in calls.flatten(quantized).calls:
-        layer = call.operation
-        if isinstance(layer, Quantizer):
-            continue
-        if _shapes(layer) != _shapes(layers.get(layer.name)):
-            raise ValueError(
-                "a quantized model is compared with the one that "
-                f"quantize_model made it of. Received: {model.name!r}, which has no "
-                f"layer like {layer.name!r}"
-            )
-    return layers
-
-
-def _shapes(operation: Any) -> list[Any]:
-    return [weight.shape for weight in getattr(operation, "weights", ())]
 
 
 def _corrected(seen: calls.Graph, originals: dict[str, Any], images: Any) -> list[str]:
@@ -129,11 +91,8 @@ def _corrected(seen: calls.Graph, originals: dict[str, Any], images: Any) -> lis
             if np.any(ops.convert_to_numpy(error)):
                 bias.assign(bias - ops.cast(error, bias.dtype))
                 changed.append(layer.name)
-        passes = isinstance(layer, Quantizer)
-        made = [exact[id(x)] for x in call.inputs] if passes else None
-        exact.update(
-            zip(map(id, call.outputs), made or call.run(exact, original), strict=True)
-        )
+        outputs = model_pair.run_unquantized(call, exact, originals)
+        exact.update(zip(map(id, call.outputs), outputs, strict=True))
         coded.update(zip(map(id, call.outputs), call.run(coded), strict=True))
         for x in call.inputs:
             if last[id(x)] == number:

@@ -51,9 +51,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from dqa_keras.analysis import storage
 from dqa_keras.calibration.calibrate import calibrate
 from dqa_keras.layers import Quantizer, quantizer_layers
+from dqa_keras.tuning import model_pair
 
 
 class FineTuning(keras.callbacks.Callback):
@@ -125,9 +125,7 @@ class FineTuning(keras.callbacks.Callback):
         self._settle()
         for layer in self._layers:
             layer.learn_scale(False)
-        counts = storage.counted(self.model, self._data, batch_size=self._batch_size)
-        for layer in self._layers:
-            layer.assign(counts[layer.name])
+        model_pair.count_again(self.model, self._data, self._batch_size)
 
     def _settle(self) -> None:
         for layer in self._layers:

@@ -48,13 +48,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dqa_keras import files
-from dqa_keras.analysis import storage
 from dqa_keras.calibration.checkpoint import digest
 from dqa_keras.graph import calls
-from dqa_keras.layers import Quantizer, quantizer_layers
-from dqa_keras.tuning import activation_files, equations
+from dqa_keras.tuning import activation_files, equations, model_pair
 from dqa_keras.tuning.activation_files import State
-from dqa_keras.tuning.bias_correction import linear, originals
+from dqa_keras.tuning.bias_correction import linear
 from dqa_keras.tuning.least_squares import Moments
 
 # Equations for each unknown of an output; more change next to nothing.
@@ -108,26 +106,18 @@ def reconstruct(
             together, the images differ in shape or are fewer than 8, or the checkpoint
             belongs to another model or other data. The model is then as it was before.
     """
-    for layer in quantizer_layers(quantized):
-        layer.table()  # raises if the layer is not calibrated
-    if not (calls.has_graph(model) and calls.has_graph(quantized)):
-        raise ValueError(
-            "reconstruction needs Functional or Sequential models: the layers of a "
-            f"subclassed one are out of sight. Received: {type(model).__name__}"
-        )
+    layers = model_pair.originals(quantized, model, "reconstruction")
     before = quantized.get_weights()
     try:
         with tempfile.TemporaryDirectory() as folder:
             kept = activation_files.Kept(Path(folder))
             images = activation_files.read(model, data, batch_size, 2 * _HELD_OUT, kept)
-            work = _Work(quantized, originals(quantized, model), batch_size, seed)
+            work = _Work(quantized, layers, batch_size, seed)
             changed = work.run(kept, images.leaves, verbose, checkpoint)
-            counts = storage.counted(quantized, images.batches(batch_size))
+            model_pair.count_again(quantized, images.batches(batch_size))
     except BaseException:
         quantized.set_weights(before)
         raise
-    for layer in quantizer_layers(quantized):
-        layer.assign(counts[layer.name])  # other activations, other codes
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return changed
@@ -245,14 +235,12 @@ class _Work:
         }
         for number in range(block.first, end):
             call = self._seen.calls[number]
-            layer = call.operation
-            passes = bool(exact) and isinstance(layer, Quantizer)
-            made = (
-                [known[id(x)] for x in call.inputs]
-                if passes
-                else call.run(known, exact.get(layer.name, layer))
+            outputs = (
+                model_pair.run_unquantized(call, known, exact)
+                if exact
+                else call.run(known)
             )
-            known.update(zip(map(id, call.outputs), made, strict=True))
+            known.update(zip(map(id, call.outputs), outputs, strict=True))
             for x in call.inputs:
                 if self._last[id(x)] == number:
                     known.pop(id(x), None)
