@@ -88,6 +88,11 @@ struct ConvRow {
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
   }
+
+  void next_block() {
+    weights += block_bytes;
+    start += kBlock;
+  }
 };
 using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
 
@@ -142,6 +147,14 @@ struct DepthwiseRow {
 
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
+  }
+
+  void next_block() {
+    weights += kBlock;
+    start += kBlock;
+    if (span_rows == 0) return;
+    base += (taps_y + span_rows - 1) / span_rows * kBlock;
+    span_start += kBlock;
   }
 };
 using DepthwiseKernel = void (*)(const DepthwiseRow& row, Epilogue* epilogue);

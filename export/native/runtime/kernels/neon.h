@@ -48,6 +48,15 @@ struct Ends {
     addend += pixels * addend_bytes;
     out += pixels * out_bytes;
   }
+
+  void next_block() {
+    multiplier += kBlock;
+    bias += kBlock;
+    scale += kBlock;
+    addend += kBlock;
+    out += kBlock;
+    ++plain;
+  }
 };
 
 // A block's arrays in registers.
@@ -104,23 +113,25 @@ DQA_NEON_INLINE void finish_pixels(const int32x4_t (*sums)[4], Ends& to) {
   to.out += kPixels * to.out_bytes;
 }
 
-// Computes some tiles of as many pixels each, from `offset` bytes into the rows on.
+// Computes some tiles of as many pixels each, from `offset` bytes into the rows on, for
+// some blocks.
 template <class Row>
-using TilesKernel = void (*)(const Row& row, size_t offset, size_t tiles, Ends to);
+using TilesKernel = void (*)(const Row& row, size_t offset, size_t tiles,
+                             const Ends& to, unsigned blocks);
 
 // `kernels` by pixels - 1, `max_pixels` of them. Tiles differ by a pixel at most: a
 // kernel computes all that are larger, another one the others.
 template <class Row>
 void compute_tiles(const Row& row, size_t offset, const TilesKernel<Row>* kernels,
-                   unsigned max_pixels, size_t pixels, Ends to) {
+                   unsigned max_pixels, size_t pixels, Ends to, unsigned blocks) {
   const size_t tiles = (pixels + max_pixels - 1) / max_pixels, small = pixels / tiles,
                large = pixels - tiles * small;
   if (large > 0) {
-    kernels[small](row, offset, large, to);
+    kernels[small](row, offset, large, to, blocks);
     offset += large * (small + 1) * row.pixel_bytes;
     to.advance(large * (small + 1));
   }
-  if (tiles > large) kernels[small - 1](row, offset, tiles - large, to);
+  if (tiles > large) kernels[small - 1](row, offset, tiles - large, to, blocks);
 }
 
 // The kernels for each way in which sums end; NULL where there are none.
@@ -130,38 +141,38 @@ struct EndKernels {
   const TilesKernel<Row>*sums, *codes, *added;
 };
 
-// Computes block `number` of an epilogue's, from `offset` bytes into the rows on.
+// Computes as many of the first blocks as sums of become codes at once. Returns how
+// many.
+template <class Row>
+unsigned run_plain_blocks(const Row& row, const EndKernels<Row>& kernels,
+                          const Epilogue& epilogue) {
+  const Addend& addend = epilogue.addend[0];
+  const bool adds = epilogue.addends != 0;
+  const auto* const tiles = adds ? kernels.added : kernels.codes;
+  const unsigned whole =
+      std::min(row.blocks, static_cast<unsigned>(epilogue.channels / kBlock));
+  if (tiles == nullptr || epilogue.plain == nullptr || whole == 0 ||
+      (adds && (epilogue.addends > 1 || addend.wide || addend.zero != 0))) {
+    return 0;
+  }
+  const Ends to = {nullptr,      epilogue.multiplier, epilogue.bias,
+                   addend.scale, addend.codes,        addend.pixel_bytes,
+                   epilogue.out, epilogue.out_bytes,  epilogue.plain};
+  compute_tiles(row, 0, tiles, kernels.max_pixels, row.pixels, to, whole);
+  return whole;
+}
+
+// Computes block `number`, from `offset` bytes into the rows on, in two steps.
 template <class Row>
 void run_block(const Row& row, const EndKernels<Row>& kernels, const Epilogue& epilogue,
                unsigned number, size_t offset) {
-  const Addend& addend = epilogue.addend[0];
-  const auto* const fused = epilogue.addends == 0 ? kernels.codes
-                            : epilogue.addends > 1 || addend.wide || addend.zero != 0
-                                ? nullptr
-                                : kernels.added;
-  const size_t first = number * kBlock;
-  if (fused != nullptr && epilogue.plain != nullptr &&
-      epilogue.channels >= first + kBlock) {
-    Ends to = {};
-    to.multiplier = epilogue.multiplier + first;
-    to.bias = epilogue.bias + first;
-    if (epilogue.addends != 0) {
-      to.scale = addend.scale + first;
-      to.addend = addend.codes + first;
-      to.addend_bytes = addend.pixel_bytes;
-    }
-    to.out = epilogue.out + first;
-    to.out_bytes = epilogue.out_bytes;
-    to.plain = epilogue.plain + number;
-    return compute_tiles(row, offset, fused, kernels.max_pixels, row.pixels, to);
-  }
   Epilogue own = epilogue.block(number);
   for (size_t left = row.pixels; left > 0;) {
     const size_t together = std::min(left, kBatch);
     alignas(64) int32_t sums[kBatch][kBlock];
     Ends to = {};
     to.sums = sums;
-    compute_tiles(row, offset, kernels.sums, kernels.max_pixels, together, to);
+    compute_tiles(row, offset, kernels.sums, kernels.max_pixels, together, to, 1);
     neon_requantize(own, sums, static_cast<unsigned>(together));
     own.advance(together);
     offset += together * row.pixel_bytes;
@@ -169,14 +180,11 @@ void run_block(const Row& row, const EndKernels<Row>& kernels, const Epilogue& e
   }
 }
 
-// The same for each block, whose weights are behind those of the last.
-inline void run_blocks(const ConvRow& row, const EndKernels<ConvRow>& kernels,
+inline void run_blocks(ConvRow row, const EndKernels<ConvRow>& kernels,
                        const Epilogue& epilogue) {
-  ConvRow block = row;
-  for (unsigned b = 0; b < row.blocks; ++b) {
-    run_block(block, kernels, epilogue, b, 0);
-    block.weights += block.block_bytes;
-    block.start += kBlock;
+  const unsigned done = run_plain_blocks(row, kernels, epilogue);
+  for (unsigned b = 0; b < row.blocks; ++b, row.next_block()) {
+    if (b >= done) run_block(row, kernels, epilogue, b, 0);
   }
 }
 

@@ -47,13 +47,15 @@
 #define SMALL(p, a, b, c, d, size) "ldr " #size #p ", " AT_##p "\n"
 #define BYTES(p, a, b, c, d, size) \
   SMALL(p, a, b, c, d, size) "eor v" #p ".16b, v" #p ".16b, v11.16b\n"
-#define HALVES_q "ld2 {v9.16b, v10.16b}, [%[pixel]]\n"
-#define HALVES_d "ld2 {v9.8b, v10.8b}, [%[pixel]]\n"
-#define HALVES_s \
-  "ldr d10, [%[pixel]]\nuzp1 v9.8b, v10.8b, v10.8b\nuzp2 v10.8b, v10.8b, v10.8b\n"
-#define HIGH(p, a, b, c, d, size) ADD_##p HALVES_##size "mov v" #p ".16b, v10.16b\n"
-#define LOW(p, a, b, c, d, size) \
-  ADD_##p HALVES_##size "eor v" #p ".16b, v9.16b, v11.16b\n"
+#define HIGH_q(p) \
+  ADD_##p "ld2 {v9.16b, v10.16b}, [%[pixel]]\nmov v" #p ".16b, v10.16b\n"
+#define HIGH_d(p) "ldr q10, " AT_##p "\nuzp2 v" #p ".16b, v10.16b, v10.16b\n"
+#define HIGH_s(p) "ldr d10, " AT_##p "\nuzp2 v" #p ".8b, v10.8b, v10.8b\n"
+#define HIGH(p, a, b, c, d, size) HIGH_##size(p)
+#define LOW_q(p) ADD_##p "ld2 {v9.16b, v10.16b}, [%[pixel]]\n"
+#define LOW_d(p) "ldr q10, " AT_##p "\nuzp1 v9.16b, v10.16b, v10.16b\n"
+#define LOW_s(p) "ldr d10, " AT_##p "\nuzp1 v9.8b, v10.8b, v10.8b\n"
+#define LOW(p, a, b, c, d, size) LOW_##size(p) "eor v" #p ".16b, v9.16b, v11.16b\n"
 
 #define STEP_SMALL "#16"
 #define STEP_BYTES "#16"
@@ -156,32 +158,44 @@
       EACH_##n(ROUND, 0)
 
 // A function that computes tiles of n pixels.
-#define TILES(n, inputs, end)                                                     \
-  TARGET_DOT void inputs##_##end##_##n(const ConvRow& row, size_t offset,         \
-                                       size_t tiles, Ends to) {                   \
-    const Walk walk(row, #inputs[0] == 'W');                                      \
-    const size_t step = row.pixel_bytes;                                          \
-    for (; tiles > 0; --tiles, offset += n * step) {                              \
-      const int8_t* w;                                                            \
-      const uint8_t* const* rows;                                                 \
-      const uint8_t* at;                                                          \
-      size_t y, run, left, pixel;                                                 \
-      asm volatile(                                                               \
-          ALL_##inputs(n) END_##end(n)                                            \
-          : [w] "=&r"(w), [rows] "=&r"(rows), [at] "=&r"(at), [y] "=&r"(y),       \
-            [run] "=&r"(run), [left] "=&r"(left), [pixel] "=&r"(pixel),           \
-            [sums] "+r"(to.sums), [out] "+r"(to.out), [addend] "+r"(to.addend)    \
-          : [walk] "r"(&walk), [offset] "r"(offset), [fours] "r"(walk.fours),     \
-            [rest] "r"(walk.rest), [start] "r"(walk.start), [s1] "r"(step),       \
-            [s2] "r"(2 * step), [s3] "r"(3 * step), [s4] "r"(4 * step),           \
-            [multiplier] "r"(to.multiplier), [bias] "r"(to.bias),                 \
-            [plain] "r"(to.plain), [scale] "r"(to.scale),                         \
-            [out_bytes] "r"(to.out_bytes), [addend_bytes] "r"(to.addend_bytes)    \
-          : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", \
-            "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18",  \
-            "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", \
-            "v29", "v30", "v31");                                                 \
-    }                                                                             \
+#define TILES(n, inputs, end)                                                          \
+  TARGET_DOT void inputs##_##end##_##n(const ConvRow& row, size_t offset,              \
+                                       size_t tiles, const Ends& to,                   \
+                                       unsigned blocks) {                              \
+    Walk walk(row, #inputs[0] == 'W');                                                 \
+    Ends block = to;                                                                   \
+    const size_t step = row.pixel_bytes;                                               \
+    for (;; --blocks) {                                                                \
+      int32_t(*sums)[kBlock] = block.sums;                                             \
+      uint8_t* out = block.out;                                                        \
+      const uint8_t* addend = block.addend;                                            \
+      size_t from = offset;                                                            \
+      for (size_t tile = tiles; tile > 0; --tile, from += n * step) {                  \
+        const int8_t* w;                                                               \
+        const uint8_t* const* rows;                                                    \
+        const uint8_t* at;                                                             \
+        size_t y, run, left, pixel;                                                    \
+        asm volatile(                                                                  \
+            ALL_##inputs(n) END_##end(n)                                               \
+            : [w] "=&r"(w), [rows] "=&r"(rows), [at] "=&r"(at), [y] "=&r"(y),          \
+              [run] "=&r"(run), [left] "=&r"(left), [pixel] "=&r"(pixel),              \
+              [sums] "+r"(sums), [out] "+r"(out), [addend] "+r"(addend)                \
+            : [walk] "r"(&walk), [offset] "r"(from), [fours] "r"(walk.fours),          \
+              [rest] "r"(walk.rest), [start] "r"(walk.start), [s1] "r"(step),          \
+              [s2] "r"(2 * step), [s3] "r"(3 * step), [s4] "r"(4 * step),              \
+              [multiplier] "r"(block.multiplier), [bias] "r"(block.bias),              \
+              [plain] "r"(block.plain), [scale] "r"(block.scale),                      \
+              [out_bytes] "r"(block.out_bytes), [addend_bytes] "r"(block.addend_bytes) \
+            : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8",    \
+              "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18",     \
+              "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28",    \
+              "v29", "v30", "v31");                                                    \
+      }                                                                                \
+      if (blocks == 1) return;                                                         \
+      walk.weights += row.block_bytes;                                                 \
+      walk.start += kBlock;                                                            \
+      block.next_block();                                                              \
+    }                                                                                  \
   }
 #define ALL_TILES(inputs, end)                                                        \
   TILES(1, inputs, end)                                                               \
@@ -240,7 +254,7 @@ void neon_dot_conv(const ConvRow& row, Epilogue* epilogue) {
 void neon_dot_sums(const ConvRow& row, int32_t* sums) {
   Ends to = {};
   to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
-  compute_tiles(row, 0, kSMALLSUMS, kMaxPixels, row.pixels, to);
+  compute_tiles(row, 0, kSMALLSUMS, kMaxPixels, row.pixels, to, 1);
 }
 
 }  // namespace dqa

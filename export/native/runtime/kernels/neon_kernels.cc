@@ -56,7 +56,7 @@ DQA_NEON_INLINE void widen_sums(const int16x8_t* sum, const int32x4_t* to,
 }
 
 template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd, unsigned kPixels>
-void depthwise_columns(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
+void columns(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
   const unsigned span_rows = row.span_rows, taps_y = row.taps_y;
   for (; tiles > 0; --tiles, offset += kPixels * row.pixel_bytes) {
     const int8_t* weights = row.weights;
@@ -94,7 +94,7 @@ void depthwise_columns(const DepthwiseRow& row, size_t offset, size_t tiles, End
 
 // The same for any codes of a byte and any windows.
 template <End kEnd, unsigned kPixels>
-void depthwise_tile(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
+void any_window(const DepthwiseRow& row, size_t offset, size_t tiles, Ends to) {
   for (; tiles > 0; --tiles, offset += kPixels * row.pixel_bytes) {
     int32x4_t total[kPixels][4];
     for (unsigned p = 0; p < kPixels; ++p) {
@@ -124,17 +124,31 @@ void depthwise_tile(const DepthwiseRow& row, size_t offset, size_t tiles, Ends t
   }
 }
 
+// Each block in its turn.
+template <void (*kTiles)(const DepthwiseRow&, size_t, size_t, Ends)>
+void each_block(const DepthwiseRow& row, size_t offset, size_t tiles, const Ends& to,
+                unsigned blocks) {
+  DepthwiseRow block = row;
+  Ends ends = to;
+  for (;; --blocks, offset += kBlock) {
+    kTiles(block, offset, tiles, ends);
+    if (blocks == 1) return;
+    block.next_block();
+    ends.next_block();
+  }
+}
+
 template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd>
 constexpr TilesKernel<DepthwiseRow> kColumns[] = {
-    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 1>,
-    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 2>,
-    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 3>,
-    depthwise_columns<kTaps, kStride, kOneSpan, kEnd, 4>};
+    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 1>>,
+    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 2>>,
+    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 3>>,
+    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 4>>};
 
 template <End kEnd>
 constexpr TilesKernel<DepthwiseRow> kTiles[] = {
-    depthwise_tile<kEnd, 1>, depthwise_tile<kEnd, 2>, depthwise_tile<kEnd, 3>,
-    depthwise_tile<kEnd, 4>};
+    each_block<any_window<kEnd, 1>>, each_block<any_window<kEnd, 2>>,
+    each_block<any_window<kEnd, 3>>, each_block<any_window<kEnd, 4>>};
 
 template <unsigned kTaps, unsigned kStride, bool kOneSpan>
 constexpr EndKernels<DepthwiseRow> kByColumns = {
@@ -168,21 +182,17 @@ void depthwise_slowly(const DepthwiseRow& row, const Epilogue& epilogue, unsigne
 
 void depthwise(const DepthwiseRow& row, Epilogue* epilogue) {
   const EndKernels<DepthwiseRow> kernels = depthwise_kernels(row);
-  const size_t spans =
-      row.span_rows == 0 ? 0 : (row.taps_y + row.span_rows - 1) / row.span_rows;
+  const unsigned done = row.wide ? 0 : run_plain_blocks(row, kernels, *epilogue);
+  if (done == row.blocks) return;
   DepthwiseRow block = row;
-  for (unsigned b = 0; b < row.blocks; ++b) {
+  for (unsigned b = 0; b < row.blocks; ++b, block.next_block()) {
+    if (b < done) continue;
     const size_t offset = b * kBlock * (row.wide ? 2 : 1);
     if (row.wide || epilogue->channels < (b + 1) * kBlock) {
       depthwise_slowly(block, *epilogue, b, offset);
     } else {
       run_block(block, kernels, *epilogue, b, offset);
     }
-    block.weights += kBlock;
-    block.start += kBlock;
-    if (spans == 0) continue;
-    block.base += spans * kBlock;
-    block.span_start += kBlock;
   }
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 // Products of 16 bits, which pairs of sums take in: for codes up to 127.
 template <End kEnd, unsigned kPixels>
-void conv_long(const ConvRow& row, size_t offset, size_t tiles, Ends to) {
+void conv_tiles(const ConvRow& row, size_t offset, size_t tiles, Ends to) {
   for (; tiles > 0; --tiles, offset += kPixels * row.pixel_bytes) {
     int32x4_t total[kPixels][8];
     DQA_NEON_UNROLL
@@ -54,6 +54,19 @@ void conv_long(const ConvRow& row, size_t offset, size_t tiles, Ends to) {
   }
 }
 
+template <End kEnd, unsigned kPixels>
+void conv_long(const ConvRow& row, size_t offset, size_t tiles, const Ends& to,
+               unsigned blocks) {
+  ConvRow block = row;
+  Ends ends = to;
+  for (;; --blocks) {
+    conv_tiles<kEnd, kPixels>(block, offset, tiles, ends);
+    if (blocks == 1) return;
+    block.next_block();
+    ends.next_block();
+  }
+}
+
 template <bool kWide>
 int16x4_t four_words(const uint8_t* at) {
   if (kWide) {
@@ -66,9 +79,11 @@ int16x4_t four_words(const uint8_t* at) {
   return vget_low_s16(vreinterpretq_s16_u16(vmovl_u8(vld1_u8(bytes))));
 }
 
-// Products of 16-bit numbers: for codes of 8 bits and wide ones.
+// Products of 16-bit numbers: for codes of 8 bits and wide ones, one block.
 template <bool kWide>
-void conv_words(const ConvRow& row, size_t offset, size_t tiles, Ends to) {
+void conv_words(const ConvRow& row, size_t offset, size_t tiles, const Ends& ends,
+                unsigned) {
+  Ends to = ends;
   for (; tiles > 0; --tiles, offset += row.pixel_bytes, ++to.sums) {
     int32x4_t total[kBlock];
     for (int32x4_t& sum : total) sum = vdupq_n_s32(0);
@@ -110,7 +125,7 @@ void neon_conv(const ConvRow& row, Epilogue* epilogue) {
 void neon_sums(const ConvRow& row, int32_t* sums) {
   Ends to = {};
   to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
-  compute_tiles(row, 0, kSums, 2, row.pixels, to);
+  compute_tiles(row, 0, kSums, 2, row.pixels, to, 1);
 }
 
 }  // namespace dqa
