@@ -111,11 +111,12 @@ class DQAConfig:
         quantize_merges: Boolean. Whether `quantize_model` also puts quantizers after
             merges: sums, products, concatenations and the like, as layers or as
             operators. Defaults to `False`.
-        quantize_linear: Boolean. Whether it also puts quantizers after convolutions,
-            dense layers, batch normalizations and sums without activation whose output
-            must be stored, because several operations read it or one that is not a sum,
-            normalization or activation: MobileNetV2's linear bottlenecks. They get
-            signed codes. Defaults to `False`.
+        quantize_linear: Boolean. Whether `quantize_model` also puts quantizers after
+            convolutions, dense layers, batch normalizations and sums that have no
+            activation, where their output must be stored. It must if several operations
+            read it, or one that is not a sum, a normalization or an activation, as
+            after MobileNetV2's linear bottlenecks. These quantizers have signed codes.
+            Defaults to `False`.
         seed: Integer. Seeds the noise of NoisyQuant and the choice of the images on
             which `"greedy"` tries the channels. Defaults to `0`.
 

@@ -231,12 +231,12 @@ class Quantizer(keras.layers.Layer):
 
     @property
     def bits(self) -> int:
-        """Stored bits n; under a budget the config's until calibration chooses."""
+        """Stored bits n: those of the config until calibration chooses others."""
         return self._split()[0]
 
     @property
     def extra_bits(self) -> int:
-        """Extra bits m; under a budget the config's until calibration chooses."""
+        """Extra bits m: those of the config until calibration chooses others."""
         return self._split()[1]
 
     def compute_output_shape(
@@ -409,8 +409,8 @@ class Direct(Quantizer):
 class NoisyQuant(Direct):
     r"""The baseline NoisyQuant: fixed noise is added before and subtracted after.
 
-    $\hat x = q(x + \nu_c) - \nu_c$ with $\nu_c$ drawn once per channel, uniformly
-    from half a step to either side.
+    $\hat x = q(x + \nu_c) - \nu_c$. For each channel $\nu_c$ is drawn once, uniformly
+    from $[-s_c / 2, s_c / 2)$ (arXiv 2211.16056).
 
     Args:
         bits: Integer in 1..8. Stored bits n. Defaults to `4`.

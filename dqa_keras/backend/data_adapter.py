@@ -335,7 +335,7 @@ def fitting(model: keras.Model, data: Any, batch_size: int) -> Iterator[Any]:
 
 
 def samples(model: keras.Model, data: Any) -> Any:
-    """One batch: arrays whole, of batches that are read one by one 32 images.
+    """One batch: whole arrays, or the first 32 images of data that is read in batches.
 
     Args:
         model: Keras model.

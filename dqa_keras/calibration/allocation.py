@@ -1,4 +1,4 @@
-"""Who gets the extra bits.
+"""Which channels get the extra bits.
 
 >>> import numpy as np
 >>> from dqa_keras.calibration import allocation

@@ -31,7 +31,7 @@ class OutputNoise:
 
 @contextmanager
 def only(layers: list[Quantizer], chosen: list[Quantizer]) -> Iterator[None]:
-    """Within the context, of `layers` only the `chosen` ones quantize."""
+    """Within the context only the `chosen` ones of `layers` quantize."""
     saved = [layer.is_calibrated for layer in layers]
     for layer in layers:
         layer.calibrated.assign(layer in chosen)
@@ -51,7 +51,8 @@ def output_sqnr(
 
     Args:
         model: Keras model with calibrated quantizers; it is left as it was.
-        data: Inputs, as for `calibrate`; labels are not used. A few dozen images do.
+        data: Inputs, as for `calibrate`; labels are not used. A few dozen images
+            are enough.
         batch_size: Integer. Images a step when `data` is arrays. Defaults to `32`.
         verbose: Integer. `0` hides the progress bar. Defaults to `0`.
 

@@ -76,7 +76,14 @@ class PartialRun:
         return max(1, self._rows(self._at) // len(self._images[0][0]))
 
     def start_at(self, layer: Quantizer) -> list[Any]:
-        """Moves to a layer; its inputs, in groups of images: each (n, ..., C)."""
+        """Moves to a layer.
+
+        Args:
+            layer: `Quantizer` that `can_start_at` takes.
+
+        Returns:
+            The layer's inputs: a tensor (n, ..., C) for each group of n images.
+        """
         target = next(i for i, other in enumerate(self._layers) if other is layer)
         if self._at < 0 or target < self._at:
             self._states = [self._parts[0](images) for images in self._images]
@@ -87,7 +94,7 @@ class PartialRun:
         return [state[-1] for state in self._states]
 
     def outputs(self, group: int, activation: Any) -> list[Any]:
-        """The model's outputs with another output of the layer that it started at.
+        """The model's outputs if the layer that it started at gives `activation`.
 
         Args:
             group: Integer. The group of n images.

@@ -1,4 +1,4 @@
-r"""How much the model's output hangs on each channel of each activation.
+r"""How much the model's output depends on each channel of each activation.
 
 To second order an error $e$ of an activation raises a loss $L$, which is smallest where
 nothing is rounded, by $\frac12 e^T H e$. With the diagonal of $H$ alone, and one value
@@ -78,10 +78,10 @@ def _fisher_loss(z: Any) -> Any:
 
 
 def dampened(sensitivity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sensitivities with less between them, for errors that are not small.
+    """Brings sensitivities closer together, for errors that are not small.
 
-    A gradient holds near the values that it was taken at. Where whole ranges are
-    clipped it ends: a channel without any gradient then moves the output too.
+    A gradient describes small errors. Where a whole range is clipped the error is
+    large: then even a channel without any gradient changes the output.
 
     Args:
         sensitivity: Float64 array (C,). Of all channels of one activation.

@@ -37,8 +37,8 @@ def load(
     Args:
         source: Name of a TFDS dataset, a folder of images by class, or an `.npz`.
         data_dir: Where TFDS keeps its prepared datasets. Nothing is downloaded.
-        manual_dir: Folder of the archives of a TFDS dataset that has to be fetched by
-            hand, to prepare it from.
+        manual_dir: Folder with the archives of a TFDS dataset that must be fetched by
+            hand. TFDS prepares the dataset from them.
         image_size: Height and width to resize the images of a folder or of a TFDS
             dataset to; masks take the nearest pixel.
 

@@ -17,6 +17,9 @@ def load(path: Path) -> Splits:
         path: Path of a file with `x` and `y`, or `x_train`, `y_train`, `x_test` and
             `y_test`.
 
+    Returns:
+        A `Splits`.
+
     Raises:
         ValueError: If the file cannot be read or holds anything else.
     """

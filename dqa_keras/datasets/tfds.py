@@ -63,6 +63,9 @@ def load(
         manual_dir: Folder of archives to prepare the dataset from, or `None`.
         image_size: Height and width to resize to, or `None`.
 
+    Returns:
+        A `Splits`.
+
     Raises:
         ValueError: If it is not prepared, or holds no images with labels or masks.
     """

@@ -28,9 +28,10 @@ def expanded(layer: Any) -> keras.Model | None:
         layer: Keras layer, called on symbolic tensors. It is not changed.
 
     Returns:
-        A model with copies of the layer's weights, or None where the layers that it
-        calls do not tell all: its `call` has weights of its own, depends on `training`,
-        takes other arguments than tensors, or is not made of Keras' layers and ops.
+        A model with copies of the layer's weights. None if the layer computes more than
+        the layers that it calls: its `call` has weights of its own, depends on
+        `training`, takes other arguments than tensors, or is not made of Keras' layers
+        and ops.
     """
     if type(layer).__module__.split(".")[0] == "keras" or not layer.built:
         return None

@@ -29,14 +29,14 @@ def copied_operation(operation: Any) -> Any:
 
 
 def copied_argument(argument: Any) -> Any:
-    """An optimizer, loss or metric of its own; functions and names as they are."""
+    """A copy of an optimizer, loss or metric; functions and names as they are."""
     if hasattr(argument, "get_config"):
         return type(argument).from_config(argument.get_config())
     return argument
 
 
 def build_activation(layer: Any, outputs: Any) -> None:
-    """Builds an activation given as a layer: Keras only does when it first computes."""
+    """Builds an activation that is a layer. Keras builds it when it first computes."""
     activation = getattr(layer, "activation", None)
     if isinstance(activation, keras.Layer) and not activation.built:
         activation.build(outputs.shape)

@@ -373,6 +373,7 @@ def skipped(model: keras.Model) -> tuple[Skipped, ...]:
     which get a quantizer with `quantize_linear` only; operations that move or select
     values (reshapes, slices, max pools); and those that give integers or booleans.
 
-    Known of the model that `quantize_model` returned, not of one loaded from a file.
+    Only the model that `quantize_model` returned has the list. It is empty for a model
+    that was loaded from a file.
     """
     return getattr(model, "_dqa_skipped", ())

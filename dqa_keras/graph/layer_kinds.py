@@ -1,7 +1,7 @@
 """What kind of operation a Keras layer or op is: an activation, a merge, linear, ...
 
 Every operation of a model is of one `Kind`, so that `quantize_model` leaves none out
-without a word. An op is what `keras.ops` functions and operators such as `x + y` make
+silently. An op is what `keras.ops` functions and operators such as `x + y` make
 of symbolic tensors.
 
 >>> from keras import layers
@@ -141,7 +141,7 @@ def is_sum(operation: Any) -> bool:
 def hides_layers(operation: Any) -> bool:
     """Whether a layer computes with layers of its own that a graph does not show.
 
-    An activation given as a layer and the layer of a wrapper are known.
+    Activations given as layers, and the layer of a wrapper, do not count.
     """
     if isinstance(operation, (keras_layers.Lambda, keras_layers.RNN)):
         return True

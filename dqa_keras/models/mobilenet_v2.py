@@ -40,6 +40,9 @@ def mobilenet_v2(
         A Functional Keras model of (batch, height, width, 3) RGB values in 0..255; it
         normalises them itself.
 
+    Raises:
+        ValueError: If the file lacks a tensor or one has another shape.
+
     Example:
     >>> from dqa_keras.models import mobilenet_v2
     >>> mobilenet_v2().output_shape

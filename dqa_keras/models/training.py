@@ -86,7 +86,7 @@ def shrunk(images: Images, size: Size) -> Images:
 def zoom_and_flip(
     images: Images, labels: Labels, size: Size, random: np.random.Generator
 ) -> tuple[Images, Labels]:
-    """A window of 0.4 to 1 of each scene, half of them mirrored, in another light."""
+    """Cuts out windows of 0.4 to 1 of the sides, mirrors half, changes the light."""
     count, height, width, _ = images.shape
     share = random.uniform(0.4, 1.0, (count, 1))
 

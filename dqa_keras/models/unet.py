@@ -46,6 +46,9 @@ def unet(
         A Functional Keras model of (batch, height, width, 3) RGB values in 0..255 that
         gives (batch, height, width, classes); it normalises the image itself.
 
+    Raises:
+        ValueError: If the file lacks a tensor or one has another shape.
+
     Example:
     >>> from dqa_keras.models import unet
     >>> unet().output_shape

@@ -47,13 +47,18 @@ class Kept:
 
 
 class Images(NamedTuple):
-    """All inputs: one batch for their structure, and each on disk."""
+    """All inputs of a model.
+
+    Args:
+        structure: A batch in the structure that the model takes.
+        leaves: List of arrays (N, ...) on disk, one for each input.
+    """
 
     structure: Any
     leaves: State
 
     def batches(self, size: int) -> Iterator[Any]:
-        """Batches as a user would give them."""
+        """Yields batches of `size` images, in the structure that the model takes."""
         for part in parts(len(self.leaves[0]), size):
             leaves = [leaf[part] for leaf in self.leaves]
             yield (keras.tree.pack_sequence_as(self.structure, leaves),)
@@ -68,6 +73,9 @@ def read(model: keras.Model, data: Any, size: int, least: int, kept: Kept) -> Im
         size: Integer. Images that are read at once.
         least: Integer. How many there must be.
         kept: `Kept` that takes them.
+
+    Returns:
+        `Images`.
 
     Raises:
         ValueError: If there are fewer, or their shapes differ.

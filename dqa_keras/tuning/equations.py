@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def is_solvable(layer: Any) -> bool:
-    """Whether the equations of a layer are known here."""
+    """Whether this module knows the equations of a layer of this kind."""
     if isinstance(layer, keras_layers.Dense):
         return True
     kinds = (keras_layers.Conv2D, keras_layers.DepthwiseConv2D)
@@ -33,7 +33,18 @@ def at_some(
     count: int,
     random: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Inputs (N, P, kernel, C) and outputs (N, P, M) at `count` places or all."""
+    """What a layer reads and gives at some places of each image.
+
+    Args:
+        layer: Keras layer that `is_solvable`.
+        x: Float32 array (N, ..., C). Its inputs.
+        y: Float32 array (N, ..., M). Its outputs.
+        count: Integer. Places of each image; all if there are fewer.
+        random: Generator that draws the places.
+
+    Returns:
+        Float32 arrays (N, P, height, width, C) and (N, P, M) for P places.
+    """
     if isinstance(layer, keras_layers.Dense):
         x, y = (a.reshape(len(a), -1, 1, 1, a.shape[-1]) for a in (x, y))
         places = _drawn(x.shape[1], count, random)
@@ -65,7 +76,7 @@ def rows(layer: Any, a: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def grouped(layer: Any, kernel: Any) -> NDArray[np.float64]:
-    """A kernel as (G, D, M), inputs in the order of `_rows`."""
+    """A kernel as (G, D, M), inputs in the order of `rows`."""
     count = _groups(layer)
     kernel = ops.convert_to_numpy(kernel).astype(np.float64)
     if isinstance(layer, keras_layers.DepthwiseConv2D):
@@ -75,7 +86,7 @@ def grouped(layer: Any, kernel: Any) -> NDArray[np.float64]:
 
 
 def ungrouped(layer: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `_grouped`."""
+    """The inverse of `grouped`."""
     shape = tuple(layer.kernel.shape)
     if isinstance(layer, keras_layers.DepthwiseConv2D):
         moved = weights.reshape(shape[2], *shape[:2], shape[3])

@@ -111,7 +111,7 @@ class FineTuning(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Validation stores with the scales learned so far."""
+        """Makes validation use the scales learned so far."""
         self._settle()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

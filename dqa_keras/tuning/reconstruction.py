@@ -88,7 +88,8 @@ def reconstruct(
         quantized: What `quantize_model` made of `model`, calibrated; its weights are
             changed in place.
         model: Functional or Sequential Keras model.
-        data: Inputs, as for `calibrate`; labels are not used. A few hundred images do.
+        data: Inputs, as for `calibrate`; labels are not used. A few hundred images are
+            enough.
         batch_size: Integer. Images that are computed together. Defaults to `32`.
         seed: Integer. Draws the positions of large activations that are looked at; the
             same seed gives the same weights. Defaults to `0`.

@@ -144,9 +144,14 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     A copy of the file whose inner tensors are outputs runs with LiteRT's default
     kernels, XNNPACK included: these are the kernels that users run.
 
+    Args:
+        data: Bytes of the exported file.
+        model: The calibrated Keras model.
+        samples: A batch of inputs, in the structure that the model takes.
+
     Returns:
-        The number of quantizers compared; those that the converter computes once
-        because they are alike count each.
+        The number of quantizers compared. Quantizers that are alike count each, though
+        the converter computes them once.
 
     Raises:
         VerificationError: If a quantizer is missing or one code differs.
@@ -185,7 +190,15 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
 def compare_outputs(
     run: Callable[[Any], Sequence[NDArray]], model: keras.Model, samples: Any
 ) -> tuple[float, float]:
-    """Largest absolute difference of the outputs, and Keras' largest output.
+    """Compares the outputs of an exported file with Keras'.
+
+    Args:
+        run: Function of one input that gives the file's outputs.
+        model: The Keras model.
+        samples: A batch of inputs, in the structure that the model takes.
+
+    Returns:
+        Two floats: the largest absolute difference, and Keras' largest absolute output.
 
     Raises:
         VerificationError: If an output is NaN or infinite where Keras' is finite.

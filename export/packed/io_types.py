@@ -39,7 +39,7 @@ class ByteInput:
 
     @classmethod
     def of(cls, normalization: tuple[Any, Any] | None) -> "ByteInput":
-        """That of a model trained on normalised bytes, or on bytes as they are."""
+        """What bytes mean with this normalization; `None`: they are the values."""
         mean, std = ([0.0], [1.0]) if normalization is None else normalization
         return cls(np.asarray(mean, np.float64), np.asarray(std, np.float64))
 
@@ -63,10 +63,16 @@ class ByteInput:
         return keras.tree.map_structure(self._bytes_of, samples)
 
     def for_channels(self, channels: int, are_kept: bool = True) -> "ByteInput":
-        """That of an input of so many channels.
+        """A copy with a mean and a standard deviation for each of `channels`.
+
+        Args:
+            channels: Integer.
+            are_kept: Boolean. Whether these are the channels of the input, in their
+                order. Defaults to `True`.
 
         Raises:
-            ValueError: If each channel has a mean of its own, and these are others.
+            ValueError: If each channel of the input has a mean of its own, and these
+                channels are others.
         """
         if self.mean.size > 1 and (self.mean.size != channels or not are_kept):
             raise ValueError(

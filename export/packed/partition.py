@@ -1,4 +1,4 @@
-"""Groups what hangs together, quantizers among it: each group becomes one `DQA` op."""
+"""Groups connected nodes: each group with a quantizer becomes one `DQA` op."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ class Region:
 
 
 def regions(reader: ModelReader, nodes: list[Node]) -> list[Region]:
-    """Groups nodes that hang together; a group without quantizers is none."""
+    """Groups connected nodes. A group without quantizers is no region."""
     producer = {node.output: number for number, node in enumerate(nodes)}
     made_by = {
         int(tensor): index

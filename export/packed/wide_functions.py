@@ -27,7 +27,7 @@ def _of(node: Node, operand: int, value: Sum, unary: Unary) -> Sum:
 
 
 def hard_swish(emitter: Emitter, node: Node) -> Sum:
-    """By whole numbers alone."""
+    """Hard swish, computed in whole numbers."""
     value = _operand(emitter, node)
     # Codes that hold 3 leave room for their products in 32 bits.
     operand = emitter.keep_wide(value, node.inputs[0], reach=3.0)
@@ -41,7 +41,7 @@ def hard_swish(emitter: Emitter, node: Node) -> Sum:
 
 
 def function(emitter: Emitter, node: Node) -> Sum:
-    """Between its values at equal distances."""
+    """Any function, interpolated between its values at equal distances."""
     if node.function is None:
         raise Unsupported("a function that nothing defines")
     value = _operand(emitter, node)
@@ -51,7 +51,7 @@ def function(emitter: Emitter, node: Node) -> Sum:
 
 
 def prelu(emitter: Emitter, node: Node) -> Sum:
-    """As `x + (slope - 1) min(x, 0)`: slopes may differ between channels."""
+    """PReLU as `x + (slope - 1) min(x, 0)`: slopes may differ between channels."""
     value = _operand(emitter, node)
     operand = emitter.keep_expected(value, node.inputs[0])
     step = float(emitter.program.tensors[operand].step[0])

@@ -116,7 +116,7 @@ class ByteCodes:
 
     @classmethod
     def of(cls, low: float, high: float) -> "ByteCodes":
-        """Those that reach from `low` to `high`, and hold 0."""
+        """The codes whose range holds `low`, `high` and 0."""
         low, high = min(low, 0.0), max(high, 0.0)
         # LiteRT keeps scales in float32.
         step = float(np.float32((high - low) / 255 or 1.0))

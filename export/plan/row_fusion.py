@@ -29,7 +29,19 @@ _TOLERANCE = 1.02
 def rows_read(
     code: OpCode, window: Window, addend: bool, height: int, first: int, end: int
 ) -> tuple[int, int]:
-    """Which rows of an input (of `height`) rows `first` to `end` of an output need."""
+    """The rows of an input that some rows of an output need.
+
+    Args:
+        code: `OpCode`.
+        window: `Window`.
+        addend: Boolean. Whether the input is added to the sum.
+        height: Integer. Rows of the input.
+        first: Integer. First row of the output.
+        end: Integer. The row after the last one.
+
+    Returns:
+        The first row of the input, and the one after the last.
+    """
     if not addend:
         first, end = code.rule.rows(window, first, end)
     first = min(max(first, 0), height - 1)

@@ -214,8 +214,8 @@ class NativeRuntime:
     def profile(self) -> NDArray[np.float64]:
         """An array of seconds to which runs add from now on.
 
-        By `OpCode`, summed over threads; last those of the convolutions' in which sums
-        became codes.
+        One number for each `OpCode`, summed over threads. The last number is the part
+        of the convolutions' seconds in which sums became codes.
         """
         self._seconds = np.zeros(len(op_names()) + 1)
         self._library.dqa_runtime_profile(

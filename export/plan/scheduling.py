@@ -1,8 +1,8 @@
 """Writes the plan of a program: where everything lives, and what runs in which order.
 
-A tensor may be written over one that is read for the last time: its rows follow those
-that were unpacked already. That cannot be said of coded rows, whose sizes depend on the
-data: a coded tensor has its memory for itself.
+A stage may write a tensor over one that it reads for the last time: each row is written
+where rows were read already. The sizes of coded rows depend on the data, so a coded
+tensor shares its memory with none.
 """
 
 import dataclasses
