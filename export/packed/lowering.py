@@ -24,7 +24,7 @@ from dqa_keras.export.packed.node import Node, UnsupportedNode, check_window
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.packed.values import Emitter
-from dqa_keras.export.plan.ops import OpCode
+from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import (
     ByteCodes,
     Floats,
@@ -39,6 +39,9 @@ from dqa_keras.layers import Quantizer
 # Interpolated codes are rounded to this many levels: with more, sums of products would
 # have to leave 16 bits after every step.
 _BILINEAR_PEAK = 127
+
+# A mean of so many pixels is computed from all at once.
+_FEW_PIXELS = 64
 
 
 def _packing(layer: Quantizer, table: LayerTable) -> Packing:
@@ -65,6 +68,23 @@ def _outside(emitter: Emitter, tensor: int) -> Sum:
     ):
         return value
     return emitter.scaled(emitter.codes(tensor))
+
+
+def _average(emitter: Emitter, node: Node) -> Sum:
+    """A mean of many pixels is that of rows' means: so no row waits for the others."""
+    shape = emitter.reader.shape(node.inputs[0])
+    window = (node.window.height, node.window.width)
+    if window != shape[:2] or shape[0] * shape[1] <= _FEW_PIXELS:
+        return _windowed(emitter, node)
+    operand = emitter.codes(node.inputs[0])
+    ones, zeros = np.ones(shape[2]), np.zeros(shape[2])
+    across = dataclasses.replace(node, window=Window(1, shape[1]))
+    size = (shape[0], 1, shape[2])
+    rows = Sum(size, across, operand, across.window, ones, zeros, [])
+    kept = emitter.keep_wide(rows, node.inputs[0])
+    down = dataclasses.replace(node, window=Window(shape[0], 1))
+    size = (1, 1, shape[2])
+    return Sum(size, down, kept, down.window, ones, zeros, [], *node.clamp)
 
 
 def _windowed(emitter: Emitter, node: Node) -> Sum:
@@ -101,6 +121,21 @@ def _addable(emitter: Emitter, tensor: int) -> Sum:
     return emitter.scaled(emitter.codes(tensor)) if value.is_transposed else value
 
 
+def _multiply(emitter: Emitter, node: Node) -> Sum:
+    first, second = (emitter.fixed_codes(tensor) for tensor in node.inputs)
+    shape = emitter.reader.shape(node.output)
+    ones = np.ones(shape[2])
+    return Sum(
+        shape, node, first, Window(), ones, 0 * ones, [], *node.clamp, factor=second
+    )
+
+
+def _same(emitter: Emitter, node: Node) -> Sum | Input | Codes:
+    (tensor,) = node.inputs
+    value = emitter.values[tensor]
+    return value if emitter.alone(tensor) else Codes(emitter.codes(tensor))
+
+
 def _add(emitter: Emitter, node: Node) -> Sum:
     first, second = node.inputs
     value = _addable(emitter, first)
@@ -111,6 +146,20 @@ def _add(emitter: Emitter, node: Node) -> Sum:
     if len(value.addends) > 1 or (value.operand is not None and value.addends):
         value = emitter.scaled(emitter.keep(value, first))
     addend = (emitter.codes(second), np.ones(value.shape[2]))
+    return dataclasses.replace(
+        value,
+        addends=[*value.addends, addend],
+        low=node.clamp[0],
+        high=node.clamp[1],
+    )
+
+
+def _subtract(emitter: Emitter, node: Node) -> Sum:
+    first, second = node.inputs
+    value = _addable(emitter, first)
+    if len(value.addends) > 1 or (value.operand is not None and value.addends):
+        value = emitter.scaled(emitter.keep(value, first))
+    addend = (emitter.codes(second), -np.ones(value.shape[2]))
     return dataclasses.replace(
         value,
         addends=[*value.addends, addend],
@@ -196,7 +245,7 @@ def _move(
     return Codes(index)
 
 
-def _same(emitter: Emitter, node: Node) -> Tensor:
+def _like(emitter: Emitter, node: Node) -> Tensor:
     source = emitter.program.tensors[emitter.codes(node.inputs[0])]
     return dataclasses.replace(source, shape=emitter.reader.shape(node.output))
 
@@ -212,7 +261,7 @@ def _max_pool(emitter: Emitter, node: Node) -> Codes:
         inner = emitter.program.tensors[source.tensor]
         out = dataclasses.replace(inner, shape=emitter.reader.shape(node.output))
         return _move(emitter, OpCode.MAX_POOL, node, out, operands=[source.tensor])
-    return _move(emitter, OpCode.MAX_POOL, node, _same(emitter, node))
+    return _move(emitter, OpCode.MAX_POOL, node, _like(emitter, node))
 
 
 def _ignores_zeros(emitter: Emitter, node: Node, source: Codes) -> bool:
@@ -230,11 +279,11 @@ def _ignores_zeros(emitter: Emitter, node: Node, source: Codes) -> bool:
 
 
 def _nearest(emitter: Emitter, node: Node) -> Codes:
-    return _move(emitter, OpCode.NEAREST, node, _same(emitter, node))
+    return _move(emitter, OpCode.NEAREST, node, _like(emitter, node))
 
 
 def _bilinear(emitter: Emitter, node: Node) -> Codes:
-    tensor = _same(emitter, node)
+    tensor = _like(emitter, node)
     if tensor.type != Type.CODES or tensor.zero:
         raise Unsupported("it interpolates signed codes")
     parts = 4 * node.window.stride[0] * node.window.stride[1]
@@ -319,8 +368,11 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "conv": _windowed,
     "depthwise": _windowed,
     "transpose": _windowed,
-    "average": _windowed,
+    "average": _average,
     "add": _add,
+    "subtract": _subtract,
+    "multiply": _multiply,
+    "same": _same,
     "affine": _affine,
     "clamp": _clamp,
     "hard_swish": wide_functions.hard_swish,

@@ -178,23 +178,44 @@ def _affine(
 
 
 def _mul(reader: ModelReader, index: int, op: Any) -> Node:
-    if not any(reader.graph.is_constant(tensor) for tensor in op.inputs):
-        raise Unsupported("a product of two activations")
-    return _affine(reader, index, op, "scale")
+    if any(reader.graph.is_constant(tensor) for tensor in op.inputs):
+        return _affine(reader, index, op, "scale")
+    output = reader.shape(op.outputs[0])
+    # The second may be a number for each channel: a gate.
+    first, second = sorted(map(int, op.inputs), key=lambda t: reader.shape(t) != output)
+    if reader.shape(first) != output or reader.shape(second) not in (
+        output,
+        (1, 1, output[2]),
+    ):
+        raise Unsupported("it broadcasts something else than a number for each channel")
+    clamp = reader.clamp(op)
+    return node_of(reader, "multiply", index, [first, second], clamp=clamp)
 
 
 def _sub(reader: ModelReader, index: int, op: Any) -> Node:
-    if not reader.graph.is_constant(op.inputs[1]):
-        raise Unsupported("a difference of two activations")
-    return _affine(reader, index, op, "offset", -1.0)
+    if any(reader.graph.is_constant(tensor) for tensor in op.inputs):
+        if reader.graph.is_constant(op.inputs[0]):
+            raise Unsupported("a constant from which it subtracts")
+        return _affine(reader, index, op, "offset", -1.0)
+    return _sum(reader, index, op, "subtract")
 
 
 def _add(reader: ModelReader, index: int, op: Any) -> Node:
     if any(reader.graph.is_constant(tensor) for tensor in op.inputs):
         return _affine(reader, index, op, "offset")
+    return _sum(reader, index, op, "add")
+
+
+def _sum(reader: ModelReader, index: int, op: Any, kind: str) -> Node:
     if len({reader.shape(tensor) for tensor in [*op.inputs, *op.outputs]}) > 1:
         raise Unsupported("it broadcasts")
-    return node_of(reader, "add", index, op.inputs, clamp=reader.clamp(op))
+    return node_of(reader, kind, index, op.inputs, clamp=reader.clamp(op))
+
+
+def _reshape(reader: ModelReader, index: int, op: Any) -> Node:
+    if reader.shape(op.inputs[0]) != reader.shape(op.outputs[0]):
+        raise Unsupported("it moves values between pixels and channels")
+    return node_of(reader, "same", index, op.inputs[:1])
 
 
 def _max_pool_2d(reader: ModelReader, index: int, op: Any) -> Node:
@@ -319,5 +340,6 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest_neighbor,
     "RESIZE_BILINEAR": _resize_bilinear,
     "HARD_SWISH": _hard_swish,
+    "RESHAPE": _reshape,
     "PRELU": _prelu,
 }

@@ -210,7 +210,7 @@ def _ranges(data: bytes, model: Any, regions: Sequence[Region], samples: Any) ->
 def _may_be_kept(node: Node) -> bool:
     return node.kind in (
         "conv", "depthwise", "transpose", "add", "affine", "clamp", "average",
-        "hard_swish", "function", "prelu",
+        "hard_swish", "function", "prelu", "multiply", "subtract",
     )  # fmt: skip
 
 

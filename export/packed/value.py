@@ -35,7 +35,8 @@ class Unary:
 class Sum:
     """A value that is not rounded yet: `clip(sum * gain + bias + addends)`.
 
-    The sum is that of a node's products, or the integers of a `Unary`.
+    The sum is that of a node's products, the integers of a `Unary`, or a product with
+    the tensor `factor`.
     """
 
     shape: tuple[int, int, int]
@@ -48,6 +49,7 @@ class Sum:
     low: float = -np.inf
     high: float = np.inf
     unary: Unary | None = None
+    factor: int | None = None
 
     @property
     def is_transposed(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
+from dqa_keras.export.packed.bounds import bounds_of
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.plan import winograd
@@ -34,7 +35,7 @@ _MARGIN = 8.0
 # The same for real samples, in front of a function that codes must resolve.
 _HEADROOM = 2.0
 
-_PASSING = {"max_pool", "nearest", "concat", "widen", "pad"}
+_PASSING = {"max_pool", "nearest", "concat", "widen", "pad", "same"}
 
 
 class Emitter:
@@ -101,6 +102,13 @@ class Emitter:
         else:
             codes = self.keep(value, tensor)
         self.values[tensor] = Codes(codes)
+        return codes
+
+    def fixed_codes(self, tensor: int) -> int:
+        """The same, for what needs a step that does not depend on the input."""
+        codes = self.codes(tensor)
+        if self.program.tensors[codes].slot != NONE:
+            raise Unsupported("it multiplies an input, whose range is not known")
         return codes
 
     def _read(self, value: Input, tensor: int) -> int:
@@ -171,36 +179,6 @@ class Emitter:
             raise Unsupported("sums of this many products do not fit 32 bits")
         return limit
 
-    def _bounds(self, value: Sum) -> tuple[Floats, Floats] | None:
-        """What a value cannot exceed, whatever the input; `None` if unknown."""
-        low, high = value.bias.copy(), value.bias.copy()
-        for tensor, gain in value.addends:
-            t = self.program.tensors[tensor]
-            if t.low is None or t.high is None:
-                return None
-            low += np.minimum(t.low * gain, t.high * gain)
-            high += np.maximum(t.low * gain, t.high * gain)
-        if value.unary is not None:
-            ends = (value.unary.low * value.gain, value.unary.high * value.gain)
-            low += np.minimum(*ends)
-            high += np.maximum(*ends)
-        elif value.operand is not None and value.node is not None:
-            t = self.program.tensors[value.operand]
-            if t.low is None or t.high is None:
-                return None
-            # Zeros around the tensor count as well.
-            lowest, highest = np.minimum(t.low, 0), np.maximum(t.high, 0)
-            kernel = value.node.arrays.get("kernel", np.ones((1, 1, t.shape[2])))
-            axes = (0, 1) if kernel.ndim == 3 else (1, 2, 3)
-            downs = np.minimum(kernel * lowest, kernel * highest).sum(axis=axes)
-            ups = np.maximum(kernel * lowest, kernel * highest).sum(axis=axes)
-            # A transposed convolution has several sets of outputs.
-            downs = downs.reshape(-1, value.shape[2]).min(axis=0)
-            ups = ups.reshape(-1, value.shape[2]).max(axis=0)
-            low += np.minimum(downs * value.gain, ups * value.gain)
-            high += np.maximum(downs * value.gain, ups * value.gain)
-        return np.clip(low, value.low, value.high), np.clip(high, value.low, value.high)
-
     def keep(self, value: Sum, tensor: int) -> int:
         """Rounds a value that no quantizer rounds, to codes of 7 bits where it can.
 
@@ -230,7 +208,7 @@ class Emitter:
 
         Arguments and result are those of `keep`.
         """
-        bounds = self._bounds(value)
+        bounds = bounds_of(value, self.program.tensors)
         if bounds is None:
             margin = 1.0 if self._trusted else _MARGIN
             low, high = self._seen(tensor)
@@ -246,7 +224,7 @@ class Emitter:
         """
         margin = _HEADROOM if self._trusted else _MARGIN
         magnitude = margin * _magnitude(self._seen(tensor))
-        bounds = self._bounds(value)
+        bounds = bounds_of(value, self.program.tensors)
         if bounds is not None:
             magnitude = min(magnitude, _magnitude(bounds))
         return self._keep_wide(value, tensor, max(magnitude, 1e-30))
@@ -328,6 +306,10 @@ class Emitter:
                 code, gain = value.unary.code, np.full_like(step, value.unary.scale)
                 if value.unary.weights is not None:
                     arrays["weights"] = value.unary.weights
+            elif value.factor is not None:
+                operands.append(value.factor)
+                code = OpCode.MULTIPLY
+                gain = step * self.program.tensors[value.factor].step
             elif value.node.kind == "average":
                 code, gain = OpCode.AVERAGE, step
             else:

@@ -202,6 +202,12 @@ class OpCode(enum.IntEnum):
         "the rest of (q + 32768) / 128",
         Output.CLIPPED, weights=Weights.KNOTS,
     )  # fmt: skip
+    MULTIPLY = 15, OpRule(
+        (2, 2),
+        "products of the operands' values, zeros taken off; the second may have a "
+        "single pixel",
+        Output.CLIPPED,
+    )  # fmt: skip
 
     @property
     def adds(self) -> bool:

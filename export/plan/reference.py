@@ -77,14 +77,14 @@ class _Run:
         """An array of a number for each output channel."""
         return np.frombuffer(self.constants, "<f4", channels, offset)
 
-    def operand(self, op: Op) -> tuple[NDArray, Buffer]:
-        """The first operand's values and buffer."""
-        number = op.links[0].buffer
+    def operand(self, op: Op, operand: int = 0) -> tuple[NDArray, Buffer]:
+        """An operand's values and buffer."""
+        number = op.links[operand].buffer
         return self.values[number], self.buffers[number]
 
-    def centred(self, op: Op) -> tuple[NDArray, Buffer]:
+    def centred(self, op: Op, operand: int = 0) -> tuple[NDArray, Buffer]:
         """The same, but 0 stands for 0."""
-        x, source = self.operand(op)
+        x, source = self.operand(op, operand)
         return x - (source.zero if source.type == Type.CODES else 0), source
 
     def finish(
@@ -199,6 +199,11 @@ def _piecewise_linear(run: _Run, op: Op) -> NDArray:
     return run.finish(op, knots[i] * (KNOT_STEP - r) + knots[i + 1] * r)
 
 
+def _multiply(run: _Run, op: Op) -> NDArray:
+    first, second = (run.centred(op, operand)[0] for operand in range(2))
+    return run.finish(op, first * second)
+
+
 def _add(run: _Run, op: Op) -> NDArray:
     return run.finish(op, None)
 
@@ -274,6 +279,7 @@ FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
     OpCode.WINOGRAD: _winograd,
     OpCode.HARD_SWISH: _hard_swish,
     OpCode.PIECEWISE_LINEAR: _piecewise_linear,
+    OpCode.MULTIPLY: _multiply,
 }
 
 

@@ -119,6 +119,7 @@ size_t operands_of(const Op& op) {
   switch (traits_of(op.code).operands) {
     case Operands::kNone: return 0;
     case Operands::kOne: return 1;
+    case Operands::kTwo: return 2;
     case Operands::kMany: break;
   }
   return op.link_count;

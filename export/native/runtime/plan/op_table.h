@@ -12,7 +12,7 @@
 namespace dqa {
 
 // How many buffers an op reads, besides its addends.
-enum class Operands : uint8_t { kNone, kOne, kMany };
+enum class Operands : uint8_t { kNone, kOne, kTwo, kMany };
 
 // Which rows of an operand make a row of the output.
 enum class RowRule : uint8_t {
@@ -52,7 +52,9 @@ enum class WeightsLayout : uint8_t {
   OP(11, depth_to_space, DepthToSpace, DEPTH_TO_SPACE, kOne, false, kEnlarged, kNone) \
   OP(12, winograd, Winograd, WINOGRAD, kOne, true, kWindow, kTiles)                   \
   OP(13, hard_swish, HardSwish, HARD_SWISH, kOne, true, kSame, kNone)                 \
-  OP(14, piecewise_linear, PiecewiseLinear, PIECEWISE_LINEAR, kOne, true, kSame, kKnots)
+  OP(14, piecewise_linear, PiecewiseLinear, PIECEWISE_LINEAR, kOne, true, kSame,      \
+     kKnots)                                                                          \
+  OP(15, multiply, Multiply, MULTIPLY, kTwo, true, kSame, kNone)
 
 #define DQA_OP(code, function, Name, ...) k##Name = code,
 enum class OpCode : uint8_t { DQA_OP_TABLE(DQA_OP) };

@@ -154,7 +154,7 @@ def exported(tmp_path_factory):
     inputs = x = keras.Input((6, 6, 8))
     for _ in range(2):
         x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
-        x = layers.LeakyReLU(0.25)(layers.Conv2D(8, 1)(x))
+        x = layers.Softmax()(layers.Conv2D(8, 1)(x))
     x = layers.GlobalAveragePooling2D()(x)
     data = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
     model = dqa.quantize_model(keras.Model(inputs, x), dqa.DQAConfig())

@@ -11,15 +11,18 @@ NATIVE = Path(__file__).parents[5] / "export" / "native"
 ROW = re.compile(
     r"^  OP\((\d+), (\w+), (\w+), (\w+), k(\w+), (\w+), k(\w+), k(\w+)\)", re.MULTILINE
 )
-ROWS = ROW.findall((NATIVE / "runtime" / "plan" / "op_table.h").read_text())
+TABLE = (NATIVE / "runtime" / "plan" / "op_table.h").read_text()
+# A row that is too long for a line goes on in the next.
+ROWS = ROW.findall(re.sub(r" *\\\n {5,}", " ", TABLE))
 
-OPERANDS = {"None": (0, 0), "One": (1, 1), "Many": (1, 255)}
+OPERANDS = {"None": (0, 0), "One": (1, 1), "Two": (2, 2), "Many": (1, 255)}
 LAYOUTS = {
     "None": Weights.NONE,
     "Channels": Weights.NONE,  # an array of numbers, like those of an epilogue
     "Dense": Weights.CONV,
     "Depthwise": Weights.DEPTHWISE,
     "Tiles": Weights.TILES,
+    "Knots": Weights.KNOTS,
 }
 # Rows of an operand that rows 6 to 9 of the output need, with strides of 2.
 WINDOW = Window(3, 3, (2, 2), top=1, left=1)
