@@ -33,7 +33,7 @@ def product(shape=(6, 9, 21), kinds=("codes", "codes"), gate=False, signed=False
     both = build.add(
         out, OpCode.MULTIPLY, [first, second], arrays=build.arrays(out, gain)
     )
-    build.output(build.combine([first, both], build.codes(shape)))
+    build.output(build.addition([first, both], build.codes(shape)))
     return build.program
 
 
