@@ -32,7 +32,7 @@ from dqa_keras.graph.copies import (
     copied_operation,
     copy_state,
 )
-from dqa_keras.graph.layer_kinds import WRAPPERS, Kind, hides_layers, kind
+from dqa_keras.graph.layer_kinds import Kind, hides_layers, kind
 from dqa_keras.graph.linear_outputs import stored_linear
 from dqa_keras.layers import Quantizer, make_quantizer, quantizer_layers
 
@@ -57,26 +57,32 @@ _HIDDEN = (
 )
 
 
+_NORMALIZATIONS = (keras_layers.BatchNormalization, keras_layers.GroupNormalization)
+
+
 def _check_channels_last(operation: Any) -> None:
-    """Raises ValueError if a layer or op takes its channels from another axis."""
-    if isinstance(operation, WRAPPERS):
-        return _check_channels_last(operation.layer)
-    first = None
-    if isinstance(operation, keras_layers.BatchNormalization):
-        if operation.axis not in (-1, operation.input_spec.ndim - 1):
-            first = f"axis={operation.axis}"
-    elif getattr(operation, "data_format", None) == "channels_first":
-        moves = isinstance(operation, keras_layers.Flatten)
-        first = None if moves else "data_format='channels_first'"
-    if first:
-        raise ValueError(
-            "quantize_model needs channels on the last axis. Received: layer "
-            f"{operation.name!r} with {first}. Build the same model with "
-            "keras.config.set_image_data_format('channels_last') and images "
-            "(N, H, W, C), and give it this model's weights with set_weights: kernels "
-            "have the same shape either way."
-        )
-    return None
+    """Raises ValueError if a layer or op takes its channels from another axis.
+
+    So do layers inside it, also where nothing else is known of them.
+    """
+    is_layer = isinstance(operation, keras_layers.Layer)
+    for part in operation._flatten_layers() if is_layer else [operation]:
+        first = None
+        if isinstance(part, _NORMALIZATIONS):
+            spec = part.input_spec  # None: not built
+            if spec and part.axis not in (-1, spec.ndim - 1):
+                first = f"axis={part.axis}"
+        elif getattr(part, "data_format", None) == "channels_first":
+            moves = isinstance(part, keras_layers.Flatten)
+            first = None if moves else "data_format='channels_first'"
+        if first:
+            raise ValueError(
+                "quantize_model needs channels on the last axis. Received: layer "
+                f"{part.name!r} with {first}. Build the same model with "
+                "keras.config.set_image_data_format('channels_last') and images "
+                "(N, H, W, C), and give it this model's weights with set_weights: "
+                "kernels have the same shape either way."
+            )
 
 
 class _Selection:
