@@ -15,7 +15,7 @@ import json
 import os
 from pathlib import Path
 
-from shared import resnet32, results
+from shared import arguments, resnet32, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -138,8 +138,8 @@ def markdown(result: dict) -> str:
 
 def main() -> None:
     parser = resnet32.parser(__doc__.splitlines()[0])
-    parser.add_argument("--calibration_images", type=int, default=1000)
-    parser.add_argument("--held_out_images", type=int, default=4000)
+    parser.add_argument("--calibration_images", type=arguments.count, default=1000)
+    parser.add_argument("--held_out_images", type=arguments.count, default=4000)
     options = parser.parse_args()
 
     import numpy as np

@@ -23,6 +23,8 @@ import os
 import time
 from pathlib import Path
 
+from shared import arguments, results
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = Path(__file__).parent / "results"
@@ -378,9 +380,7 @@ def write(result: dict, path: Path) -> None:
 
 def read(path: Path, limit: int) -> dict:
     """What an earlier run measured."""
-    if not path.exists():
-        return {"limit": limit, "models": {}}
-    result = json.loads(path.read_text())
+    result = {"limit": limit, "models": {}, **results.read(path)}
     if result["limit"] != limit:
         raise SystemExit(
             f"{path} holds figures of --limit {result['limit']}: name another --json"
@@ -432,7 +432,9 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, help="prepared TFDS datasets")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
+    parser.add_argument(
+        "--limit", type=arguments.limit, default=0, help="test images; 0: all"
+    )
     parser.add_argument(
         "--weights",
         nargs="+",
@@ -440,7 +442,9 @@ def main() -> None:
         metavar="MODEL=FILE",
         help="weights other than the project's own",
     )
-    parser.add_argument("--json", type=Path, default=RESULTS / "accuracy.json")
+    parser.add_argument(
+        "--json", type=arguments.output, default=RESULTS / "accuracy.json"
+    )
     options = parser.parse_args()
     pairs = [pair.partition("=") for pair in options.weights]
     if any(model not in MODELS or not file for model, _, file in pairs):

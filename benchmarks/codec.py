@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from shared import huff0, results
+from shared import arguments, huff0, results
 
 from dqa_keras import codec
 from dqa_keras.codec import blocks, huffman, reference, sizes, symbols
@@ -433,19 +433,19 @@ def to_text(result: dict[str, Any]) -> str:
 def main() -> None:
     """Prints the tables and, if asked, writes them and the JSON."""
     parser = argparse.ArgumentParser(description="Speed and size of the codec.")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--json", type=arguments.output)
+    parser.add_argument("--rounds", type=arguments.count, default=21)
     parser.add_argument("--weights", type=Path, help="ResNet-32's, for real data")
     parser.add_argument("--data_dir", type=Path, help="prepared CIFAR-10")
-    arguments = parser.parse_args()
-    if (arguments.weights is None) != (arguments.data_dir is None):
+    options = parser.parse_args()
+    if (options.weights is None) != (options.data_dir is None):
         parser.error("--weights and --data_dir go together: real data needs both")
-    result = run(arguments.rounds, arguments.weights, arguments.data_dir)
+    result = run(options.rounds, options.weights, options.data_dir)
     text = to_text(result)
     print(text, end="")
-    if arguments.json is not None:
-        results.write(arguments.json, result)
-        arguments.json.with_suffix(".md").write_text(
+    if options.json is not None:
+        results.write(options.json, result)
+        options.json.with_suffix(".md").write_text(
             f"# The codec, measured\n\nThe README quotes:\n\n{overview(result)}\n{text}"
         )
 

@@ -15,9 +15,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -90,8 +89,10 @@ def table(rows: dict[str, dict]) -> str:
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("--json", type=Path, help="file for the figures; .md beside it")
-    flags.add_argument("--models", nargs="*", default=list(NAMES))
+    flags.add_argument(
+        "--json", type=arguments.output, help="file for the figures; .md beside it"
+    )
+    flags.add_argument("--models", nargs="*", choices=NAMES, default=list(NAMES))
     flags.add_argument("--one", help=argparse.SUPPRESS)
     options = flags.parse_args()
     if options.one:

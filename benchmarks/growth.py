@@ -27,7 +27,7 @@ import time
 import typing
 from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -186,7 +186,7 @@ def plot(series: dict[str, list[dict]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=arguments.output, help="file for the figures")
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:

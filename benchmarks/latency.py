@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared import networks, results
+from shared import arguments, networks, results
 
 _KINDS = ("float", "int8", "packed", "coded")
 _GROUPS = {
@@ -121,14 +121,18 @@ def main() -> None:
         print(turn(Path(path), library, isa, int(threads), float(seconds)))
         return
     parser = networks.parser(__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
+    parser.add_argument("--rounds", type=arguments.count, default=5)
+    parser.add_argument("--threads", type=arguments.count, nargs="*", default=[1, 2])
+    parser.add_argument(
+        "--seconds", type=arguments.duration, default=1.0, help="of a turn"
+    )
     parser.add_argument("--isa", default="auto", help="of the runtime")
     options = parser.parse_args()
-    networks.prepare(options.networks, options.folder)
     from dqa_keras.export.plan import runtime
 
+    if options.isa not in runtime.ISAS:
+        parser.error(f"--isa must be one of {', '.join(runtime.ISAS)}")
+    networks.prepare(options.networks, options.folder)
     library = runtime.library_path()
     result: dict[str, dict] = {}
     for name in options.networks:

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared import networks, results
+from shared import arguments, networks, results
 
 
 def live_bytes(data: bytes) -> tuple[list[int], int]:
@@ -146,7 +146,7 @@ def draw(result: dict, path: Path) -> None:
 
 def main() -> None:
     parser = networks.parser(__doc__.splitlines()[0])
-    parser.add_argument("--svg", type=Path, help="file for a picture")
+    parser.add_argument("--svg", type=arguments.output, help="file for a picture")
     parser.add_argument("--one", type=Path, help=networks.argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

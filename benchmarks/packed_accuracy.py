@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -64,9 +64,15 @@ def main() -> None:
     flags.add_argument("--data", required=True, help="as for dqa evaluate")
     flags.add_argument("--data_dir", help="where TFDS keeps prepared datasets")
     flags.add_argument("--quantize_linear", action="store_true", help="as in DQAConfig")
-    flags.add_argument("--limit", type=int, default=0, help="test images; 0 takes all")
-    flags.add_argument("--json", type=Path, help="file for the figures")
+    flags.add_argument(
+        "--limit", type=arguments.limit, default=0, help="test images; 0 takes all"
+    )
+    flags.add_argument("--json", type=arguments.output, help="file for the figures")
     options = flags.parse_args()
+    from dqa_keras import models
+
+    if options.model not in models.__all__:
+        flags.error(f"--model must be one of {', '.join(models.__all__)}")
     row = measure(options)
     name = options.model + (" quantize_linear" if options.quantize_linear else "")
     print(

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 # Side of the image, input channels, output channels.
 LAYERS = ((256, 64, 64), (128, 128, 128), (64, 256, 256), (128, 384, 128))
@@ -92,8 +92,8 @@ def plan_of(side: int, inputs: int, outputs: int, tiles: bool):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=arguments.output, help="file for the figures")
+    parser.add_argument("--rounds", type=arguments.count, default=7)
     options = parser.parse_args()
     import numpy as np
 

@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -368,9 +368,9 @@ def overview(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--json", type=arguments.output, help="file for the figures")
+    parser.add_argument("--rounds", type=arguments.count, default=3)
+    parser.add_argument("--images", type=arguments.count, default=512)
     parser.add_argument(
         "--folder",
         type=Path,

@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -66,9 +66,9 @@ def opening_seconds(path: Path, rounds: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--json", type=arguments.output, help="file for the figures")
+    parser.add_argument("--rounds", type=arguments.count, default=9)
+    parser.add_argument("--images", type=arguments.count, default=16)
     options = parser.parse_args()
     result = {}
     with tempfile.TemporaryDirectory() as folder:

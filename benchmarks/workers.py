@@ -18,9 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -108,9 +107,9 @@ def measure(size: int, images: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--json", type=arguments.output, help="file for the figures")
+    parser.add_argument("--rounds", type=arguments.count, default=3)
+    parser.add_argument("--images", type=arguments.count, default=8192)
     parser.add_argument("--work", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shared import results
+from shared import arguments, results
 
 
 def model_names() -> list[str]:
@@ -38,7 +38,9 @@ def measure_all(
         Path of the file, and the row of each model.
     """
     parser = argparse.ArgumentParser(description=usage)
-    parser.add_argument("--json", type=Path, required=True, help="file for the figures")
+    parser.add_argument(
+        "--json", type=arguments.output, required=True, help="file for the figures"
+    )
     parser.add_argument("--models", nargs="*", help="only these; default: all")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()

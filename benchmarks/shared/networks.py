@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from shared import arguments
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 NAMES = ("unet", "mobilenet_v2", "mobilenet_v2_linear", "resnet32")
@@ -161,7 +163,7 @@ def prepare(names: list[str], folder: Path) -> None:
 def parser(description: str, names: tuple[str, ...] = NAMES) -> argparse.ArgumentParser:
     """The flags that benchmarks of these networks have."""
     flags = argparse.ArgumentParser(description=description)
-    flags.add_argument("--json", type=Path, help="file for the figures")
+    flags.add_argument("--json", type=arguments.output, help="file for the figures")
     flags.add_argument("--networks", nargs="*", default=list(names), choices=names)
     flags.add_argument(
         "--folder",

@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
+from shared import arguments
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The flags that all of them have."""
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--weights", type=Path, required=True)
     flags.add_argument("--data_dir", type=Path, required=True, help="TFDS datasets")
-    flags.add_argument("--json", type=Path, help="file for the figures")
+    flags.add_argument("--json", type=arguments.output, help="file for the figures")
     return flags
 
 

@@ -5,8 +5,20 @@ from pathlib import Path
 
 
 def read(path: Path | None) -> dict:
-    """What an earlier run measured; nothing if there is no such file."""
-    return json.loads(path.read_text()) if path is not None and path.exists() else {}
+    """What an earlier run measured; nothing if there is no such file.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    if path is None or not path.is_file():
+        return {}
+    try:
+        result = json.loads(path.read_text())
+    except ValueError:
+        result = None
+    if not isinstance(result, dict):
+        raise ValueError(f"{path} must hold an earlier run's figures: name another")
+    return result
 
 
 def write(path: Path, result: dict | list) -> None:

@@ -7,9 +7,13 @@ Example:
 The benchmarks lie in benchmarks/ of the repository; further flags are theirs.
 """
 
+import argparse
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -33,4 +37,25 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         )
     sys.argv = arguments
     sys.path.append(str(_FOLDER))  # they import `shared` from there
-    runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")
+    with _one_line_errors():
+        runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Raises ValueError for what a benchmark says of its flags and of its files."""
+    usual = argparse.ArgumentParser.error
+
+    def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+        name = Path(parser.prog).stem
+        raise ValueError(f"bench {name}: {message} (see dqa bench {name} --help)")
+
+    argparse.ArgumentParser.error = refuse  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            raise ValueError(stop.code) from stop
+        raise
+    finally:
+        argparse.ArgumentParser.error = usual  # type: ignore[method-assign]
