@@ -4,7 +4,7 @@ import numpy as np
 
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.encoding import encode
-from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.ops import KNOT_STEP, KNOTS, OpCode, Window
 from dqa_keras.export.plan.program import (
     Operation,
     Packing,
@@ -93,6 +93,24 @@ class Builder:
     def average(self, source, tensor, window):
         arrays = self.arrays(tensor, 1 / self.magnitude(source))
         return self.add(tensor, OpCode.AVERAGE, [source], window=window, arrays=arrays)
+
+    def wide(self, shape):
+        """A tensor of wide codes with a step of their own."""
+        return Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, 32767)
+
+    def function(self, source, tensor, code, **fields):
+        """A function of wide codes, with values of any size."""
+        largest = 32767 * (32767 if code == OpCode.HARD_SWISH else KNOT_STEP)
+        arrays = self.arrays(tensor, 1 / largest)
+        if code == OpCode.PIECEWISE_LINEAR:
+            knots = self.random.integers(-(2**15), 2**15, KNOTS)
+            arrays["weights"] = knots.astype("<i2")
+        return self.add(tensor, code, [source], arrays=arrays, **fields)
+
+    def product(self, sources, tensor):
+        gain = 1 / np.prod([self.magnitude(source) for source in sources])
+        arrays = self.arrays(tensor, gain)
+        return self.add(tensor, OpCode.MULTIPLY, sources, arrays=arrays)
 
     def addition(self, sources, tensor):
         arrays = self.arrays(tensor, 1.0)

@@ -64,6 +64,16 @@ def programs() -> Iterator[Any]:
     build.output(build.conv(wide, build.codes(shape), window))
     yield build.program
 
+    build = Builder((5, 4, 3))
+    shape = (5, 4, 18)
+    first = build.conv(build.input, build.wide(shape), window)
+    bent = build.function(first, build.codes(shape), OpCode.PIECEWISE_LINEAR)
+    swish = build.function(first, build.codes(shape), OpCode.HARD_SWISH, shift=9000)
+    both = build.product([bent, swish], build.codes(shape))
+    gate = build.average(both, build.codes((1, 1, 18)), Window(5, 4))
+    build.output(build.product([both, gate], build.codes(shape)))
+    yield build.program
+
 
 def coded() -> Iterator[tuple[Plan, bytes, bytes]]:
     """Plans with coded skips: one whose rows find room, one whose do not."""
@@ -78,7 +88,11 @@ def main(folder: Path) -> None:
     """Plans the programs and writes them."""
     folder.mkdir(parents=True, exist_ok=True)
     plans = [(*schedule(program), b"") for program in programs()]
-    for number, (plan, constants, tables) in enumerate([*plans, *coded()]):
+    plans += coded()
+    missing = set(OpCode) - {op.code for plan, *_ in plans for op in plan.ops}
+    if missing:
+        raise ValueError(f"plans must have every op. Received: none with {missing}")
+    for number, (plan, constants, tables) in enumerate(plans):
         data = encode(plan)
         sizes = struct.pack("<II", len(data), len(tables))
         seed = sizes + data + tables + constants

@@ -101,6 +101,23 @@ def windows() -> Builder:
     return build
 
 
+def gated() -> Builder:
+    """Functions of wide codes, and products: with a map, and with a gate."""
+    build = Builder((13, 11, 3))
+    shape = (13, 11, 37)
+    x = build.conv(build.input, build.wide(shape), SAME)
+    bent = build.function(x, build.codes(shape), OpCode.PIECEWISE_LINEAR)
+    x = build.conv(bent, build.wide(shape), Window())
+    swish = build.function(
+        x, build.codes(shape, signed=True), OpCode.HARD_SWISH, shift=9000
+    )
+    both = build.product([bent, swish], build.codes(shape, signed=True))
+    rows = build.average(both, build.wide((13, 1, 37)), Window(1, 11))
+    gate = build.average(rows, build.codes((1, 1, 37)), Window(13, 1))
+    build.output(build.product([both, gate], build.codes(shape, signed=True)))
+    return build
+
+
 def lines(bits: int, extra_bits: int, signed: bool) -> Builder:
     """A stored skip whose rows are whole vectors of codes."""
     build = Builder((9, 12, 3))
@@ -110,7 +127,7 @@ def lines(bits: int, extra_bits: int, signed: bool) -> Builder:
     for _ in range(4):
         x = build.conv(x, build.codes((9, 12, 32), *codes), SAME)
         x = build.conv(x, build.codes((9, 12, 20), *codes), SAME)
-    build.output(build.combine([skip, x], build.codes((9, 12, 20), *codes)))
+    build.output(build.addition([skip, x], build.codes((9, 12, 20), *codes)))
     return build
 
 
@@ -144,6 +161,7 @@ def main(folder: Path) -> None:
         "tiled": tiled().program,
         "tiled_narrow": tiled_narrow().program,
         "windows": windows().program,
+        "gated": gated().program,
         **{
             f"lines_{bits}_{extra}": lines(bits, extra, signed).program
             for bits, extra, signed in (

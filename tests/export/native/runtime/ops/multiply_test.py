@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
-from programs import Builder, Tensor, Type, Window, check
+from programs import Builder, Window, check
 
 from dqa_keras.export.plan.encoding import encode
 from dqa_keras.export.plan.ops import OpCode
@@ -20,7 +19,7 @@ def product(shape=(6, 9, 21), kinds=("codes", "codes"), gate=False, signed=False
         size = (1, 1, shape[2]) if window is None else shape
         tensor = build.codes(size, signed=signed)
         if kind == "wide":
-            tensor = Tensor(size, Type.WIDE, np.ones(shape[2]), 0, 32767)
+            tensor = build.wide(size)
         if window is not None:
             return build.conv(build.input, tensor, window)
         first = build.conv(build.input, build.codes(shape), Window(1, 1))
@@ -28,11 +27,7 @@ def product(shape=(6, 9, 21), kinds=("codes", "codes"), gate=False, signed=False
 
     first = made(kinds[0], Window(3, 3, top=1, left=1))
     second = made(kinds[1], None if gate else Window(1, 1))
-    out = build.codes(shape, signed=signed)
-    gain = 1 / (build.magnitude(first) * build.magnitude(second))
-    both = build.add(
-        out, OpCode.MULTIPLY, [first, second], arrays=build.arrays(out, gain)
-    )
+    both = build.product([first, second], build.codes(shape, signed=signed))
     build.output(build.addition([first, both], build.codes(shape)))
     return build.program
 

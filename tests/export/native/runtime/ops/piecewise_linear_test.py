@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from programs import Builder, Tensor, Type, Window, check
+from programs import Builder, Type, Window, check
 
 from dqa_keras.export.plan.encoding import encode
-from dqa_keras.export.plan.ops import KNOT_STEP, KNOTS, OpCode
+from dqa_keras.export.plan.ops import KNOTS, OpCode
 from dqa_keras.export.plan.records import NONE
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import schedule
@@ -13,17 +13,16 @@ from dqa_keras.export.plan.scheduling import schedule
 PEAK = 32767
 
 
-def bent(shape=(6, 9, 21), knots=None, peak=PEAK, **codes):
+def bent(shape=(6, 9, 21), knots=None, **codes):
     """A convolution to wide codes, a function of them, and what adds to it."""
     build = Builder((*shape[:2], 3))
-    wide = Tensor(shape, Type.WIDE, np.ones(shape[2]), 0, peak)
-    first = build.conv(build.input, wide, Window(3, 3, top=1, left=1))
-    if knots is None:
-        knots = build.random.integers(-PEAK - 1, PEAK + 1, KNOTS)
+    window = Window(3, 3, top=1, left=1)
+    first = build.conv(build.input, build.wide(shape), window)
     out = build.codes(shape, **codes)
-    arrays = build.arrays(out, 1 / (PEAK * KNOT_STEP))
-    arrays["weights"] = np.asarray(knots, "<i2")
-    second = build.add(out, OpCode.PIECEWISE_LINEAR, [first], arrays=arrays)
+    second = build.function(first, out, OpCode.PIECEWISE_LINEAR)
+    if knots is not None:
+        operation = build.program.operations[-1]
+        operation.arrays["weights"] = np.asarray(knots, "<i2")
     build.output(build.addition([first, second], build.codes(shape)))
     return build.program
 
