@@ -96,7 +96,25 @@ def config(method: str, at: float):
     return dqa.DQAConfig(bits=int(at), method=kind)
 
 
-def measure(model, exact, subject: Subject, splits, method: str, at: float) -> dict:
+def calibrated(model, chosen, calibration, known: dict):
+    """The quantized model, and the seconds that its calibration took."""
+    import dqa_keras as dqa
+
+    quantized = dqa.quantize_model(model, chosen)
+    if chosen in known:  # by another cell, which trained its weights afterwards
+        weights, seconds = known[chosen]
+        quantized.set_weights(weights)
+        return quantized, seconds
+    start = time.perf_counter()
+    dqa.calibrate(quantized, calibration, verbose=0)
+    seconds = time.perf_counter() - start
+    known[chosen] = quantized.get_weights(), seconds
+    return quantized, seconds
+
+
+def measure(
+    model, exact, subject: Subject, splits, method: str, at: float, known: dict
+) -> dict:
     """One cell: accuracy in percent, stored bits per activation, seconds."""
     import dqa_keras as dqa
     from dqa_keras.cli.int8 import int8_tflite
@@ -109,11 +127,9 @@ def measure(model, exact, subject: Subject, splits, method: str, at: float) -> d
         cell |= tflite_compared(content, exact, splits.test, subject.batch)
         return {**cell, "stored_bits": at}
     chosen = config(method, at)
-    quantized = dqa.quantize_model(model, chosen)
     calibration = splits.train.take(subject.calibration_images).batch(subject.batch)
-    start = time.perf_counter()
-    dqa.calibrate(quantized, calibration, verbose=0)
-    cell = {"calibration_seconds": time.perf_counter() - start}
+    quantized, seconds = calibrated(model, chosen, calibration, known)
+    cell = {"calibration_seconds": seconds}
     if method.startswith("reconstructed"):
         start = time.perf_counter()
         dqa.reconstruct(quantized, model, calibration, verbose=0)
@@ -402,20 +418,22 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
         splits = datasets.load(subject.data, data_dir=options.data_dir)
         if options.limit:
             splits = dataclasses.replace(splits, test=splits.test.take(options.limit))
-        exact = Remembered(model)
+        exact, known = Remembered(model), {}
         used = Path(weights.get(name, subject.data)).name
         rows = result["models"].setdefault(name, {"weights": used, "cells": {}})
         if rows["weights"] != used:
             raise SystemExit(f"{options.json} holds {name} with {rows['weights']}")
         if "float" not in rows:
-            rows["float"] = accuracy(model, splits.test, subject.batch)
+            rows["float"] = accuracy(exact, splits.test, subject.batch)
         print(f"{name}: {rows['float']:.2f} %", flush=True)
         for method in options.methods:
             for at in subject.methods.get(method, ()):
                 cell = f"{method} {at}"
                 if cell in rows["cells"]:
                     continue
-                rows["cells"][cell] = measure(model, exact, subject, splits, method, at)
+                rows["cells"][cell] = measure(
+                    model, exact, subject, splits, method, at, known
+                )
                 write(result, options.json)
                 measured = rows["cells"][cell]
                 print(

@@ -3,9 +3,11 @@
 Example:
   dqa quantize --model m.keras --data digits.npz --bits 4 --output m.tflite
 
-Calibrates on training images, measures accuracy and stored bits on the test images,
-writes the file and runs it in LiteRT over the same images. With --mode packed the file
-stores activations in few bits while it runs, and needs the runtime.
+Calibrates on training images and measures accuracy, agreement with the float model's
+classes and stored bits on the test images. Names the layers that cost the output most,
+with its SQNR when one of them alone is quantized. Writes the file and runs it in LiteRT
+over the same images. With --mode packed the file stores activations in few bits while
+it runs, and needs the runtime.
 
 With --workers, start the same command on every machine, each with its own TF_CONFIG;
 they share out the calibration, and worker 0 writes the file.
@@ -13,11 +15,15 @@ they share out the calibration, and worker 0 writes the file.
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import keras
 from absl import flags
 
 import dqa_keras as dqa
-from dqa_keras.calibration import distribution
+from dqa_keras.analysis.text import printable
+from dqa_keras.backend import data_adapter
+from dqa_keras.calibration import distribution, output_noise
 from dqa_keras.cli import inputs, measure, outputs, shared_flags
 from dqa_keras.export import export_tflite
 from dqa_keras.export.litert import annotations
@@ -25,6 +31,10 @@ from dqa_keras.export.packed import pack
 
 # Images whose ranges a packed export goes by.
 _RANGES = 32
+
+# Layers that are named as costing most, and images that they are found on.
+_COSTLIEST = 3
+_NOISE_IMAGES = 8
 
 
 def define(values: flags.FlagValues) -> None:
@@ -99,7 +109,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     storage = dqa.storage_bits(quantized, test, verbose=1)
     dqa.summary(quantized, storage)
     print(f"\naccuracy, float model:     {measure.accuracy(model, data.test):6.2f} %")
-    print(f"accuracy, quantized model: {measure.accuracy(quantized, data.test):6.2f} %")
+    found = measure.compared(quantized, model, data.test)
+    print(f"accuracy, quantized model: {found['accuracy']:6.2f} %")
+    print(f"agreement with float:      {found['agreement']:6.2f} %")
+    print(f"costs the output most:     {_costliest(quantized, data.train)}")
     if output.suffix == ".keras":
         outputs.save_keras(quantized, output)
         print(f"wrote {output}")
@@ -122,3 +135,12 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     in_litert = measure.tflite_accuracy(output, data.test, delegates)
     print(f"accuracy, .tflite:         {in_litert:6.2f} %")
     print(outputs.describe_export(report))
+
+
+def _costliest(quantized: keras.Model, images: Any) -> str:
+    """The layers whose codes move the output most, with its SQNR by each alone."""
+    batch = data_adapter.fixed_batch_size(quantized) or _NOISE_IMAGES
+    few = images.batch(batch).take(1)
+    layers = output_noise.output_sqnr(quantized, few, batch_size=batch).layers
+    first = sorted(layers, key=layers.__getitem__)[:_COSTLIEST]
+    return ", ".join(printable(f"{name} ({layers[name]:.1f} dB)") for name in first)

@@ -77,6 +77,11 @@ def test_from_a_keras_model_to_a_verified_tflite(files, tmp_path):
     ]
     assert len(figures) == 3
     assert min(figures) > 90
+    (agreement,) = re.findall(r"^agreement with float: +([\d.]+) %$", done.stdout, re.M)
+    assert float(agreement) > 90
+    assert re.search(
+        r"^costs the output most: +conv_dqa \([\d.]+ dB\)$", done.stdout, re.M
+    )
     # Nothing of TensorFlow's start-up reaches the user.
     assert "cuda" not in (done.stdout + done.stderr).lower()
     assert list(tmp_path.iterdir()) == [output]
