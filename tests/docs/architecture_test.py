@@ -117,6 +117,19 @@ def test_the_picture_has_the_rooms_that_imports_are_checked_by():
     assert rooms - {"version", "options", "android_names"} <= drawn
 
 
+def arrows(picture):
+    """Pairs of rooms between which an arrow is drawn."""
+    lines = [line.partition("[")[0] for line in picture.splitlines() if "->" in line]
+    pairs = [
+        pair
+        for line in lines
+        for above, below in itertools.pairwise(line.split("->"))
+        for pair in itertools.product(*(re.findall(r"\w+", x) for x in (above, below)))
+    ]
+    assert len(pairs) > 20
+    return pairs
+
+
 def test_the_pictures_arrows_go_down():
     (picture,) = re.findall(r"^digraph.*?^}", PAGE, re.MULTILINE | re.DOTALL)
     inside = layers("export")
@@ -125,14 +138,49 @@ def test_the_pictures_arrows_go_down():
     order = [*outside[:at], *inside, *outside[at + 1 :]]
     floor = {room: number for number, rooms in enumerate(order) for room in rooms}
     floor["native"] = len(order)
-    arrows = re.findall(r"^  ([\w{} ]+(?: -> [\w{} ]+)+)", picture, re.MULTILINE)
-    assert len(arrows) > 10
-    for arrow in arrows:
-        ends = [re.findall(r"\w+", part) for part in arrow.split("->")]
-        for above, below in itertools.pairwise(ends):
-            for a in above:
-                for b in below:
-                    assert floor[a.rstrip("_")] < floor[b.rstrip("_")], (a, b)
+    for a, b in arrows(picture):
+        assert floor[a.rstrip("_")] < floor[b.rstrip("_")], (a, b)
+
+
+# Modules that the picture shows as part of another room.
+INSIDE = {
+    "android_names": "android",
+    "datasets": "config",
+    "files": "config",
+    "graph": "graph_",
+    "model_explorer": "file_report",
+    "options": "tflite",
+}
+
+
+def imported_rooms():
+    """Pairs of rooms, of which the first imports the second."""
+    pattern = r"^\s*(?:from|import) (dqa_keras[\w.]*)(?: import (\w+))?"
+    for path in code():
+        room = path.with_suffix("").parts[1]
+        tool = path.parts[:2] in {("export", "native"), ("export", "android")}
+        if path.suffix != ".py" or path.parts[0] not in ("dqa_keras", "export") or tool:
+            continue
+        for module, name in re.findall(pattern, (ROOT / path).read_text(), re.M):
+            parts = [*module.split("."), name][1:]
+            other = parts[1] if parts[0] == "export" and len(parts) > 1 else parts[0]
+            yield INSIDE.get(room, room), INSIDE.get(other, other)
+
+
+def test_every_import_follows_the_pictures_arrows():
+    (picture,) = re.findall(r"^digraph.*?^}", PAGE, re.MULTILINE | re.DOTALL)
+    picture = re.sub(r"^.*style=invis.*\n", "", picture, flags=re.MULTILINE)
+    below = {}
+    for above, under in arrows(picture):
+        below.setdefault(above, set()).add(under)
+
+    def reached(room):
+        return {room}.union(*(reached(other) for other in below.get(room, ())))
+
+    rooms = set(below).union(*below.values())
+    pairs = {pair for pair in imported_rooms() if rooms.issuperset(pair)}
+    assert len(pairs) > 40
+    assert {(a, b) for a, b in pairs if b not in reached(a)} == set()
 
 
 @pytest.mark.parametrize("name", ["clipping", "ranking"])
