@@ -406,6 +406,7 @@ def read(path: Path, limit: int) -> dict:
 
 def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
     """Measures the cells that are missing."""
+    from shared import results
     from shared.remembered import Remembered
 
     from dqa_keras import datasets
@@ -431,11 +432,9 @@ def run(options: argparse.Namespace, weights: dict[str, str]) -> dict:
                 cell = f"{method} {at}"
                 if cell in rows["cells"]:
                     continue
-                rows["cells"][cell] = measure(
-                    model, exact, subject, splits, method, at, known
-                )
+                measured = measure(model, exact, subject, splits, method, at, known)
+                rows["cells"][cell] = measured | {"commit": results.commit()}
                 write(result, options.json)
-                measured = rows["cells"][cell]
                 print(
                     f"{name}, {cell}: {measured['accuracy']:.2f} % at "
                     f"{measured['stored_bits']:.3f} stored bits",

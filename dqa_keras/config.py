@@ -65,8 +65,9 @@ def _number(name: str, value: object, low: float, high: float) -> None:
 class DQAConfig:
     """How activations are quantized, calibrated and ranked.
 
-    The defaults are the best we have without training. `DQAConfig.paper` gives the
-    setting of the paper instead.
+    The defaults give every layer the same bits, and calibrate fast. A budget
+    (`budget_bits`) looks at what each layer costs the output: better at as many bits or
+    fewer, at a longer calibration. `DQAConfig.paper` gives the setting of the paper.
 
     Args:
         bits: Integer in 1..8. Stored bits n of every base code. Defaults to `4`.

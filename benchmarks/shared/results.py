@@ -1,6 +1,7 @@
 """Figures of a benchmark as a JSON file."""
 
 import json
+import subprocess
 from pathlib import Path
 
 
@@ -28,3 +29,13 @@ def write(path: Path, result: dict | list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def commit() -> str:
+    """The commit that this folder is at; empty where there is no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

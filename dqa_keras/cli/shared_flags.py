@@ -89,7 +89,7 @@ def define_config_flags(values: flags.FlagValues) -> None:
         "preset",
         "default",
         PRESETS,
-        "default: the best we have without training. paper: as in the DQA paper.",
+        "default: the same bits in all layers. paper: as in the DQA paper.",
         flag_values=values,
     )
     flags.DEFINE_enum("method", "dqa", METHODS, "Quantizer.", flag_values=values)

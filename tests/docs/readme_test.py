@@ -170,6 +170,26 @@ def test_accuracy_figures_are_the_measured_ones():
         )
 
 
+def test_figures_of_efficientnet_lite0_are_the_measured_ones():
+    models = json.loads((RESULTS / "accuracy.json").read_text())["models"]
+    rows = models["efficientnet_lite0"]
+    (part,) = re.findall(
+        r"^## EfficientNet-Lite0.*?(?=^## )", FIGURES, re.M | re.DOTALL
+    )
+    assert f"float model's {rows['float']:.2f} %" in " ".join(part.split())
+    shown = re.findall(r"^\| ([a-z][a-z ]* [\d.]+) \| (.*) \|$", part, re.MULTILINE)
+    assert {name for name, _ in shown} == set(rows["cells"])
+    for name, figures in shown:
+        cell = rows["cells"][name]
+        drop = rows["float"] - cell["accuracy"]
+        assert figures.split(" | ") == [
+            f"{cell['stored_bits']:.3f}",
+            f"{drop:.2f} ± {cell['drop_error']:.2f}",
+            f"{cell['agreement']:.2f} ± {cell['agreement_error']:.2f}",
+            f"{cell['output_error']:.4f}",
+        ]
+
+
 def test_the_papers_comparison_is_the_measured_one():
     models = json.loads((RESULTS / "accuracy.json").read_text())["models"]
     for words, name in (
