@@ -40,7 +40,7 @@ from dqa_keras.layers import Quantizer
 # have to leave 16 bits after every step.
 _BILINEAR_PEAK = 127
 
-# A mean of so many pixels is computed from all at once.
+# The mean or maximum of so many pixels is computed from all at once.
 _FEW_PIXELS = 64
 
 
@@ -252,6 +252,15 @@ def _like(emitter: Emitter, node: Node) -> Tensor:
 
 def _max_pool(emitter: Emitter, node: Node) -> Codes:
     source = emitter.values[node.inputs[0]]
+    height, width, channels = emitter.reader.shape(node.inputs[0])
+    whole = (node.window.height, node.window.width) == (height, width)
+    if whole and height * width > _FEW_PIXELS:
+        row = dataclasses.replace(node, window=Window(1, width))
+        out = dataclasses.replace(_like(emitter, node), shape=(height, 1, channels))
+        rows = _move(emitter, OpCode.MAX_POOL, row, out)
+        node = dataclasses.replace(node, window=Window(height, 1))
+        out = dataclasses.replace(out, shape=(1, 1, channels))
+        return _move(emitter, OpCode.MAX_POOL, node, out, operands=[rows.tensor])
     if isinstance(source, Codes) and _ignores_zeros(emitter, node, source):
         top, _, left, _ = source.pads
         w = node.window

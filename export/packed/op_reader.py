@@ -237,13 +237,21 @@ def _average_pool_2d(reader: ModelReader, index: int, op: Any) -> Node:
     return node_of(reader, kind, index, op.inputs, window=window, clamp=clamp)
 
 
-def _mean(reader: ModelReader, index: int, op: Any) -> Node:
+def _of_all_pixels(reader: ModelReader, index: int, op: Any, kind: str) -> Node:
     height, width, _ = reader.shape(op.inputs[0])
     axes = sorted(int(axis) % 4 for axis in reader.constant(op.inputs[1]).reshape(-1))
     if axes != [1, 2]:
-        raise Unsupported("a mean over something else than all pixels")
+        raise Unsupported("it reduces something else than all pixels")
     window = Window(height, width)
-    return node_of(reader, "average", index, op.inputs[:1], window=window)
+    return node_of(reader, kind, index, op.inputs[:1], window=window)
+
+
+def _mean(reader: ModelReader, index: int, op: Any) -> Node:
+    return _of_all_pixels(reader, index, op, "average")
+
+
+def _reduce_max(reader: ModelReader, index: int, op: Any) -> Node:
+    return _of_all_pixels(reader, index, op, "max_pool")
 
 
 def _concatenation(reader: ModelReader, index: int, op: Any) -> Node:
@@ -335,6 +343,7 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
     "MAX_POOL_2D": _max_pool_2d,
     "AVERAGE_POOL_2D": _average_pool_2d,
     "MEAN": _mean,
+    "REDUCE_MAX": _reduce_max,
     "CONCATENATION": _concatenation,
     "PAD": _pad,
     "RESIZE_NEAREST_NEIGHBOR": _resize_nearest_neighbor,

@@ -96,6 +96,18 @@ def test_differences_of_activations_are_packed(tmp_path):
     assert error < 0.03
 
 
+@pytest.mark.parametrize("size", [8, 20])
+def test_maxima_of_all_pixels_are_packed(tmp_path, size):
+    def build(x):
+        x = layers.Conv2D(16, 3, padding="same", activation="tanh")(x)
+        gate = layers.GlobalMaxPooling2D(keepdims=True)(x)
+        return layers.Multiply()([x, layers.Conv2D(16, 1, activation="sigmoid")(gate)])
+
+    report, error = packed(tmp_path / "m.tflite", build, size=size)
+    assert report.ops == {"DQA": 1}, report.packed.outside
+    assert error < 0.03
+
+
 def test_no_row_waits_for_a_mean(tmp_path):
     """The arena holds the map once, and few rows of what is made of it."""
 
