@@ -8,40 +8,30 @@ of its own.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dqa_keras import quantizers
 from dqa_keras.analysis.storage import mean_code_bits
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.codec.symbols import code_limits
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
-from dqa_keras.export.packed import wide_functions
+from dqa_keras.export.packed import moves, wide_functions
 from dqa_keras.export.packed.io_types import ByteInput
 from dqa_keras.export.packed.node import Node, UnsupportedNode, check_window
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.packed.values import Emitter
-from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.ops import Window
 from dqa_keras.export.plan.program import (
     ByteCodes,
     Floats,
-    Operation,
     Packing,
     Program,
     Tensor,
 )
-from dqa_keras.export.plan.records import NONE, Type
+from dqa_keras.export.plan.records import Type
 from dqa_keras.layers import Quantizer
-
-# Interpolated codes are rounded to this many levels: with more, sums of products would
-# have to leave 16 bits after every step.
-_BILINEAR_PEAK = 127
-
-# The mean or maximum of so many pixels is computed from all at once.
-_FEW_PIXELS = 64
 
 
 def _packing(layer: Quantizer, table: LayerTable) -> Packing:
@@ -72,10 +62,9 @@ def _outside(emitter: Emitter, tensor: int) -> Sum:
 
 def _average(emitter: Emitter, node: Node) -> Sum:
     """A mean of many pixels is that of rows' means: so no row waits for the others."""
-    shape = emitter.reader.shape(node.inputs[0])
-    window = (node.window.height, node.window.width)
-    if window != shape[:2] or shape[0] * shape[1] <= _FEW_PIXELS:
+    if not moves.reduces_many_pixels(emitter, node):
         return _windowed(emitter, node)
+    shape = emitter.reader.shape(node.inputs[0])
     operand = emitter.codes(node.inputs[0])
     ones, zeros = np.ones(shape[2]), np.zeros(shape[2])
     across = dataclasses.replace(node, window=Window(1, shape[1]))
@@ -228,150 +217,6 @@ def _quantize(emitter: Emitter, node: Node) -> Codes:
     return Codes(index)
 
 
-# Operations that only move codes.
-
-
-def _move(
-    emitter: Emitter, code: OpCode, node: Node, tensor: Tensor, **fields: Any
-) -> Codes:
-    index = emitter.add_tensor(tensor)
-    fields.setdefault("operands", [emitter.codes(node.inputs[0])])
-    emitter.program.operations.append(
-        Operation(
-            code, output=index, window=node.window, name=emitter.name(node.output),
-            **fields,
-        )
-    )  # fmt: skip
-    return Codes(index)
-
-
-def _like(emitter: Emitter, node: Node) -> Tensor:
-    source = emitter.program.tensors[emitter.codes(node.inputs[0])]
-    return dataclasses.replace(source, shape=emitter.reader.shape(node.output))
-
-
-def _max_pool(emitter: Emitter, node: Node) -> Codes:
-    source = emitter.values[node.inputs[0]]
-    height, width, channels = emitter.reader.shape(node.inputs[0])
-    whole = (node.window.height, node.window.width) == (height, width)
-    if whole and height * width > _FEW_PIXELS:
-        row = dataclasses.replace(node, window=Window(1, width))
-        out = dataclasses.replace(_like(emitter, node), shape=(height, 1, channels))
-        rows = _move(emitter, OpCode.MAX_POOL, row, out)
-        node = dataclasses.replace(node, window=Window(height, 1))
-        out = dataclasses.replace(out, shape=(1, 1, channels))
-        return _move(emitter, OpCode.MAX_POOL, node, out, operands=[rows.tensor])
-    if isinstance(source, Codes) and _ignores_zeros(emitter, node, source):
-        top, _, left, _ = source.pads
-        w = node.window
-        window = dataclasses.replace(w, top=w.top + top, left=w.left + left)
-        check_window(node.kind, window)
-        node = dataclasses.replace(node, window=window)
-        inner = emitter.program.tensors[source.tensor]
-        out = dataclasses.replace(inner, shape=emitter.reader.shape(node.output))
-        return _move(emitter, OpCode.MAX_POOL, node, out, operands=[source.tensor])
-    return _move(emitter, OpCode.MAX_POOL, node, _like(emitter, node))
-
-
-def _ignores_zeros(emitter: Emitter, node: Node, source: Codes) -> bool:
-    """Whether zeros around a tensor cannot be the only maximum of a window."""
-    inner = emitter.program.tensors[source.tensor]
-    if inner.type != Type.CODES or inner.zero:
-        return False
-    w, out = node.window, emitter.reader.shape(node.output)
-    starts = (w.top + source.pads[0], w.left + source.pads[2])
-    taps = (w.height, w.width)
-    return all(
-        starts[i] < taps[i] and (out[i] - 1) * w.stride[i] - starts[i] < inner.shape[i]
-        for i in range(2)
-    )
-
-
-def _nearest(emitter: Emitter, node: Node) -> Codes:
-    return _move(emitter, OpCode.NEAREST, node, _like(emitter, node))
-
-
-def _bilinear(emitter: Emitter, node: Node) -> Codes:
-    tensor = _like(emitter, node)
-    if tensor.type != Type.CODES or tensor.zero:
-        raise Unsupported("it interpolates signed codes")
-    parts = 4 * node.window.stride[0] * node.window.stride[1]
-    shift = 0
-    while (tensor.peak * parts + (1 << shift >> 1)) >> shift > _BILINEAR_PEAK:
-        shift += 1
-    tensor.peak = (tensor.peak * parts + (1 << shift >> 1)) >> shift
-    tensor.step = tensor.step * 2.0**shift / parts
-    tensor.packing = None
-    return _move(emitter, OpCode.BILINEAR, node, tensor, shift=shift)
-
-
-def _pad(emitter: Emitter, node: Node) -> Codes:
-    source = emitter.values[node.inputs[0]]
-    pads = source.pads if isinstance(source, Codes) else (0, 0, 0, 0)
-    tensor = (
-        source.tensor if isinstance(source, Codes) else emitter.codes(node.inputs[0])
-    )
-    return Codes(tensor, tuple(a + b for a, b in zip(pads, node.widths, strict=True)))
-
-
-def _widen(emitter: Emitter, node: Node) -> Codes:
-    shape = emitter.reader.shape(node.output)
-    source = emitter.program.tensors[emitter.codes(node.inputs[0])]
-    (front,) = node.widths
-
-    def grown(values: Any, dtype: Any) -> NDArray:
-        out = np.zeros(shape[2], dtype)
-        out[front : front + source.shape[2]] = values
-        return out
-
-    tensor = dataclasses.replace(
-        source, shape=shape, step=grown(source.step, np.float64)
-    )
-    if source.low is not None and source.high is not None:
-        tensor.low = grown(source.low, np.float64)
-        tensor.high = grown(source.high, np.float64)
-    if source.packing is not None:
-        mask = grown(source.packing.mask, np.bool_)
-        tensor.packing = dataclasses.replace(source.packing, mask=mask, layer="")
-    return _move(emitter, OpCode.CONCAT, node, tensor, places=[front])
-
-
-def _concat(emitter: Emitter, node: Node) -> Codes:
-    parts = [emitter.codes(tensor) for tensor in node.inputs]
-    tensors = [emitter.program.tensors[part] for part in parts]
-    kinds = {(t.type, t.zero, t.slot) for t in tensors}
-    if len(kinds) > 1:
-        parts = [
-            part
-            if t.type == Type.WIDE and t.slot == NONE
-            else emitter.keep_wide(emitter.scaled(part), source)
-            for part, t, source in zip(parts, tensors, node.inputs, strict=True)
-        ]
-        tensors = [emitter.program.tensors[part] for part in parts]
-    first = tensors[0]
-    packings = [t.packing for t in tensors if t.packing is not None]
-    alike = {(p.bits, p.extra_bits, p.signed) for p in packings}
-    packing = None
-    if len(packings) == len(tensors) and len(alike) == 1:
-        mask = np.concatenate([p.mask for p in packings])
-        packing = dataclasses.replace(packings[0], mask=mask, layer="")
-    known = all(t.low is not None for t in tensors)
-    tensor = Tensor(
-        emitter.reader.shape(node.output),
-        first.type,
-        np.concatenate([t.step for t in tensors]),
-        first.zero,
-        max(t.peak for t in tensors),
-        np.concatenate([t.low for t in tensors]) if known else None,
-        np.concatenate([t.high for t in tensors]) if known else None,
-        packing,
-        first.slot,
-    )
-    ends = np.cumsum([t.shape[2] for t in tensors])
-    places = [0, *map(int, ends[:-1])]
-    return _move(emitter, OpCode.CONCAT, node, tensor, operands=parts, places=places)
-
-
 # Lowered node by node: what each kind becomes.
 _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "conv": _windowed,
@@ -388,12 +233,12 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "function": wide_functions.function,
     "prelu": wide_functions.prelu,
     "quantize": _quantize,
-    "max_pool": _max_pool,
-    "nearest": _nearest,
-    "bilinear": _bilinear,
-    "pad": _pad,
-    "widen": _widen,
-    "concat": _concat,
+    "max_pool": moves.max_pool,
+    "nearest": moves.nearest,
+    "bilinear": moves.bilinear,
+    "pad": moves.pad,
+    "widen": moves.widen,
+    "concat": moves.concat,
 }
 
 

@@ -108,6 +108,17 @@ def test_maxima_of_all_pixels_are_packed(tmp_path, size):
     assert error < 0.03
 
 
+@pytest.mark.parametrize("pool", [layers.AveragePooling2D, layers.MaxPooling2D])
+def test_a_window_of_the_image_at_every_pixel_is_no_reduction(tmp_path, pool):
+    def build(x):
+        x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+        return layers.Conv2D(8, 1)(pool(10, strides=1, padding="same")(x))
+
+    report, error = packed(tmp_path / "m.tflite", build, size=10)
+    assert report.ops == {"DQA": 1}, report.packed.outside
+    assert error < 0.03
+
+
 def test_no_row_waits_for_a_mean(tmp_path):
     """The arena holds the map once, and few rows of what is made of it."""
 
