@@ -91,15 +91,15 @@ def statistics_mib(model) -> float:
 
     from dqa_keras.layers import quantizer_layers
 
-    kept, sampled, temporary, deciding = 0, 0, 0, 0
+    kept, sampled, temporary, parameters = 0, 0, 0, 0
     for layer in quantizer_layers(model):
         *spatial, channels = layer.activation_shape
         samples = BATCH * min(128, int(np.prod(spatial)))
         kept += 4096 * channels
         sampled += 4 * samples * channels
         temporary = max(temporary, (12288 + 16 * samples) * channels)
-        deciding = max(deciding, 81920 * channels)
-    return (kept + max(sampled + temporary, deciding)) / MIB
+        parameters = max(parameters, 81920 * channels)
+    return (kept + max(sampled + temporary, parameters)) / MIB
 
 
 def point(kind: str, value: int, ranking: str) -> dict:

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from packed_runs import relative_error
 
 import dqa_keras as dqa
-from dqa_keras.export import export_tflite, load_packed
+from dqa_keras.export import export_tflite
 from dqa_keras.export.litert import flatbuffer
 from dqa_keras.export.litert.model_reader import ModelReader
 from dqa_keras.export.packed.functions import function
@@ -106,20 +107,7 @@ def exported(path, activation, trusted=True):
     dqa.calibrate(model, data, verbose=0)
     samples = data if trusted else None
     report = export_tflite(model, path, mode="packed", samples=samples)
-    interpreter = load_packed(path)
-    interpreter.allocate_tensors()
-    (given,), (got,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
-    )
-    outputs = []
-    for image in data:
-        interpreter.set_tensor(given["index"], image[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(got["index"])[0])
-    expected = np.asarray(model(data))
-    error = np.sqrt(np.mean((outputs - expected) ** 2) / np.mean(expected**2))
-    return report, error
+    return report, relative_error(model, path, data)
 
 
 def activation(name):

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from packed_runs import relative_error
 
 import dqa_keras as dqa
-from dqa_keras.export import export_tflite, load_packed
+from dqa_keras.export import export_tflite
 
 layers = keras.layers
 
@@ -25,20 +26,7 @@ def test_hard_swish_is_packed_with_its_convolutions(tmp_path):
     path = tmp_path / "m.tflite"
     report = export_tflite(model, path, mode="packed", samples=data)
     assert report.ops == {"DQA": 1}, report.packed.outside
-    interpreter = load_packed(path, num_threads=2)
-    interpreter.allocate_tensors()
-    (source,), (target,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
-    )
-    outputs = []
-    for image in data:
-        interpreter.set_tensor(source["index"], image[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(target["index"])[0])
-    expected = np.asarray(model(data))
-    error = np.mean((outputs - expected) ** 2) / np.mean(expected**2)
-    assert error < 1e-3
+    assert relative_error(model, path, data, threads=2) ** 2 < 1e-3
 
 
 def squeezed_by_convolutions(x):
@@ -142,17 +130,4 @@ def packed(path, build, merges=False, size=16):
     model = dqa.quantize_model(model, config)
     dqa.calibrate(model, data, verbose=0)
     report = export_tflite(model, path, mode="packed", samples=data)
-    interpreter = load_packed(path, num_threads=2)
-    interpreter.allocate_tensors()
-    (given,), (got,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
-    )
-    outputs = []
-    for image in data:
-        interpreter.set_tensor(given["index"], image[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(got["index"])[0])
-    expected = np.asarray(model(data))
-    error = np.mean((outputs - expected) ** 2) / np.mean(expected**2)
-    return report, np.sqrt(error)
+    return report, relative_error(model, path, data, threads=2)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from packed_runs import run
 from programs import check
 
 import dqa_keras as dqa
@@ -69,19 +70,6 @@ def path(quantized, images, tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "m.tflite"
     export_tflite(quantized, path, mode="packed", samples=images)
     return path
-
-
-def run(interpreter, images):
-    interpreter.allocate_tensors()
-    outputs = []
-    for image in images:
-        index = interpreter.get_input_details()[0]["index"]
-        interpreter.set_tensor(index, image[None])
-        interpreter.invoke()
-        outputs.append(
-            interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
-        )
-    return np.stack(outputs)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -35,8 +35,8 @@ enum class WeightsLayout : uint8_t {
 // OP(code, function, Name, NAME, operands, requantizes, row rule, weights layout)
 //
 // `function` names what computes the op (`ops/ops.h`) and its own rules
-// (`function`_rule, beside it or in `check_op.cc`). An op that requantizes has an epilogue: arrays of
-// a number for each output channel, and up to two addends.
+// (`function`_rule, beside it or in `check_op.cc`). An op that requantizes has an
+// epilogue: arrays of a number for each output channel, and up to two addends.
 #define DQA_OP_TABLE(OP)                                                              \
   OP(0, quantize_input, QuantizeInput, QUANTIZE_INPUT, kOne, false, kSame, kChannels) \
   OP(1, load, Load, LOAD, kOne, false, kSame, kNone)                                  \

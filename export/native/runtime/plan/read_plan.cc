@@ -163,7 +163,7 @@ DqaStatus add_table(Plan* plan, DqaIsa isa, DqaStorage storage, const DqaTable& 
   return DQA_OK;
 }
 
-DqaStatus take_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords,
+DqaStatus read_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords,
                       Plan* plan, DqaError* error) {
   for (size_t i = 0; i < count; ++i) {
     const auto bits = in->read<uint8_t>(), extra = in->read<uint8_t>(),
@@ -286,7 +286,7 @@ DqaStatus read_plan(const uint8_t* data, size_t size, const uint8_t* constants,
   }
   Codewords codewords(tables_data, tables_size);
   if (const DqaStatus status =
-          take_tables(&tables, counts.tables, isa, &codewords, plan, error)) {
+          read_tables(&tables, counts.tables, isa, &codewords, plan, error)) {
     return status;
   }
   for (size_t i = 0; i < counts.ops; ++i) plan->ops.push_back(read_op(&tables));

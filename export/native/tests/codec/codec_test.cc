@@ -272,21 +272,21 @@ void check_without_codewords() {
     blob.resize(status == DQA_OK ? size : 0);
     return blob;
   };
-  for (const int most : {DQA_RAW, DQA_RESIDUAL}) {
+  for (const int highest : {DQA_RAW, DQA_RESIDUAL}) {
     DqaTable view = table.view();
     view.base_lengths = nullptr;
-    if (most == DQA_RAW) view.residual_lengths = nullptr;
-    DqaCodec* made = nullptr;
-    CHECK(dqa_codec_create(&view, DQA_AUTO, &made, &error) == DQA_OK);
-    const Codec codec(made);
+    if (highest == DQA_RAW) view.residual_lengths = nullptr;
+    DqaCodec* created = nullptr;
+    CHECK(dqa_codec_create(&view, DQA_AUTO, &created, &error) == DQA_OK);
+    const Codec codec(created);
     for (const DqaStorage storage : {DQA_RAW, DQA_RESIDUAL, DQA_ALL}) {
       const Bytes wanted = blob_of(whole.get(), storage);
       const Bytes blob = blob_of(codec.get(), storage);
-      CHECK(storage <= most ? blob == wanted : blob.empty());
+      CHECK(storage <= highest ? blob == wanted : blob.empty());
       Bytes back(codes.size());
       CHECK(dqa_unpack(codec.get(), DQA_CODES, wanted.data(), wanted.size(), 6, 7, 1,
                        back.data(),
-                       &error) == (storage <= most ? DQA_OK : DQA_BAD_ARGUMENT));
+                       &error) == (storage <= highest ? DQA_OK : DQA_BAD_ARGUMENT));
     }
     uint8_t plane[16];
     CHECK(dqa_decode_blocks(codec.get(), DQA_ALL, codes.data(), 4, 4, plane, &error) ==

@@ -12,17 +12,17 @@ import org.junit.jupiter.api.Test
 internal class ModelTest {
     private fun scores(exported: Exported): FloatArray =
         ImageModel(direct(exported.bytes), 1).use { model ->
-            val found = model.run(exported.pixels)
-            FloatArray(found.remaining(), found::get)
+            val output = model.run(exported.pixels)
+            FloatArray(output.remaining(), output::get)
         }
 
     private fun assertClose(exported: Exported, share: Double = 0.05) {
-        val found = scores(exported)
+        val output = scores(exported)
         val range = exported.scores.maxOf(::abs)
         assertTrue(range > 0.01, "$exported reaches only $range")
-        assertEquals(exported.scores.size, found.size)
+        assertEquals(exported.scores.size, output.size)
         // A convolution's last bit may differ between versions, and flip a code.
-        val difference = found.indices.maxOf { abs(found[it] - exported.scores[it]) }
+        val difference = output.indices.maxOf { abs(output[it] - exported.scores[it]) }
         println("$exported: scores reach $range, the largest difference is $difference")
         assertTrue(difference < share * range, "$exported: $difference of $range")
     }
@@ -87,14 +87,14 @@ internal class ModelTest {
     fun `a segmenter names the class of every pixel`() {
         val exported = Exported("unet", "packed")
         DqaSegmenter(direct(exported.bytes)).use { segmenter ->
-            val found = segmenter.segment(exported.pixels)
-            assertEquals(listOf(36, 48), listOf(found.height, found.width))
-            for (pixel in found.classes.indices) {
+            val map = segmenter.segment(exported.pixels)
+            assertEquals(listOf(36, 48), listOf(map.height, map.width))
+            for (pixel in map.classes.indices) {
                 val scores = exported.scores.copyOfRange(11 * pixel, 11 * pixel + 11)
-                assertEquals(scores.indices.maxBy(scores::get), found.classes[pixel])
+                assertEquals(scores.indices.maxBy(scores::get), map.classes[pixel])
             }
-            assertEquals(found.labels[found.classes[48 * 5 + 7]], found.label(x = 7, y = 5))
-            assertEquals("road", found.labels[2])
+            assertEquals(map.labels[map.classes[48 * 5 + 7]], map.label(x = 7, y = 5))
+            assertEquals("road", map.labels[2])
         }
     }
 
