@@ -144,6 +144,7 @@ def pack_regions(
         io_types.take_bytes(parsed, OP_NAME)
     if byte_outputs:
         io_types.give_bytes(parsed, OP_NAME, codes)
+    input_axes.guard_inputs(parsed, OP_NAME)
     return flatbuffer.serialize(parsed), PackedReport(tuple(reports), outside)
 
 
