@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,14 @@ def _left_out(folder: Path, classes: list[str], images: _Images) -> list[str]:
     beside = sum(_is_image(name) for name in os.listdir(folder))
     if beside:
         notes.append(f"{folder}: {beside} images outside the classes are not used")
+    others = [name for label in classes for name in _files(folder / label, _is_other)]
+    if others:
+        kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in others)
+        notes.append(
+            f"{folder}: {len(others)} files are not used, because they are none of "
+            f"{', '.join(_SUFFIXES)}: "
+            + _some(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
+        )
     return notes
 
 
@@ -172,8 +180,18 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
+def _is_other(name: str) -> bool:
+    """Whether a file is no image that can be read, and nothing of a file manager's."""
+    hidden = name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+    return not hidden and not _is_image(name)
+
+
 def _images(folder: Path) -> list[str]:
-    """Paths of the images of a folder and of those in it, sorted.
+    return _files(folder, _is_image)
+
+
+def _files(folder: Path, is_wanted: Callable[[str], bool]) -> list[str]:
+    """Paths of files of a folder and of those in it, sorted.
 
     Links to folders are followed, hidden folders are not: editors keep copies there.
     """
@@ -186,7 +204,7 @@ def _images(folder: Path) -> list[str]:
             folders.clear()
             continue
         seen.add(real)
-        paths += [os.path.join(root, name) for name in names if _is_image(name)]
+        paths += [os.path.join(root, name) for name in names if is_wanted(name)]
     return sorted(paths)
 
 

@@ -136,6 +136,7 @@ def metadata(data: bytes) -> dict[str, bytes]:
         # Lengths come from the file: an absurd one must not keep us busy.
         if max(count, buffers) * 4 > len(data):
             raise MetadataError("the .tflite file is damaged: a list exceeds the file")
+        _check_whole(model, data)
         contents = {}
         for index in range(count):
             entry = model.Metadata(index)
@@ -148,6 +149,26 @@ def metadata(data: bytes) -> dict[str, bytes]:
             name = (entry.Name() or b"").decode(errors="replace")
             contents[name] = bytes(content) if isinstance(content, np.ndarray) else b""
     return contents
+
+
+def _check_whole(model: Any, data: bytes) -> None:
+    """Raises MetadataError if ops or constants of a file lie behind its end.
+
+    Whatever wrote the file, its last bytes are of one or the other, or of an archive.
+    """
+    codes = model.OperatorCodesLength()
+    if codes * 4 > len(data):
+        raise MetadataError("the .tflite file is damaged: a list exceeds the file")
+    for code in map(model.OperatorCodes, range(codes)):
+        (code.CustomCode(), code.DeprecatedBuiltinCode(), code.BuiltinCode())
+        code.Version()
+    cut = MetadataError("the .tflite file is cut: a constant goes on behind its end")
+    for buffer in map(model.Buffers, range(model.BuffersLength())):
+        values = buffer.DataAsNumpy()
+        if isinstance(values, np.ndarray) and values.size != buffer.DataLength():
+            raise cut
+        if buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > len(data):
+            raise cut
 
 
 _NAMES = {

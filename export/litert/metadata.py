@@ -5,15 +5,17 @@ for people). `FORMAT.md` describes both.
 """
 
 import dataclasses
+import io
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from dqa_keras.codec.layer_table import LayerTable
-from dqa_keras.export.litert import flatbuffer, residual_table
+from dqa_keras.export.litert import flatbuffer, residual_table, task_metadata
 from dqa_keras.export.litert.annotations import checked_labels, checked_normalization
 from dqa_keras.export.litert.residual_table import MetadataError
 from dqa_keras.graph.insertion import skipped
@@ -120,7 +122,15 @@ def read_metadata(path: str | os.PathLike) -> Metadata:
     except OSError as error:
         raise MetadataError(f"cannot read {path}: {error.strerror}") from error
     try:
-        return _parsed(flatbuffer.metadata(data))
+        entries = flatbuffer.metadata(data)
+        has_labels = task_metadata.LABELS_FILE.encode() in entries.get(
+            task_metadata.NAME, b""
+        )
+        if has_labels and not zipfile.is_zipfile(io.BytesIO(data)):
+            raise MetadataError(
+                "the .tflite file is cut: the archive with its labels has no end"
+            )
+        return _parsed(entries)
     except MetadataError as error:
         raise MetadataError(f"{path}: {error}") from error
 

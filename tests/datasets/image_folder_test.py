@@ -185,3 +185,23 @@ def test_linked_folders_count_and_hidden_ones_do_not(tmp_path):
     (ants / "dog").rename(ants / ".ipynb_checkpoints")
     splits = datasets.load(tmp_path / "data", image_size=(6, 8))
     check(splits, [5, 3], [5, 3])
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",), ("",)])
+def test_files_that_are_no_images_are_counted_by_kind(tmp_path, parts):
+    write(tmp_path, {part: ["ant", "bee"] for part in parts})
+    folder = tmp_path / parts[0] / "bee"
+    (folder / "nested").mkdir()
+    for name in ("a.webp", "b.WEBP", "nested/c.tif", "LICENSE", ".hidden", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    splits = datasets.load(tmp_path, image_size=(6, 8))
+    assert (
+        "4 files are not used, because they are none of .bmp, .gif, .jpeg, .jpg, .png: "
+        "1 of .tif, 2 of .webp, 1 of no suffix"
+    ) in splits.note
+    assert splits.note.count("not used") == 1
+
+
+def test_a_folder_of_images_alone_has_no_such_note(tmp_path):
+    write(tmp_path, {"train": ["ant"], "test": ["ant"]})
+    assert "not used" not in (datasets.load(tmp_path, image_size=(6, 8)).note or "")

@@ -191,10 +191,11 @@ def check(steps, head, folder):
         return
     quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=6, extra_bits=2))
     dqa.calibrate(quantized, images, verbose=0)
-    # A flipped code is seldom; int8 weights and 7-bit codes are everywhere.
+    # A flipped code is seldom; int8 weights and 7-bit codes are everywhere: of 19 such
+    # models the worst lacked 0.04. A scale or a sum that is wrong lacks ten times that.
     for mode, run, limit in (
         ("builtin", run_builtin, 0.02),
-        ("packed", run_packed, 0.3),
+        ("packed", run_packed, 0.08),
     ):
         path = folder / f"{mode}.tflite"
         path.unlink(missing_ok=True)

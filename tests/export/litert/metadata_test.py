@@ -105,3 +105,24 @@ def test_uncalibrated_models_have_no_metadata(tmp_path, small_cnn):
     with pytest.raises(ValueError, match="is not calibrated"):
         export_tflite(quantized, path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize(
+    "share", [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, "10 bytes", "1 byte"]
+)
+def test_a_file_that_was_cut_is_refused(archive, share, tmp_path, quantized_cnn):
+    path = tmp_path / "whole.tflite"
+    labels = dict(labels=["a", "b", "c"], normalization=([0.0], [1.0]))
+    export_tflite(quantized_cnn, path, **(labels if archive else {}))
+    data = path.read_bytes()
+    assert (b"PK\x03\x04" in data) == archive
+    read_metadata(path)
+    left = (
+        int(len(data) * share)
+        if isinstance(share, float)
+        else (len(data) - int(share.split()[0]))
+    )
+    path.write_bytes(data[:left])
+    with pytest.raises(MetadataError, match=r"whole\.tflite: "):
+        read_metadata(path)
