@@ -78,20 +78,21 @@ def _window(
 
 
 def _conv_2d(reader: ModelReader, index: int, op: Any) -> Node:
-    kernel = reader.constant(op.inputs[1])
-    if kernel.shape[3] != reader.shape(op.inputs[0])[2]:
+    kernel = reader.constant(op.inputs[1]).astype(np.float64)
+    kind, window = "conv", _window(reader, op, kernel.shape[1:3], True)
+    outputs, inputs = kernel.shape[0], reader.shape(op.inputs[0])[2]
+    if kernel.shape[3] == 1 and outputs == inputs > 1:  # a group for each channel
+        kind, kernel = "depthwise", kernel[..., 0].transpose(1, 2, 0)
+    elif kernel.shape[3] != inputs:
         raise Unsupported("a grouped convolution")
     return node_of(
         reader,
-        "conv",
+        kind,
         index,
         op.inputs[:1],
-        window=_window(reader, op, kernel.shape[1:3], True),
+        window=window,
         clamp=reader.clamp(op),
-        arrays={
-            "kernel": kernel.astype(np.float64),
-            "bias": reader.bias(op, kernel.shape[0]),
-        },
+        arrays={"kernel": kernel, "bias": reader.bias(op, outputs)},
     )
 
 
@@ -145,7 +146,8 @@ def _transpose_conv(reader: ModelReader, index: int, op: Any) -> Node:
 
 def _fully_connected(reader: ModelReader, index: int, op: Any) -> Node:
     kernel = reader.constant(op.inputs[1]).astype(np.float64)
-    if reader.shape(op.inputs[0]) != (1, 1, kernel.shape[1]):
+    source, target = reader.shape(op.inputs[0]), reader.shape(op.outputs[0])
+    if source[2] != kernel.shape[1] or source[:2] != target[:2]:
         raise Unsupported("a dense layer over more than channels")
     return node_of(
         reader,

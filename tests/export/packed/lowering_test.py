@@ -72,6 +72,17 @@ def test_gates_are_packed_with_what_they_multiply(tmp_path, gate, merges):
     assert error < 0.03
 
 
+def test_dense_layers_at_every_pixel_and_groups_of_one_channel_are_packed(tmp_path):
+    def build(x):
+        x = layers.Conv2D(12, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(12, 5, padding="same", groups=12, activation="gelu")(x)
+        return layers.Dense(20, activation="relu")(layers.Dense(8)(x))
+
+    report, error = packed(tmp_path / "m.tflite", build)
+    assert report.ops == {"DQA": 1}, report.packed.outside
+    assert error < 0.03
+
+
 def test_differences_of_activations_are_packed(tmp_path):
     def build(x):
         x = layers.Conv2D(12, 3, activation="relu")(x)
