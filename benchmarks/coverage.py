@@ -20,7 +20,11 @@ from shared import arguments, results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-NAMES = ("MobileNetV2", "ResNet50", "EfficientNetV2B0", "DenseNet121")
+NAMES = (
+    "MobileNetV2", "ResNet50", "EfficientNetV2B0", "DenseNet121", "MobileNetV3Small",
+    "MobileNetV3Large", "EfficientNetB0", "MobileNet", "Xception", "InceptionV3",
+    "NASNetMobile", "ResNet50V2", "VGG16", "ConvNeXtTiny",
+)  # fmt: skip
 _SIZE = 96
 _LEAST = {"MobileNetV2": 0.95, "ResNet50": 0.95}
 
