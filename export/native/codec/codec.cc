@@ -84,12 +84,15 @@ Sixteen sixteen_of(const DqaTable& table, size_t first) {
   Sixteen sixteen = {};
   std::memset(sixteen.rank, 255, sizeof sixteen.rank);
   std::memset(sixteen.important, 255, sizeof sixteen.important);
+  std::memset(sixteen.pair_byte, 255, sizeof sixteen.pair_byte);
   for (uint8_t i = 0; i < 16; ++i) {
     unsigned width = table.bits;
     if (table.mask[(first + i) % table.channels] != 0) {
       width += table.extra_bits;
       sixteen.shift[i] = static_cast<int8_t>(table.extra_bits);
       sixteen.rank[i] = static_cast<uint8_t>(sixteen.residuals);
+      sixteen.pair_byte[i] = static_cast<uint8_t>(sixteen.residuals / 4);
+      sixteen.pair_shift[i] = static_cast<int8_t>(-2 * int{sixteen.rank[i] % 4});
       sixteen.important[sixteen.residuals++] = i;
     }
     if (table.is_signed) sixteen.sign[i] = static_cast<uint8_t>(1u << (width - 1));

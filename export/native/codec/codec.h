@@ -32,6 +32,10 @@ struct Sixteen {
   uint8_t sign[16];  // as in `Phase`
   uint8_t rank[16];  // of its residual among those of the vector; 255 if it has none
   uint8_t important[16];  // the places of important values, in order; then 255
+  // Where the residuals are if they have two bits each: in which byte (255: nowhere),
+  // and shifted by how much.
+  uint8_t pair_byte[16];
+  int8_t pair_shift[16];
   size_t residuals;
 };
 

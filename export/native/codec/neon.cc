@@ -331,11 +331,11 @@ void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
   }
 }
 
-template <bool kNibbles, bool kResiduals>
+template <bool kNibbles, Residuals kResiduals>
 void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
                     size_t residual_bytes, size_t count, uint8_t* line) {
   const unsigned width = codec.bits, extra = codec.extra_bits, far = 8 * extra;
-  const uint8x16_t zero = zero_of(codec);
+  const uint8x16_t zero = zero_of(codec), three = vdupq_n_u8(3);
   const int8x16_t up = vdupq_n_s8(static_cast<int8_t>(extra));
   const Splitter split_base(width, width), split_residual(extra, 8);
   const size_t last = residual_bytes - 8;
@@ -353,15 +353,21 @@ void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* r
       const uint8_t* const from = base < last_base ? base : last_base;
       v = split_base(vld1q_u8(from), static_cast<size_t>(base - from));
     }
-    if (kResiduals) {
+    if (kResiduals != Residuals::kNone) {
       v = vshlq_u8(v, up);
       const Sixteen& here = turn.next();
       uint64x2_t bits = vdupq_n_u64(load_bits(residual, last, bit));
-      if (here.residuals > 8) {
-        bits = vsetq_lane_u64(load_bits(residual, last, bit + far), bits, 1);
+      if (kResiduals == Residuals::kTwoBits) {
+        const uint8x16_t bytes =
+            vqtbl1q_u8(vreinterpretq_u8_u64(bits), vld1q_u8(here.pair_byte));
+        v = vorrq_u8(v, vandq_u8(vshlq_u8(bytes, vld1q_s8(here.pair_shift)), three));
+      } else {
+        if (here.residuals > 8) {
+          bits = vsetq_lane_u64(load_bits(residual, last, bit + far), bits, 1);
+        }
+        const uint8x16_t ranked = split_residual(vreinterpretq_u8_u64(bits), 0);
+        v = vorrq_u8(v, vqtbl1q_u8(ranked, vld1q_u8(here.rank)));
       }
-      const uint8x16_t ranked = split_residual(vreinterpretq_u8_u64(bits), 0);
-      v = vorrq_u8(v, vqtbl1q_u8(ranked, vld1q_u8(here.rank)));
       bit += here.residuals * extra;
     }
     vst1q_u8(line, veorq_u8(v, zero));
@@ -398,10 +404,16 @@ bool unpack_line(const DqaCodec& codec, const uint8_t* strip, size_t count,
   const size_t residuals = plane_bytes(codec.residual_count(count), codec.extra_bits);
   if (!takes_line(codec, count, residuals)) return false;
   const bool nibbles = codec.bits == 4;
-  const auto chosen =
-      codec.extra_bits == 0
-          ? (nibbles ? unpack_line_as<true, false> : unpack_line_as<false, false>)
-          : (nibbles ? unpack_line_as<true, true> : unpack_line_as<false, true>);
+  auto chosen = nibbles ? unpack_line_as<true, Residuals::kOther>
+                        : unpack_line_as<false, Residuals::kOther>;
+  if (codec.extra_bits == 2) {
+    chosen = nibbles ? unpack_line_as<true, Residuals::kTwoBits>
+                     : unpack_line_as<false, Residuals::kTwoBits>;
+  }
+  if (codec.extra_bits == 0) {
+    chosen = nibbles ? unpack_line_as<true, Residuals::kNone>
+                     : unpack_line_as<false, Residuals::kNone>;
+  }
   chosen(codec, strip, strip + plane_bytes(count, codec.bits), residuals, count, line);
   return true;
 }

@@ -26,11 +26,15 @@ struct Addend {
   bool wide;
 };
 
-// How values become codes that count from 0, in a block of 16 channels: rounded, at
-// least 0, at most `high`, then shifted up.
+// How values become codes of bytes, in a block of 16 channels: rounded, at least `low`,
+// at most `high`, shifted up and moved by their zero. Without a sign `low` and zero are
+// 0.
 struct PlainCodes {
   uint8_t high[kBlock];
   int8_t shift[kBlock];
+  int8_t low[kBlock];
+  uint8_t zero[kBlock];
+  bool has_sign;
 };
 
 struct Epilogue {
@@ -84,6 +88,8 @@ struct ConvRow {
   const uint32_t* spans;
   size_t span_count;  // with one more at the end: kernels look one span ahead
   unsigned blocks;
+  // From a block to the next, where `sums` takes the positions of a tile as blocks.
+  size_t rows_step, sums_step, start_step;
 
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
@@ -91,12 +97,12 @@ struct ConvRow {
 
   void next_block() {
     weights += block_bytes;
-    start += kBlock;
+    start += start_step;
   }
 };
 using ConvKernel = void (*)(const ConvRow& row, Epilogue* epilogue);
 
-// Computes sums only, of one block: 16 for each pixel.
+// Computes sums only, of one block or, if it `takes_blocks`, of all: 16 for each pixel.
 using SumsKernel = void (*)(const ConvRow& row, int32_t* sums);
 
 // WINOGRAD: neighbouring tiles of 2x2 outputs, and the 4x4 inputs of each.
@@ -214,7 +220,8 @@ struct RuntimeKernels {
   BlendKernel blend;
   MeasureKernel measure;
   QuantizeKernel quantize;
-  // Whether `conv` and `depthwise` take up to `kBlocks` blocks, one after the other.
+  // Whether `conv` and `depthwise` take up to `kBlocks` blocks, one after the other,
+  // and `sums` all positions of tiles.
   bool takes_blocks = false;
   // What bytes above 127, and low halves of wide inputs, are taken less by in `conv`.
   uint8_t less = 0;

@@ -42,6 +42,7 @@ struct Ends {
   uint8_t* out;
   size_t out_bytes;
   const PlainCodes* plain;
+  size_t sums_step;  // numbers from a block to the next
 
   void advance(size_t pixels) {
     sums += pixels;
@@ -50,6 +51,7 @@ struct Ends {
   }
 
   void next_block() {
+    sums = reinterpret_cast<int32_t(*)[kBlock]>(sums[0] + sums_step);
     multiplier += kBlock;
     bias += kBlock;
     scale += kBlock;
@@ -66,7 +68,8 @@ struct PlainArrays {
   int8x16_t shift;
 };
 
-DQA_NEON_INLINE PlainArrays load_arrays(const Ends& to) {
+template <class To>
+DQA_NEON_INLINE PlainArrays load_arrays(const To& to) {
   PlainArrays arrays;
   DQA_NEON_UNROLL
   for (unsigned q = 0; q < 4; ++q) {
@@ -138,7 +141,7 @@ void compute_tiles(const Row& row, size_t offset, const TilesKernel<Row>* kernel
 template <class Row>
 struct EndKernels {
   unsigned max_pixels;  // of a tile
-  const TilesKernel<Row>*sums, *codes, *added;
+  const TilesKernel<Row>*sums, *codes, *with_sign, *added;
 };
 
 // Computes as many of the first blocks as sums of become codes at once. Returns how
@@ -148,16 +151,20 @@ unsigned run_plain_blocks(const Row& row, const EndKernels<Row>& kernels,
                           const Epilogue& epilogue) {
   const Addend& addend = epilogue.addend[0];
   const bool adds = epilogue.addends != 0;
-  const auto* const tiles = adds ? kernels.added : kernels.codes;
+  const bool counts_up = epilogue.plain != nullptr && !epilogue.plain->has_sign;
+  const auto* const tiles = counts_up ? (adds ? kernels.added : kernels.codes)
+                                      : (adds ? nullptr : kernels.with_sign);
   const unsigned whole =
       std::min(row.blocks, static_cast<unsigned>(epilogue.channels / kBlock));
   if (tiles == nullptr || epilogue.plain == nullptr || whole == 0 ||
       (adds && (epilogue.addends > 1 || addend.wide || addend.zero != 0))) {
     return 0;
   }
-  const Ends to = {nullptr,      epilogue.multiplier, epilogue.bias,
-                   addend.scale, addend.codes,        addend.pixel_bytes,
-                   epilogue.out, epilogue.out_bytes,  epilogue.plain};
+  const Ends to = {nullptr,        epilogue.multiplier,
+                   epilogue.bias,  addend.scale,
+                   addend.codes,   addend.pixel_bytes,
+                   epilogue.out,   epilogue.out_bytes,
+                   epilogue.plain, 0};
   compute_tiles(row, 0, tiles, kernels.max_pixels, row.pixels, to, whole);
   return whole;
 }
@@ -186,6 +193,14 @@ inline void run_blocks(ConvRow row, const EndKernels<ConvRow>& kernels,
   for (unsigned b = 0; b < row.blocks; ++b, row.next_block()) {
     if (b >= done) run_block(row, kernels, epilogue, b, 0);
   }
+}
+
+inline void run_sums(const ConvRow& row, const EndKernels<ConvRow>& kernels,
+                     int32_t* sums) {
+  Ends to = {};
+  to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
+  to.sums_step = row.sums_step;
+  compute_tiles(row, 0, kernels.sums, kernels.max_pixels, row.pixels, to, row.blocks);
 }
 
 void neon_conv(const ConvRow& row, Epilogue* epilogue);

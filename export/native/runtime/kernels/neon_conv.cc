@@ -118,7 +118,7 @@
   "movi v11.16b, #0x80\n" EACH_##n(CLEAR, 0) PRODUCTS( \
       n, HIGH) "ld1 {v5.4s-v8.4s}, [%[start]]\n" EACH_##n(RAISE, 0) PRODUCTS(n, LOW)
 
-// How sums end: in memory, or as codes; see `plain_codes`.
+// How sums end: in memory, or as codes; see `PlainCodes`.
 #define SUMS(p, a, b, c, d, ...) "st1 {v" #a ".4s-v" #d ".4s}, [%[sums]], #64\n"
 #define ONE(what, a, by) #what " v" #a ".4s, v" #a ".4s" by "\n"
 #define FOUR(what, a, b, c, d, e, f, g, h) \
@@ -135,24 +135,28 @@
   "ushll2 v7.4s, v6.8h, #0\nushll v6.4s, v6.4h, #0\n" FOUR(ucvtf, 4, 5, 6, 7, , , , ) \
       FOUR(fmul, 4, 5, 6, 7, BY(0), BY(1), BY(2), BY(3))                              \
           FOUR(fadd, a, b, c, d, BY(4), BY(5), BY(6), BY(7))
-#define ROUND(p, a, b, c, d, ...)                            \
-  FOUR(fcvtns, a, b, c, d, , , , )                           \
-  "sqxtn v" #a ".4h, v" #a ".4s\nsqxtn v" #c ".4h, v" #c     \
-  ".4s\n"                                                    \
-  "sqxtn2 v" #a ".8h, v" #b ".4s\nsqxtn2 v" #c ".8h, v" #d   \
-  ".4s\n"                                                    \
-  "sqxtun v" #a ".8b, v" #a ".8h\nsqxtun2 v" #a ".16b, v" #c \
-  ".8h\n"                                                    \
-  "umin v" #a ".16b, v" #a                                   \
-  ".16b, v8.16b\n"                                           \
-  "ushl v" #a ".16b, v" #a                                   \
-  ".16b, v9.16b\n"                                           \
-  "st1 {v" #a ".16b}, [%[out]], %[out_bytes]\n"
+#define NARROW(a, b, c, d)                               \
+  FOUR(fcvtns, a, b, c, d, , , , )                       \
+  "sqxtn v" #a ".4h, v" #a ".4s\nsqxtn v" #c ".4h, v" #c \
+  ".4s\n"                                                \
+  "sqxtn2 v" #a ".8h, v" #b ".4s\nsqxtn2 v" #c ".8h, v" #d ".4s\n"
+#define BYTE(what, a, by) #what " v" #a ".16b, v" #a ".16b, v" #by ".16b\n"
+#define STORE(a) "st1 {v" #a ".16b}, [%[out]], %[out_bytes]\n"
+#define ROUND(p, a, b, c, d, ...)                                                     \
+  NARROW(a, b, c, d)                                                                  \
+  "sqxtun v" #a ".8b, v" #a ".8h\nsqxtun2 v" #a ".16b, v" #c ".8h\n" BYTE(umin, a, 8) \
+      BYTE(ushl, a, 9) STORE(a)
+#define ROUND_SIGNED(p, a, b, c, d, ...)                                            \
+  NARROW(a, b, c, d)                                                                \
+  "sqxtn v" #a ".8b, v" #a ".8h\nsqxtn2 v" #a ".16b, v" #c ".8h\n" BYTE(smin, a, 8) \
+      BYTE(smax, a, 10) BYTE(ushl, a, 9) BYTE(add, a, 11) STORE(a)
 #define ARRAYS                                                         \
   "ld1 {v0.4s-v3.4s}, [%[multiplier]]\nld1 {v4.4s-v7.4s}, [%[bias]]\n" \
   "ldp q8, q9, [%[plain]]\n"
 #define END_SUMS(n) EACH_##n(SUMS, 0)
 #define END_CODES(n) ARRAYS EACH_##n(SCALE, 0) EACH_##n(ROUND, 0)
+#define END_SIGNED(n) \
+  ARRAYS "ldp q10, q11, [%[plain], #32]\n" EACH_##n(SCALE, 0) EACH_##n(ROUND_SIGNED, 0)
 #define END_ADDED(n)                                                           \
   ARRAYS EACH_##n(SCALE, 0) "ld1 {v0.4s-v3.4s}, [%[scale]]\n" EACH_##n(ADD, 0) \
       EACH_##n(ROUND, 0)
@@ -193,7 +197,8 @@
       }                                                                                \
       if (blocks == 1) return;                                                         \
       walk.weights += row.block_bytes;                                                 \
-      walk.start += kBlock;                                                            \
+      walk.start += row.start_step;                                                    \
+      walk.rows += row.rows_step;                                                      \
       block.next_block();                                                              \
     }                                                                                  \
   }
@@ -236,25 +241,28 @@ constexpr unsigned kMaxPixels = 5;
 // are the low halves of wide inputs, which come after the high ones.
 ALL_TILES(SMALL, SUMS)
 ALL_TILES(SMALL, CODES)
+ALL_TILES(SMALL, SIGNED)
 ALL_TILES(SMALL, ADDED)
 ALL_TILES(BYTES, SUMS)
 ALL_TILES(WIDE, SUMS)
+ALL_TILES(WIDE, CODES)
 
 }  // namespace
 
 void neon_dot_conv(const ConvRow& row, Epilogue* epilogue) {
   if (row.wide)
-    return run_blocks(row, {kMaxPixels, kWIDESUMS, nullptr, nullptr}, *epilogue);
+    return run_blocks(row, {kMaxPixels, kWIDESUMS, kWIDECODES, nullptr, nullptr},
+                      *epilogue);
   if (row.peak > 127) {
-    return run_blocks(row, {kMaxPixels, kBYTESSUMS, nullptr, nullptr}, *epilogue);
+    return run_blocks(row, {kMaxPixels, kBYTESSUMS, nullptr, nullptr, nullptr},
+                      *epilogue);
   }
-  run_blocks(row, {kMaxPixels, kSMALLSUMS, kSMALLCODES, kSMALLADDED}, *epilogue);
+  run_blocks(row, {kMaxPixels, kSMALLSUMS, kSMALLCODES, kSMALLSIGNED, kSMALLADDED},
+             *epilogue);
 }
 
 void neon_dot_sums(const ConvRow& row, int32_t* sums) {
-  Ends to = {};
-  to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
-  compute_tiles(row, 0, kSMALLSUMS, kMaxPixels, row.pixels, to, 1);
+  run_sums(row, {kMaxPixels, kSMALLSUMS, nullptr, nullptr, nullptr}, sums);
 }
 
 }  // namespace dqa

@@ -153,7 +153,7 @@ constexpr TilesKernel<DepthwiseRow> kTiles[] = {
 template <unsigned kTaps, unsigned kStride, bool kOneSpan>
 constexpr EndKernels<DepthwiseRow> kByColumns = {
     4, kColumns<kTaps, kStride, kOneSpan, End::kSums>,
-    kColumns<kTaps, kStride, kOneSpan, End::kCodes>, nullptr};
+    kColumns<kTaps, kStride, kOneSpan, End::kCodes>, nullptr, nullptr};
 
 EndKernels<DepthwiseRow> depthwise_kernels(const DepthwiseRow& row) {
   const bool one = row.pixel_bytes == row.tap_bytes,
@@ -166,7 +166,7 @@ EndKernels<DepthwiseRow> depthwise_kernels(const DepthwiseRow& row) {
     if (row.taps_x == 3) return one ? kByColumns<3, 1, false> : kByColumns<3, 2, false>;
     if (row.taps_x == 5) return one ? kByColumns<5, 1, false> : kByColumns<5, 2, false>;
   }
-  return {4, kTiles<End::kSums>, kTiles<End::kCodes>, nullptr};
+  return {4, kTiles<End::kSums>, kTiles<End::kCodes>, nullptr, nullptr};
 }
 
 // One block that has fewer channels, or wide inputs.
@@ -248,18 +248,24 @@ void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
     for (unsigned i = 0; i < 4; ++i) {
       weight[i] = vdup_n_u8(static_cast<uint8_t>(b.weight[i]));
     }
-    const uint16x8_t half = vdupq_n_u16(static_cast<uint16_t>(b.half));
     const int16x8_t down = vdupq_n_s16(static_cast<int16_t>(-b.shift));
+    const uint8_t *const first = corners[0], *const second = corners[1],
+                         *const third = corners[2], *const fourth = corners[3];
     for (; c + 16 <= channels; c += 16) {
-      uint16x8_t low = half, high = half;
-      for (unsigned i = 0; i < 4; ++i) {
-        const uint8x16_t codes = vld1q_u8(corners[i] + c);
-        low = vmlal_u8(low, vget_low_u8(codes), weight[i]);
-        high = vmlal_u8(high, vget_high_u8(codes), weight[i]);
+      const uint8x16_t codes[4] = {vld1q_u8(first + c), vld1q_u8(second + c),
+                                   vld1q_u8(third + c), vld1q_u8(fourth + c)};
+      uint16x8_t low = vmull_u8(vget_low_u8(codes[0]), weight[0]),
+                 high = vmull_u8(vget_high_u8(codes[0]), weight[0]);
+      DQA_NEON_UNROLL
+      for (unsigned i = 1; i < 4; ++i) {
+        low = vmlal_u8(low, vget_low_u8(codes[i]), weight[i]);
+        high = vmlal_u8(high, vget_high_u8(codes[i]), weight[i]);
       }
-      low = vshlq_u16(low, down);
-      high = vshlq_u16(high, down);
-      vst1q_u8(out + c, vmovn_high_u16(vmovn_u16(low), high));
+      // Shifts that round: `half` is half of what is shifted out.
+      low = vrshlq_u16(low, down);
+      high = vrshlq_u16(high, down);
+      vst1q_u8(out + c,
+               vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)));
     }
     if (c == channels) return;
   }

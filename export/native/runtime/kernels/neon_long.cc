@@ -63,6 +63,7 @@ void conv_long(const ConvRow& row, size_t offset, size_t tiles, const Ends& to,
     conv_tiles<kEnd, kPixels>(block, offset, tiles, ends);
     if (blocks == 1) return;
     block.next_block();
+    block.rows += block.rows_step;
     ends.next_block();
   }
 }
@@ -117,15 +118,14 @@ constexpr TilesKernel<ConvRow> kWords = conv_words<true>, kBytes = conv_words<fa
 
 void neon_conv(const ConvRow& row, Epilogue* epilogue) {
   if (!row.wide && row.peak <= 127) {
-    return run_blocks(row, {2, kSums, kCodes, nullptr}, *epilogue);
+    return run_blocks(row, {2, kSums, kCodes, nullptr, nullptr}, *epilogue);
   }
-  run_blocks(row, {1, row.wide ? &kWords : &kBytes, nullptr, nullptr}, *epilogue);
+  run_blocks(row, {1, row.wide ? &kWords : &kBytes, nullptr, nullptr, nullptr},
+             *epilogue);
 }
 
 void neon_sums(const ConvRow& row, int32_t* sums) {
-  Ends to = {};
-  to.sums = reinterpret_cast<int32_t(*)[kBlock]>(sums);
-  compute_tiles(row, 0, kSums, 2, row.pixels, to, 1);
+  run_sums(row, {2, kSums, nullptr, nullptr, nullptr}, sums);
 }
 
 }  // namespace dqa

@@ -274,6 +274,17 @@ void requantize_with(const Epilogue& e, const int32_t (*sums)[kBlock],
 
 void neon_requantize(const Epilogue& e, const int32_t (*sums)[kBlock],
                      unsigned pixels) {
+  if (e.plain != nullptr && !e.plain->has_sign && e.multiplier != nullptr &&
+      !e.averages && e.addends == 0 && e.channels == kBlock) {
+    const PlainArrays arrays = load_arrays(e);
+    uint8_t* out = e.out;
+    for (unsigned p = 0; p < pixels; ++p, out += e.out_bytes) {
+      const int32x4_t sum[4] = {vld1q_s32(sums[p]), vld1q_s32(sums[p] + 4),
+                                vld1q_s32(sums[p] + 8), vld1q_s32(sums[p] + 12)};
+      vst1q_u8(out, plain_codes(sum, arrays));
+    }
+    return;
+  }
   switch (e.addends) {
     case 0: return requantize_with<0>(e, sums, pixels);
     case 1: return requantize_with<1>(e, sums, pixels);

@@ -66,6 +66,7 @@ DqaStatus conv(Run& run, size_t index, Rows todo) {
   row.wide = in.type == Type::kWide;
   row.peak = in.peak;
   row.rows = rows;
+  row.start_step = kBlock;
   row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
   const size_t most = run.kernels.takes_blocks ? kBlocks : run.kernels.conv_blocks;
   for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {

@@ -71,16 +71,26 @@ std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
 
 std::vector<PlainCodes> plain_codes(const Plan& plan, const Op& op) {
   const Buffer& out = plan.buffers[op.output];
-  if (out.type != Type::kCodes || out.zero != 0) return {};
+  if (out.type != Type::kCodes) return {};
   std::vector<PlainCodes> plain(blocks_of(out));
+  const bool has_sign = out.zero != 0;
+  for (PlainCodes& block : plain) {
+    std::fill(block.zero, block.zero + kBlock, out.zero);
+    block.has_sign = has_sign;
+  }
   for (size_t c = 0; c < out.channels; ++c) {
-    const float low = plan.floats(op.low)[c], power = plan.floats(op.power)[c],
-                high = std::nearbyint(plan.floats(op.high)[c]);
+    const float low = std::nearbyint(plan.floats(op.low)[c]),
+                high = std::nearbyint(plan.floats(op.high)[c]),
+                power = plan.floats(op.power)[c];
     int exponent = 0;
     const bool shifts = std::frexp(power, &exponent) == 0.5f && power >= 1.0f;
-    if (low != 0 || !shifts || !(high >= 0 && high * power <= 255)) return {};
-    plain[c / kBlock].high[c % kBlock] = static_cast<uint8_t>(high);
-    plain[c / kBlock].shift[c % kBlock] = static_cast<int8_t>(exponent - 1);
+    const bool fits = has_sign ? low >= -128 && low <= high && high <= 127
+                               : low == 0 && high >= 0 && high * power <= 255;
+    if (!fits || !shifts) return {};
+    PlainCodes& block = plain[c / kBlock];
+    block.high[c % kBlock] = static_cast<uint8_t>(static_cast<int>(high));
+    block.low[c % kBlock] = static_cast<int8_t>(low);
+    block.shift[c % kBlock] = static_cast<int8_t>(exponent - 1);
   }
   return plain;
 }

@@ -86,9 +86,16 @@ class Tiles {
     row.pixel_bytes = room_.pixel_bytes;
     row.peak = 127;  // as signed bytes; as unsigned ones they may be larger
     row.pixels = count_;
-    for (unsigned p = 0; p < kPositions; ++p) {
-      const uint8_t* at = memory_ + p * room_.input_step;
-      row.rows = &at;
+    const uint8_t* at[kPositions];
+    for (unsigned p = 0; p < kPositions; ++p) at[p] = memory_ + p * room_.input_step;
+    const unsigned together = run_.kernels.takes_blocks ? kPositions : 1;
+    row.blocks = together;
+    row.block_bytes = bytes;
+    row.rows_step = 1;
+    row.sums_step = room_.sums_step;
+    row.start_step = blocks * kBlock;
+    for (unsigned p = 0; p < kPositions; p += together) {
+      row.rows = at + p;
       row.weights = weights + p * bytes;
       row.start = prepared_.start.data() + (p * blocks + block) * kBlock;
       run_.kernels.sums(row, sums() + p * room_.sums_step);
