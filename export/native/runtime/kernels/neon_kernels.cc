@@ -244,9 +244,9 @@ void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
            uint8_t* out) {
   size_t c = 0;
   if (b.narrow) {
-    uint8x8_t weight[4];
+    uint8x16_t weight[4];
     for (unsigned i = 0; i < 4; ++i) {
-      weight[i] = vdup_n_u8(static_cast<uint8_t>(b.weight[i]));
+      weight[i] = vdupq_n_u8(static_cast<uint8_t>(b.weight[i]));
     }
     const int16x8_t down = vdupq_n_s16(static_cast<int16_t>(-b.shift));
     const uint8_t *const first = corners[0], *const second = corners[1],
@@ -254,12 +254,12 @@ void blend(const Blend& b, const uint8_t* const* corners, size_t channels,
     for (; c + 16 <= channels; c += 16) {
       const uint8x16_t codes[4] = {vld1q_u8(first + c), vld1q_u8(second + c),
                                    vld1q_u8(third + c), vld1q_u8(fourth + c)};
-      uint16x8_t low = vmull_u8(vget_low_u8(codes[0]), weight[0]),
-                 high = vmull_u8(vget_high_u8(codes[0]), weight[0]);
+      uint16x8_t low = vmull_u8(vget_low_u8(codes[0]), vget_low_u8(weight[0])),
+                 high = vmull_high_u8(codes[0], weight[0]);
       DQA_NEON_UNROLL
       for (unsigned i = 1; i < 4; ++i) {
-        low = vmlal_u8(low, vget_low_u8(codes[i]), weight[i]);
-        high = vmlal_u8(high, vget_high_u8(codes[i]), weight[i]);
+        low = vmlal_u8(low, vget_low_u8(codes[i]), vget_low_u8(weight[i]));
+        high = vmlal_high_u8(high, codes[i], weight[i]);
       }
       // Shifts that round: `half` is half of what is shifted out.
       low = vrshlq_u16(low, down);
