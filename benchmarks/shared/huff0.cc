@@ -85,9 +85,9 @@ extern "C" {
 
 // Encodes symbols of a byte each; NULL if huff0 will not have them.
 void* huff0_open(const uint8_t* symbols, size_t count) {
-  Huff0* const made = new Huff0;
-  if (encode(symbols, count, made)) return made;
-  delete made;
+  Huff0* const opened = new Huff0;
+  if (encode(symbols, count, opened)) return opened;
+  delete opened;
   return nullptr;
 }
 

@@ -109,9 +109,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     storage = dqa.storage_bits(quantized, test, verbose=1)
     dqa.summary(quantized, storage)
     print(f"\naccuracy, float model:     {measure.accuracy(model, data.test):6.2f} %")
-    found = measure.compared(quantized, model, data.test)
-    print(f"accuracy, quantized model: {found['accuracy']:6.2f} %")
-    print(f"agreement with float:      {found['agreement']:6.2f} %")
+    figures = measure.compared(quantized, model, data.test)
+    print(f"accuracy, quantized model: {figures['accuracy']:6.2f} %")
+    print(f"agreement with float:      {figures['agreement']:6.2f} %")
     print(f"costs the output most:     {_costliest(quantized, data.train)}")
     if output.suffix == ".keras":
         outputs.save_keras(quantized, output)

@@ -138,8 +138,8 @@ def test_a_channel_that_was_always_zero_can_hold_what_the_layer_does():
     wanted = rare(images=50, positions=25)
     x = np.random.default_rng(0).uniform(0, 6, (1250, 8)).astype(np.float32)
     x[:, 3] = 0
-    found = tops(wanted._replace(observer=observer_of(x)), 5.0)
-    assert 3 < found[3] < 12
+    limits = tops(wanted._replace(observer=observer_of(x)), 5.0)
+    assert 3 < limits[3] < 12
 
 
 def test_the_layers_values_count_the_same_in_bins_of_any_width():
@@ -151,7 +151,7 @@ def test_the_layers_values_count_the_same_in_bins_of_any_width():
     width = layer.demand.observer.width
     pooled = layer.demand.observer.pooled()
     for bits in (2, 5):
-        found = layer._layer_error(bits) * width[:, None] ** 2
+        errors = layer._layer_error(bits) * width[:, None] ** 2
         values = np.concatenate(
             [
                 sign * (np.arange(bit_allocation.BINS) + 0.5) * pooled.width
@@ -165,7 +165,7 @@ def test_the_layers_values_count_the_same_in_bins_of_any_width():
             codes = np.rint(values[:, None] / scale)
             codes = np.clip(codes, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
             expected = share @ (values[:, None] - codes * scale) ** 2
-            np.testing.assert_allclose(found[channel], expected, rtol=2e-3)
+            np.testing.assert_allclose(errors[channel], expected, rtol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 16), (5, 7, 3), (40,), (0, 0, 8)])

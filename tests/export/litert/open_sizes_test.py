@@ -126,18 +126,18 @@ def test_an_open_size_stays_open(name, weights, tmp_path):
     limit = (0.1 if weights == "int8" else 1e-3) * report.output_range
     assert report.max_difference <= limit
     interpreter = Interpreter(model_path=path)
-    (given,), (made,) = (
+    (source,), (target,) = (
         interpreter.get_input_details(),
         interpreter.get_output_details(),
     )
-    assert list(given["shape_signature"]) == [1, -1, -1, 3]
+    assert list(source["shape_signature"]) == [1, -1, -1, 3]
     for shape in [(1, 12, 16, 3), (1, 20, 8, 3), (1, 36, 40, 3)]:
         x = np.random.default_rng(1).random(shape, np.float32)
-        interpreter.resize_tensor_input(given["index"], shape)
+        interpreter.resize_tensor_input(source["index"], shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], x)
+        interpreter.set_tensor(source["index"], x)
         interpreter.invoke()
-        values, expected = interpreter.get_tensor(made["index"]), np.asarray(model(x))
+        values, expected = interpreter.get_tensor(target["index"]), np.asarray(model(x))
         assert values.shape == expected.shape
         # A last bit of a sum can flip a code.
         off = np.abs(values - expected)
