@@ -209,6 +209,28 @@ struct Bits {
   }
 };
 
+// Stores sixteen base codes of `width` bits; nothing is written from `end` on.
+template <bool kNibbles>
+inline __attribute__((always_inline)) void store_base(uint8x16_t codes,
+                                                      const VectorJoiner& join,
+                                                      size_t width, uint8_t* base,
+                                                      const uint8_t* end) {
+  if (kNibbles) {
+    const uint16x8_t pairs = vreinterpretq_u16_u8(codes);
+    vst1_u8(base, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));
+    return;
+  }
+  const uint64x2_t joined = join(codes);
+  const uint64_t first = vgetq_lane_u64(joined, 0), second = vgetq_lane_u64(joined, 1);
+  if (static_cast<size_t>(end - base) >= width + 8) {
+    store8(base, first);
+    store8(base + width, second);
+  } else {
+    store_bytes(base, first, width);
+    store_bytes(base + width, second, width);
+  }
+}
+
 template <bool kNibbles, bool kResiduals>
 void pack_codes(const DqaCodec& codec, size_t count, const uint8_t* codes,
                 uint8_t* base, size_t base_bytes, Bits* bits, size_t* done) {
@@ -224,21 +246,7 @@ void pack_codes(const DqaCodec& codec, size_t count, const uint8_t* codes,
     const uint8x16_t v = vld1q_u8(codes + *done);
     const int8x16_t up = vld1q_s8(here.shift);
     const uint8x16_t upper = vandq_u8(vshlq_u8(v, vnegq_s8(up)), base_mask);
-    if (kNibbles) {
-      const uint16x8_t pairs = vreinterpretq_u16_u8(upper);
-      vst1_u8(base, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));
-    } else {
-      const uint64x2_t joined = join_base(upper);
-      const uint64_t first = vgetq_lane_u64(joined, 0),
-                     second = vgetq_lane_u64(joined, 1);
-      if (static_cast<size_t>(end - base) >= width + 8) {
-        store8(base, first);
-        store8(base + width, second);
-      } else {
-        store_bytes(base, first, width);
-        store_bytes(base + width, second, width);
-      }
-    }
+    store_base<kNibbles>(upper, join_base, width, base, end);
     if (!kResiduals) continue;
     const uint8x16_t ordered =
         vqtbl1q_u8(vandq_u8(v, residual_mask), vld1q_u8(here.important));
@@ -299,21 +307,7 @@ void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
   const uint8_t* const end = base + count / 8 * width;
   for (; base != end; line += kStep, base += 2 * width) {
     const uint8x16_t v = veorq_u8(vld1q_u8(line), zero), upper = vshlq_u8(v, down);
-    if (kNibbles) {
-      const uint16x8_t pairs = vreinterpretq_u16_u8(upper);
-      vst1_u8(base, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));
-    } else {
-      const uint64x2_t joined = join_base(upper);
-      const uint64_t first = vgetq_lane_u64(joined, 0),
-                     second = vgetq_lane_u64(joined, 1);
-      if (static_cast<size_t>(end - base) >= width + 8) {
-        store8(base, first);
-        store8(base + width, second);
-      } else {
-        store_bytes(base, first, width);
-        store_bytes(base + width, second, width);
-      }
-    }
+    store_base<kNibbles>(upper, join_base, width, base, end);
     if (kResiduals == Residuals::kNone) continue;
     const Sixteen& here = turn.next();
     const uint8x16_t ordered = vqtbl1q_u8(vandq_u8(v, mask), vld1q_u8(here.important));
