@@ -1,9 +1,13 @@
 """Gives everything that shares the arena a place in it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Sequence
 
 _ALIGNMENT = 64
+
+# Items that are placed once more to find a lower end.
+_EFFORT = 10_000
 
 
 def align(size: int) -> int:
@@ -21,47 +25,79 @@ class Item:
     offset: int = -1
 
 
-def _place(items: Sequence[Item], leads: dict[tuple[int, int], int]) -> int:
-    """Gives every item an offset, first fit in the given order; returns the end."""
-    placed: list[int] = []
+class _Neighbour:
+    """An item that is in the arena at the same time as another one."""
 
-    def fits(i: int, offset: int) -> bool:
-        item = items[i]
-        for j in placed:
-            other = items[j]
-            if item.last < other.first or other.last < item.first:
-                continue
-            if offset + item.size <= other.offset:
-                continue
-            if other.offset + other.size <= offset:
-                continue
-            if (j, i) in leads and offset + leads[j, i] <= other.offset:
-                continue
-            if (i, j) in leads and other.offset + leads[i, j] <= offset:
-                continue
-            return False
-        return True
+    def __init__(self, number: int, size: int, before: int, behind: int) -> None:
+        self.number = number
+        self.size = size
+        # How far the other one must begin in front of it to lie lower, and behind it to
+        # lie higher: sizes, or leads where rows of one take the place of the other's.
+        self.before = before
+        self.behind = behind
 
+
+def _neighbours(
+    items: Sequence[Item], leads: dict[tuple[int, int], int]
+) -> list[list[_Neighbour]]:
+    """For each item those that it must not overwrite."""
+    found: list[list[_Neighbour]] = [[] for _ in items]
     for i, item in enumerate(items):
+        for j, other in enumerate(items):
+            if i == j or item.last < other.first or other.last < item.first:
+                continue
+            before = leads.get((j, i), item.size)
+            behind = leads.get((i, j), other.size)
+            found[i].append(
+                _Neighbour(
+                    j, other.size, min(before, item.size), min(behind, other.size)
+                )
+            )
+    return found
+
+
+def _place(
+    items: Sequence[Item], order: Sequence[int], near: list[list[_Neighbour]]
+) -> tuple[int, list[int]]:
+    """Gives every item an offset, first fit in the given order; the end and offsets."""
+    offsets = [-1] * len(items)
+    for i in order:
+        placed = [n for n in near[i] if offsets[n.number] >= 0]
         candidates = {0}
-        for j in placed:
-            other = items[j]
-            candidates.add(align(other.offset + other.size))
-            if (j, i) in leads:
-                start = other.offset - leads[j, i]
-                if start >= 0:
-                    candidates.add(start // _ALIGNMENT * _ALIGNMENT)
-            if (i, j) in leads:
-                candidates.add(align(other.offset + leads[i, j]))
-        item.offset = min(offset for offset in candidates if fits(i, offset))
-        placed.append(i)
-    return max((item.offset + item.size for item in items), default=0)
+        for other in placed:
+            at = offsets[other.number]
+            candidates.add(align(at + other.behind))
+            if at >= other.before:
+                candidates.add((at - other.before) // _ALIGNMENT * _ALIGNMENT)
+        offsets[i] = next(
+            offset
+            for offset in sorted(candidates)
+            if all(
+                offset + n.before <= offsets[n.number]
+                or offsets[n.number] + n.behind <= offset
+                for n in placed
+            )
+        )
+    end = max(
+        (offset + item.size for offset, item in zip(offsets, items, strict=True)),
+        default=0,
+    )
+    return end, offsets
 
 
 def best_place(items: list[Item], leads: dict[tuple[int, int], int]) -> int:
-    """Tries several orders and keeps the one that ends lowest."""
+    """Gives every item an offset, with the lowest end of several orders.
+
+    Args:
+        items: List of `Item`.
+        leads: Dictionary from pairs of items, one that dies while the other one is
+            born, to how far the new one must begin in front of the old one.
+
+    Returns:
+        The end of the last item.
+    """
     numbers = range(len(items))
-    orders: list[Iterable[int]] = [
+    orders: list[list[int]] = [
         sorted(numbers, key=lambda i: (items[i].first, -items[i].size)),
         sorted(numbers, key=lambda i: (items[i].first, items[i].size)),
         sorted(numbers, key=lambda i: -items[i].size),
@@ -70,15 +106,21 @@ def best_place(items: list[Item], leads: dict[tuple[int, int], int]) -> int:
             numbers, key=lambda i: (items[i].first == items[i].last, items[i].first)
         ),
     ]
-    results = []
-    for order in map(list, orders):
-        at = {number: position for position, number in enumerate(order)}
-        end = _place(
-            [items[i] for i in order],
-            {(at[old], at[new]): lead for (old, new), lead in leads.items()},
+    near = _neighbours(items, leads)
+    results = [_place(items, order, near) for order in orders]
+    best = min(results)
+    order = orders[results.index(best)]
+    end, offsets = best
+    choose = random.Random(0)
+    for _ in range(_EFFORT // len(items) if items else 0):
+        # What ends highest goes first, or somewhere in front, and all are placed anew.
+        at = next(
+            place for place, i in enumerate(order) if offsets[i] + items[i].size == end
         )
-        results.append((end, [item.offset for item in items]))
-    end, offsets = min(results)
-    for item, offset in zip(items, offsets, strict=True):
+        to = choose.choice([0, choose.randrange(at + 1)])
+        order.insert(to, order.pop(at))
+        end, offsets = _place(items, order, near)
+        best = min(best, (end, offsets))
+    for item, offset in zip(items, best[1], strict=True):
         item.offset = offset
-    return end
+    return best[0]

@@ -5,6 +5,7 @@ import zlib
 
 from dqa_keras.codec.sizes import STORAGE_CLASSES
 from dqa_keras.export.plan.ops import ADDENDS, OpCode, Window
+from dqa_keras.export.plan.peak import peak_of
 from dqa_keras.export.plan.records import (
     NONE,
     Buffer,
@@ -18,7 +19,10 @@ from dqa_keras.export.plan.records import (
 )
 
 MAGIC = b"DQAG"
-VERSION = 3
+VERSION = 4
+
+# Buffers that `describe` lists where the arena is fullest.
+_PEAK_LINES = 5
 
 _HEADER = struct.Struct("<4sHHIIIHHHHHH")
 _BUFFER = struct.Struct("<4B4I2H5I")
@@ -57,7 +61,7 @@ def encode(plan: Plan) -> bytes:
         w = op.window
         parts.append(
             _OP.pack(
-                op.code, len(op.links), first, op.output, 0, w.height, w.width,
+                op.code, len(op.links), first, op.output, op.rows, w.height, w.width,
                 *w.stride, *w.dilation, w.top, w.left,
                 *(getattr(op, field) for field in _OFFSETS),
             )
@@ -142,14 +146,17 @@ def _parsed(data: bytes) -> Plan:
     stages = [Stage(*read(_STAGE)) for _ in range(stage_count)]
     ops = []
     for record in records:
-        code, count, first, output, _, kh, kw, sy, sx, dy, dx, top, left = record[:13]
+        code, count, first, output, rows, kh, kw, sy, sx, dy, dx, top, left = record[
+            :13
+        ]
         length = data[at]
         name = data[at + 1 : at + 1 + length].decode(errors="replace")
         at += 1 + length
         if code not in _CODES:
             raise ValueError(f"an op's code must be in 0..{max(_CODES)}, not {code}")
         window = Window(kh, kw, (sy, sx), (dy, dx), top, left)
-        op = Op(_CODES[code], output, links[first : first + count], window, name=name)
+        reads = links[first : first + count]
+        op = Op(_CODES[code], output, reads, window, rows=rows, name=name)
         for field, value in zip(_OFFSETS, record[13:], strict=True):
             setattr(op, field, value)
         ops.append(op)
@@ -208,7 +215,14 @@ def describe(plan: Plan) -> str:
                 bits += f", {table.storage} coded"
         return f"stored {number} ({size}{bits}, {b.size} B at {b.offset})"
 
-    lines = [f"arena {plan.arena} B, constants {plan.constants} B"]
+    peak = peak_of(plan)
+    lines = [
+        f"arena {plan.arena} B, constants {plan.constants} B",
+        f"peak in stage {peak.stage}, {peak.size} B:",
+    ]
+    for held in peak.held[:_PEAK_LINES]:
+        text = f"  {held.size} B {buffer(held.buffer)}  {held.layer}"
+        lines.append(text.rstrip())
     for number, stage in enumerate(plan.stages):
         ops = plan.ops[stage.first : stage.first + stage.count]
         line_buffers = sum(

@@ -151,6 +151,7 @@ class Op:
         scratch: Integer. Where in the arena an op with a `slot` keeps its scales.
         shift: Integer. BILINEAR: bits dropped from the weighted sum.
             QUANTIZE_INPUT: largest code.
+        rows: Integer. Rows that it computes at once, if they exist. Defaults to `1`.
         name: String, for people.
     """
 
@@ -166,6 +167,7 @@ class Op:
     power: int = NONE
     scratch: int = NONE
     shift: int = 0
+    rows: int = 1
     name: str = ""
 
 

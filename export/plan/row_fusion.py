@@ -2,28 +2,21 @@
 
 Operations run in stages. Inside a stage rows flow from operation to operation through
 line buffers, which hold only the last rows needed. Between stages tensors are stored
-whole, in packed form. Of all ways to cut that take hardly more memory than the best
-one, the one that moves fewest bytes is chosen.
+whole, in packed form. `stage_search` chooses among the ways to cut.
 """
 
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
+
+from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import align
-from dqa_keras.export.plan.coded_size import row_bytes
+from dqa_keras.export.plan.coded_size import row_bytes, row_scratch
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import Operation, Program
 from dqa_keras.export.plan.records import Buffer, Kind
-
-# Operations of one stage at most: more would only cost planning time.
-_LONGEST = 14
-# Pixels of a strip at least, so that weights are used more than once when loaded.
-STRIP_PIXELS = 24
-# Weights of a stage beyond this many bytes do not stay in a core's cache.
-_CACHE = 256 * 1024
-
-# Memory that may be spent, over the least possible, on moving fewer bytes.
-_TOLERANCE = 1.02
+from dqa_keras.export.plan.time_model import CALL, WEIGHT_BYTE, row_time
 
 
 def rows_read(
@@ -57,6 +50,7 @@ class Move:
     writes: int  # tensor; -1 - number for an output
     window: Window
     operation: Operation | None = None
+    rows: int = 1  # that it computes at once, if they exist
 
     @property
     def is_sink(self) -> bool:
@@ -75,43 +69,88 @@ class LineBuffer:
 
 
 @dataclasses.dataclass
-class Cut:
-    """Operations first to end as one stage, and what that takes."""
+class Walk:
+    """What happens in a stage of operations first to end, row by row."""
 
     first: int
     end: int
     moves: list[Move]
-    steps: int
+    strips: int
     line_buffers: dict[int, LineBuffer]
-    line_bytes: int
-    memory: int
-    traffic: int
+    time: float  # as `time_model` counts it
+    calls: int
+    # Whenever rows were stored: rows of the tensors that die in the stage that were
+    # loaded by then, and rows of those that are born in it.
+    stored: list[tuple[list[int], list[int]]]
+    dying: list[int]
+    born: list[int]
+
+
+@dataclasses.dataclass
+class Cut:
+    """A stage, and what it takes."""
+
+    walk: Walk
+    memory: int  # bytes of the arena while it runs, if placing them wastes none
     # For each pair of a tensor that dies and one that is born: how far the new one
     # must begin in front of the old one.
     leads: dict[tuple[int, int], int]
 
 
+def call_time(move: Move) -> float:
+    """The time of one call, besides that of its rows."""
+    arrays = move.operation.arrays if move.operation else {}
+    if "weights" not in arrays or move.code == OpCode.QUANTIZE_INPUT:
+        return CALL
+    return CALL + WEIGHT_BYTE * arrays["weights"].nbytes
+
+
+class _Step:
+    """A move while its stage is walked through."""
+
+    def __init__(
+        self, move: Move, height: int, row_time: float, call_time: float
+    ) -> None:
+        self.move = move
+        self.height = height
+        self.row_time = row_time
+        self.call_time = call_time
+        self.done = 0  # rows that exist
+        self.rows = 0  # that must be kept
+        # What it reads: the step that makes it; by its own first row, the first row
+        # that it needs; by the end of its own rows, the end of those.
+        self.reads: list[tuple[_Step, list[int], list[int]]] = []
+
+
 class Stages:
-    """Finds the stages of a program.
+    """What stages of a program take.
 
     Args:
         program: `Program`.
-        strip_pixels: Integer. Pixels of a strip at least: with fewer, line buffers are
-            smaller and weights are loaded more often.
     """
 
-    def __init__(self, program: Program, strip_pixels: int = STRIP_PIXELS) -> None:
+    def __init__(self, program: Program) -> None:
         self._program = program
-        self._strip_pixels = strip_pixels
         self._tensors = program.tensors
         self._operations = self._wanted(program.operations)
         self._producer: dict[int, int] = {}
         self._last: dict[int, int] = {}
+        self._rows: dict[tuple, tuple[list[int], list[int]]] = {}
         for index, operation in enumerate(self._operations):
             if not operation.is_output:
                 self._producer[operation.output] = index
             for tensor in self._read_by(operation):
                 self._last[tensor] = index
+        self._stored = (
+            np.array([*self._producer.values()]),
+            np.array([self._last.get(tensor, -1) for tensor in self._producer]),
+            np.array([self._bytes(tensor) for tensor in self._producer]),
+        )
+
+    @property
+    def count(self) -> int:
+        """Operations that an output depends on."""
+        return len(self._operations)
 
     def _wanted(self, operations: list[Operation]) -> list[Operation]:
         """The operations that an output depends on."""
@@ -128,13 +167,21 @@ class Stages:
             return []
         return [*operation.operands, *(tensor for tensor, _ in operation.addends)]
 
-    def _height(self, writes: int) -> int:
-        shapes = self._program.outputs
-        return shapes[-1 - writes][0] if writes < 0 else self._tensors[writes].shape[0]
+    def _shape(self, writes: int) -> tuple[int, int, int]:
+        """The shape of what a move writes."""
+        if writes < 0:
+            return self._program.outputs[-1 - writes]
+        return self._tensors[writes].shape
 
-    def _width(self, writes: int) -> int:
-        shapes = self._program.outputs
-        return shapes[-1 - writes][1] if writes < 0 else self._tensors[writes].shape[1]
+    def widths(self, first: int, end: int) -> set[int]:
+        """The widths of all that operations first to end read and write."""
+        tensors = set()
+        for operation in self._operations[first:end]:
+            tensors.update(self._read_by(operation))
+            tensors.add(
+                -1 - operation.output if operation.is_output else operation.output
+            )
+        return {self._shape(tensor)[1] for tensor in tensors}
 
     def _bytes(self, tensor: int) -> int:
         return row_bytes(self._tensors[tensor]) * self._tensors[tensor].shape[0]
@@ -163,106 +210,160 @@ class Stages:
                 moves.append(Move(OpCode.STORE, [(writes, False)], writes, Window()))
         return moves
 
-    def _walk(
-        self, moves: list[Move], steps: int, done: dict[int, int]
-    ) -> Iterator[tuple[int, int, int]]:
-        """Move and rows of every run, as the runtime does it."""
-        # Line buffers are known by their tensor; a store counts its rows by itself.
-        keys = [-1000 - i if m.code == OpCode.STORE else m.writes
-                for i, m in enumerate(moves)]  # fmt: skip
-        heights = [self._height(move.writes) for move in moves]
-        for key in keys:
-            done[key] = 0
-        for step in range(steps):
-            needed = dict.fromkeys(keys, 0)
-            for move, key, height in zip(moves, keys, heights, strict=True):
-                if move.is_sink:
-                    needed[key] = -(-height * (step + 1) // steps)
-            for i in reversed(range(len(moves))):
-                key = keys[i]
-                if needed[key] <= done[key]:
-                    continue
-                tile = moves[i].code.rule.tile
-                needed[key] = min(-(-needed[key] // tile) * tile, heights[i])
-                for tensor, addend in moves[i].reads:
-                    _, end = rows_read(
-                        moves[i].code, moves[i].window, addend,
-                        self._tensors[tensor].shape[0], done[key], needed[key],
-                    )  # fmt: skip
-                    needed[tensor] = max(needed[tensor], end)
-            for i, key in enumerate(keys):
-                if needed[key] > done[key]:
-                    yield i, done[key], needed[key]
-                    done[key] = needed[key]
+    def _steps(self, moves: list[Move]) -> list[_Step]:
+        """Moves with the rows that they read of each other."""
+        steps = [
+            _Step(
+                move, self._shape(move.writes)[0], self._row_time(move), call_time(move)
+            )
+            for move in moves
+        ]
+        makers = {
+            step.move.writes: step for step in steps if step.move.code != OpCode.STORE
+        }
+        for step in steps:
+            for tensor, addend in step.move.reads:
+                rows = self._rows_of(step, tensor, addend)
+                step.reads.append((makers[tensor], *rows))
+        return steps
 
-    def cut(self, first: int, end: int) -> Cut | None:
-        """Plans operations first to end as one stage; `None` if nothing leaves it."""
+    def _rows_of(
+        self, step: _Step, tensor: int, addend: bool
+    ) -> tuple[list[int], list[int]]:
+        """The rows of a tensor that a move reads, by its own first row and end."""
+        move = step.move
+        key = (move.code, move.writes, tensor, addend)
+        if key not in self._rows:
+            height = self._tensors[tensor].shape[0]
+            pairs = [
+                rows_read(move.code, move.window, addend, height, y, y + 1)
+                for y in range(step.height)
+            ]
+            firsts, ends = zip(*pairs, strict=True)
+            self._rows[key] = [*firsts], [0, *ends]
+        return self._rows[key]
+
+    @staticmethod
+    def _walk(steps: list[_Step], strips: int) -> Iterator[tuple[_Step, int]]:
+        """Every step and the end of its rows, as the runtime runs them.
+
+        Who asks sets `done` of the step to that end.
+
+        A move that takes rows out of the stage asks for those that its inputs lack,
+        and they for theirs: nothing is computed before it is wanted.
+        """
+        sinks = [step for step in steps if step.move.is_sink]
+        for strip in range(1, strips + 1):
+            for sink in sinks:
+                asked = [(sink, -(-sink.height * strip // strips))]
+                while asked:
+                    step, wanted = asked[-1]
+                    if step.done >= wanted:
+                        asked.pop()
+                        continue
+                    end = min(step.done + step.move.rows, step.height)
+                    if step is sink:
+                        end = min(end, wanted)
+                    tile = step.move.code.rule.tile
+                    if tile > 1:
+                        end = min(-(-end // tile) * tile, step.height)
+                    for maker, _, ends in step.reads:
+                        if maker.done < ends[end]:
+                            asked.append((maker, ends[end]))
+                            break
+                    else:
+                        yield step, end
+
+    def walk(self, first: int, end: int, pixels: int = 1) -> Walk | None:
+        """Walks through operations first to end as one stage.
+
+        Args:
+            first: Integer. Number of the first operation.
+            end: Integer. Number behind the last one.
+            pixels: Integer. How many an op computes at once, at least, if they exist.
+                Defaults to `1`: whole rows, one by one. With more, weights are loaded
+                less often, and line buffers are larger.
+
+        Returns:
+            A `Walk`, or `None` if nothing leaves the stage.
+        """
         moves = self._moves(first, end)
         sinks = [move for move in moves if move.is_sink]
         if not sinks:
             return None
-        height, width = min(
-            (self._height(m.writes), self._width(m.writes)) for m in sinks
-        )
-        steps = -(-height // -(-self._strip_pixels // width))
-        line_buffers = {m.writes: LineBuffer() for m in moves if not m.is_sink}
-        self._frame(moves, line_buffers)
-        dying = {
-            m.writes: 0
-            for m in moves
-            if m.code == OpCode.LOAD and self._last[m.writes] < end
+        for move in moves:
+            move.rows = -(-pixels // self._shape(move.writes)[1])
+        height, width, _ = min(self._shape(m.writes) for m in sinks)
+        strips = -(-height // -(-pixels // width))
+        steps = self._steps(moves)
+        dying = [
+            step
+            for step in steps
+            if step.move.code == OpCode.LOAD and self._last[step.move.writes] < end
+        ]
+        born = [step for step in steps if step.move.code == OpCode.STORE]
+        stored = []
+        calls, time = 0, 0.0
+        for step, until in self._walk(steps, strips):
+            begin = step.done
+            calls += 1
+            time += step.call_time + (until - begin) * step.row_time
+            step.rows = max(step.rows, until - begin)
+            for maker, firsts, _ in step.reads:
+                maker.rows = max(maker.rows, maker.done - firsts[begin])
+            step.done = until
+            if step.move.code == OpCode.STORE:
+                stored.append(([s.done for s in dying], [s.done for s in born]))
+        line_buffers = {
+            s.move.writes: LineBuffer(s.rows) for s in steps if not s.move.is_sink
         }
-        born = {m.writes: 0 for m in moves if m.code == OpCode.STORE}
-        rows = {tensor: row_bytes(self._tensors[tensor]) for tensor in {*dying, *born}}
-        whole = sum(self._bytes(tensor) for tensor in dying)
-        leads = {(old, new): 0 for old in dying for new in born}
-        stored, done = whole, dict[int, int]()
-        for i, begin, until in self._walk(moves, steps, done):
-            move = moves[i]
-            if not move.is_sink:
-                line_buffers[move.writes].rows = max(
-                    line_buffers[move.writes].rows, until - begin
-                )
-            for tensor, addend in move.reads:
-                low, _ = rows_read(
-                    move.code, move.window, addend, self._tensors[tensor].shape[0],
-                    begin, until,
-                )  # fmt: skip
-                lines = line_buffers[tensor]
-                lines.rows = max(lines.rows, done[tensor] - low)
-            if move.code == OpCode.LOAD and move.writes in dying:
-                dying[move.writes] = until * rows[move.writes]
-            elif move.code == OpCode.STORE:
-                born[move.writes] = until * rows[move.writes]
-                stored = max(stored, whole - sum(dying.values()) + sum(born.values()))
-                for old, new in leads:
-                    if new == move.writes:
-                        lead = born[new] - dying[old]
-                        leads[old, new] = max(leads[old, new], lead)
-        line_bytes = sum(
-            align(self.line_buffer(tensor, lines).size)
-            for tensor, lines in line_buffers.items()
-        )
-        lasting = sum(
-            self._bytes(tensor)
-            for tensor, producer in self._producer.items()
-            if producer < first and self._last.get(tensor, -1) >= end
-        )
-        moved = sum(
-            self._bytes(m.writes)
-            for m in moves
-            if m.code in (OpCode.LOAD, OpCode.STORE)
-        )
-        weights = sum(
-            operation.arrays["weights"].nbytes
-            for operation in self._operations[first:end]
-            if "weights" in operation.arrays and operation.code != OpCode.QUANTIZE_INPUT
-        )
-        moved += weights * (steps if weights > _CACHE else 1)
-        return Cut(
-            first, end, moves, steps, line_buffers, line_bytes,
-            lasting + stored + line_bytes, moved, leads,
+        self._frame(moves, line_buffers)
+        return Walk(
+            first, end, moves, strips, line_buffers, time, calls, stored,
+            [s.move.writes for s in dying], [s.move.writes for s in born],
         )  # fmt: skip
+
+    def cut(self, walk: Walk) -> Cut:
+        """What a stage takes."""
+        old = [row_bytes(self._tensors[tensor]) for tensor in walk.dying]
+        new = [row_bytes(self._tensors[tensor]) for tensor in walk.born]
+        most = whole = sum(self._bytes(tensor) for tensor in walk.dying)
+        leads = {(i, j): 0 for i in walk.dying for j in walk.born}
+        for loaded, stored in walk.stored:
+            gone = [rows * size for rows, size in zip(loaded, old, strict=True)]
+            there = [rows * size for rows, size in zip(stored, new, strict=True)]
+            most = max(most, whole - sum(gone) + sum(there))
+            for i, before in zip(walk.dying, gone, strict=True):
+                for j, after in zip(walk.born, there, strict=True):
+                    leads[i, j] = max(leads[i, j], after - before)
+        memory = most + self._lasting(walk.first, walk.end) + self._scratch(walk.moves)
+        memory += sum(
+            align(self.line_buffer(tensor, lines).size)
+            for tensor, lines in walk.line_buffers.items()
+        )
+        return Cut(walk, memory, leads)
+
+    def _lasting(self, first: int, end: int) -> int:
+        """Bytes of stored tensors that a stage passes by."""
+        producers, lasts, sizes = self._stored
+        return int(sizes[(producers < first) & (lasts >= end)].sum())
+
+    def _scratch(self, moves: list[Move]) -> int:
+        """Bytes of rows on their way to or from memory, or of tiles."""
+        room = 0
+        for move in moves:
+            shape = self._shape(move.writes)
+            if move.code == OpCode.STORE:
+                room = max(room, row_scratch(self._tensors[move.writes], "raw"))
+            elif move.code == OpCode.WINOGRAD:
+                channels = self._tensors[move.reads[0][0]].shape[2]
+                room = max(room, winograd.room(channels, shape))
+        return room
+
+    def _row_time(self, move: Move) -> float:
+        _, width, outputs = self._shape(move.writes)
+        inputs = self._tensors[move.reads[0][0]].shape[2] if move.reads else outputs
+        return row_time(move.code, move.window, width, inputs, outputs)
 
     def _frame(self, moves: list[Move], line_buffers: dict[int, LineBuffer]) -> None:
         """Gives line buffers the zeros around them that windows reach."""
@@ -274,12 +375,12 @@ class Stages:
             lines = line_buffers[tensor]
             reach = (w.width - 1) * w.dilation[1]
             tile = move.code.rule.tile
-            across = -(-self._width(move.writes) // tile) * tile
+            across = -(-self._shape(move.writes)[1] // tile) * tile
             last = (across - 1) * w.stride[1] - w.left + reach
             lines.left = max(lines.left, w.left)
             lines.right = max(lines.right, last - width + 1)
             down = (w.height - 1) * w.dilation[0]
-            bottom = (self._height(move.writes) - 1) * w.stride[0] - w.top + down
+            bottom = (self._shape(move.writes)[0] - 1) * w.stride[0] - w.top + down
             lines.zero_row |= w.top > 0 or bottom >= height
 
     def line_buffer(self, tensor: int, lines: LineBuffer) -> Buffer:
@@ -291,29 +392,3 @@ class Stages:
         )  # fmt: skip
         buffer.size = (lines.rows + lines.zero_row) * buffer.row_bytes
         return buffer
-
-    def cuts(self) -> list[Cut]:
-        """The stages to run, for little memory and few bytes moved."""
-        count = len(self._operations)
-        possible: dict[int, list[Cut]] = {
-            end: [
-                cut
-                for first in range(max(0, end - _LONGEST), end)
-                if (cut := self.cut(first, end)) is not None
-            ]
-            for end in range(1, count + 1)
-        }
-        # The least memory that any way needs, at any time.
-        least = [0.0] + [float("inf")] * count
-        for end, cuts in possible.items():
-            for cut in cuts:
-                least[end] = min(least[end], max(least[cut.first], cut.memory))
-        best: list[tuple[float, list[Cut]]] = [(0.0, [])]
-        for end in range(1, count + 1):
-            best.append((float("inf"), []))
-            for cut in possible[end]:
-                traffic, before = best[cut.first]
-                allowed = cut.memory <= _TOLERANCE * least[count]
-                if allowed and traffic + cut.traffic < best[end][0]:
-                    best[end] = (traffic + cut.traffic, [*before, cut])
-        return best[count][1]

@@ -20,6 +20,7 @@ from dqa_keras.export.plan.coded_size import (
     storage_class,
 )
 from dqa_keras.export.plan.ops import OpCode
+from dqa_keras.export.plan.peak import peak_of
 from dqa_keras.export.plan.program import (
     LINEAR_BITS,
     Operation,
@@ -38,13 +39,19 @@ from dqa_keras.export.plan.records import (
     Table,
     Type,
 )
-from dqa_keras.export.plan.row_fusion import STRIP_PIXELS, Cut, Move, Stages
+from dqa_keras.export.plan.row_fusion import Cut, Move, Stages, Walk
+from dqa_keras.export.plan.stage_search import StageSearch, possible_walks, time_of
 
 # Readable bytes behind the last buffer, which wide loads may touch.
 _SLACK = 64
 
-# Pixels of a strip at least, where the usual number takes too much memory.
-_THINNER_STRIPS = (12, 6, 1)
+# Time that a small arena may cost, over the fastest plan, which takes several times the
+# memory.
+_SLOWER = 1.25
+
+# Memory that may be spent, over the least, on time or on a better placement.
+_NEAR = (1.0, 1.01, 1.02, 1.03, 1.05, 1.07, 1.1)
+_FAR = (1.2, 1.4, 1.6, 1.8, 2.0)
 
 
 class _Constants:
@@ -65,44 +72,120 @@ class _Constants:
         return self._known[content]
 
 
-def schedule(program: Program, coded_skips: bool = False) -> tuple[Plan, bytes]:
+Scheduled = tuple[Plan, bytes]
+
+
+class ArenaTooSmallError(ValueError):
+    """No plan fits the arena that was asked for.
+
+    Args:
+        least: Integer. Bytes of the smallest arena that was found.
+        layer: String. The layer whose values take most of it.
+    """
+
+    def __init__(self, least: int, layer: str) -> None:
+        super().__init__(f"the arena takes at least {least} bytes. Layer: {layer}")
+        self.least = least
+        self.layer = layer
+
+
+def schedule(
+    program: Program, coded_skips: bool = False, arena: int | None = None
+) -> Scheduled:
     """Plans a program.
 
     Args:
         program: `Program`.
         coded_skips: Boolean. Whether to store tensors Huffman-coded that wait for
             later stages, where that makes the arena smaller. Defaults to `False`.
+        arena: Integer. Bytes that the arena may take: the fastest plan within them.
+            Defaults to `None`: the smallest arena of plans that are not much slower
+            than the fastest.
 
     Returns:
         The `Plan`, and the constants that it refers to.
+
+    Raises:
+        ArenaTooSmallError: If no plan fits `arena`.
     """
-    best = _scheduled(program, coded_skips, STRIP_PIXELS)
-    if any(t.packing is not None and t.packing.linear for t in program.tensors):
-        # Quantizers of linear layers are there to save memory, but their sums take a
-        # line buffer more. What they must not exceed, thinner strips bring them below.
-        kept = _scheduled(without_linear(program), coded_skips, STRIP_PIXELS)[0]
-        for pixels in _THINNER_STRIPS:
-            if best[0].arena <= kept.arena:
-                break
-            thinner = _scheduled(program, coded_skips, pixels)
-            if thinner[0].arena < best[0].arena:
-                best = thinner
-    return best
+    stages = Stages(program)
+    walks = possible_walks(stages)
+    ways = [_Ways(program, stages, walks, coded_skips)]
+    if any(tensor.packing is not None for tensor in program.tensors):
+        # A row that is packed needs room on its way: bytes can take less.
+        plain = _stored_as_bytes(program)
+        ways.append(_Ways(plain, Stages(plain), walks, False))
+    time = _SLOWER * time_of(ways[0].search.fastest())
+    if arena is None:
+        found = [way.smallest(time) for way in ways]
+        best = min(found, key=_arena)
+        if any(t.packing is not None and t.packing.linear for t in program.tensors):
+            # Quantizers of linear layers are there to save memory.
+            kept = schedule(without_linear(program), coded_skips)[0].arena
+            if kept < best[0].arena:
+                best = min([best, *(way.smallest() for way in ways)], key=_arena)
+        return best
+    within = [fit for way in ways if (fit := way.within(arena)) is not None]
+    if within:
+        return min(within, key=lambda fit: fit[0])[1]
+    smallest = min((way.smallest() for way in ways), key=_arena)
+    if smallest[0].arena <= arena:
+        return smallest
+    raise ArenaTooSmallError(smallest[0].arena, peak_of(smallest[0]).held[0].layer)
 
 
-def _scheduled(
-    program: Program, coded_skips: bool, strip_pixels: int
-) -> tuple[Plan, bytes]:
-    """The plan with strips of at least so many pixels."""
-    scheduler = Stages(program, strip_pixels)
-    cuts = scheduler.cuts()
-    best = planned(program, scheduler, cuts, {})
-    coded: dict[int, StorageClass] = {}
-    for tensor, storage in _skips(program, cuts) if coded_skips else ():
-        tried = planned(program, scheduler, cuts, {**coded, tensor: storage})
-        if tried[0].arena < best[0].arena:
-            best, coded[tensor] = tried, storage
-    return best
+def _arena(scheduled: Scheduled) -> int:
+    return scheduled[0].arena
+
+
+def _stored_as_bytes(program: Program) -> Program:
+    """A program whose stored tensors take a byte a code."""
+    tensors = [dataclasses.replace(t, packing=None) for t in program.tensors]
+    return dataclasses.replace(program, tensors=tensors)
+
+
+class _Ways:
+    """The plans of a program whose tensors are stored in one way."""
+
+    def __init__(
+        self, program: Program, stages: Stages, walks: list[Walk], coded_skips: bool
+    ) -> None:
+        self._program = program
+        self._stages = stages
+        self._coded_skips = coded_skips
+        self.search = StageSearch(stages, walks)
+
+    def smallest(self, time: float = float("inf")) -> Scheduled:
+        """The smallest arena of plans that take so much time."""
+        least = self.search.least(time)
+        # Placing buffers wastes more or less. Coded skips change what takes most.
+        factors = _NEAR if not self._coded_skips else (*_NEAR, *_FAR)
+        ways = {
+            tuple(map(id, cuts)): cuts
+            for factor in factors
+            if (cuts := self.search.fastest(factor * least))
+        }
+        found = [self._planned(cuts) for cuts in ways.values()]
+        return min(found, key=_arena)
+
+    def within(self, arena: int) -> tuple[float, Scheduled] | None:
+        """The time and the plan of the fastest that fits; `None` if none does."""
+        for cuts in self.search.front(arena):
+            plan = self._planned(cuts)
+            if plan[0].arena <= arena:
+                return time_of(cuts), plan
+        return None
+
+    def _planned(self, cuts: list[Cut]) -> Scheduled:
+        best = planned(self._program, self._stages, cuts, {})
+        coded: dict[int, StorageClass] = {}
+        for tensor, storage in _skips(self._program, cuts) if self._coded_skips else ():
+            tried = planned(
+                self._program, self._stages, cuts, {**coded, tensor: storage}
+            )
+            if tried[0].arena < best[0].arena:
+                best, coded[tensor] = tried, storage
+        return best
 
 
 def without_linear(program: Program) -> Program:
@@ -154,7 +237,7 @@ def _skips(program: Program, cuts: list[Cut]) -> list[tuple[int, StorageClass]]:
     stage_of: dict[int, int] = {}
     skips = []
     for number, cut in enumerate(cuts):
-        for move in cut.moves:
+        for move in cut.walk.moves:
             if move.code == OpCode.STORE:
                 stage_of[move.writes] = number
     for tensor, first in stage_of.items():
@@ -169,7 +252,7 @@ def _last_stage(cuts: list[Cut], tensor: int) -> int:
     return max(
         number
         for number, cut in enumerate(cuts)
-        for move in cut.moves
+        for move in cut.walk.moves
         if move.code == OpCode.LOAD and move.writes == tensor
     )
 
@@ -227,9 +310,9 @@ def planned(
     for number, cut in enumerate(cuts):
         line_buffers = {
             tensor: add_buffer(scheduler.line_buffer(tensor, lines), number, number)[0]
-            for tensor, lines in cut.line_buffers.items()
+            for tensor, lines in cut.walk.line_buffers.items()
         }
-        for move in cut.moves:
+        for move in cut.walk.moves:
             if move.code == OpCode.STORE:
                 t = tensors[move.writes]
                 storage = coded.get(move.writes, "raw")
@@ -251,7 +334,7 @@ def planned(
             if old in coded or new in coded:
                 continue
             leads[stored[old][1], stored[new][1]] = lead
-        for move in cut.moves:
+        for move in cut.walk.moves:
             ops.append(_op(move, line_buffers, stored, constants, first_output))
             reads = [tensors[tensor] for tensor, _ in move.reads]
             if move.code == OpCode.WINOGRAD:
@@ -264,8 +347,10 @@ def planned(
                     "bias" in move.operation.arrays
                 ) else 0  # fmt: skip
                 if size:
-                    scratches.append((op, Item(size, 0, len(cuts) - 1)))
-        stages.append(Stage(len(ops) - len(cut.moves), len(cut.moves), cut.steps))
+                    scratches.append((op, Item(size, 0, number)))
+        stages.append(
+            Stage(len(ops) - len(cut.walk.moves), len(cut.walk.moves), cut.walk.strips)
+        )
     items += [item for _, item in scratches]
     end = best_place(items, leads)
     for item, index in zip(items, owner, strict=False):
@@ -301,9 +386,11 @@ def _op(
 ) -> Op:
     """A move as an instruction."""
     if move.code == OpCode.LOAD:
-        return Op(move.code, line_buffers[move.writes], [Link(stored[move.writes][0])])
+        link = Link(stored[move.writes][0])
+        return Op(move.code, line_buffers[move.writes], [link], rows=move.rows)
     if move.code == OpCode.STORE:
-        return Op(move.code, stored[move.writes][0], [Link(line_buffers[move.writes])])
+        link = Link(line_buffers[move.writes])
+        return Op(move.code, stored[move.writes][0], [link], rows=move.rows)
     operation = move.operation
     if operation is None:
         raise ValueError("only loads and stores have no operation")
@@ -330,5 +417,6 @@ def _op(
         operation.window,
         **{name: constants.add(operation.arrays.get(name)) for name in names},
         shift=operation.shift,
+        rows=move.rows,
         name=operation.name,
     )

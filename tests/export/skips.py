@@ -12,7 +12,7 @@ from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.records import NONE
 from dqa_keras.export.plan.reference import Reference
 from dqa_keras.export.plan.row_fusion import Stages
-from dqa_keras.export.plan.scheduling import planned, schedule
+from dqa_keras.export.plan.scheduling import planned
 
 SKIP = 1  # the tensor that waits
 
@@ -40,8 +40,14 @@ def skipping(shape, bits=4, extra_bits=2, signed=False, seed=0):
 
 def forced(program, storage="all"):
     """The plan with the skip coded, whether that saves memory or not."""
+    return one_by_one(program, {SKIP: storage})
+
+
+def one_by_one(program, coded):
+    """The plan that stores every tensor, some of them coded."""
     stages = Stages(program)
-    return planned(program, stages, stages.cuts(), {SKIP: storage})
+    walks = [stages.walk(number, number + 1) for number in range(stages.count)]
+    return planned(program, stages, [stages.cut(walk) for walk in walks], coded)
 
 
 def calibrated(program, seed=0):
@@ -49,14 +55,15 @@ def calibrated(program, seed=0):
 
     Names the tensors' layers and says how well they compress; returns `DQA_RESIDUAL`.
     """
-    plan, constants = schedule(program)
+    plan, constants = one_by_one(program, {})
     x = np.random.default_rng(seed).normal(size=program.inputs[0]).astype(np.float32)
     _, written = Reference(plan, constants)([x])
-    stores = {
-        (b.height, b.width, b.channels, b.zero): written[number] - b.zero
-        for number, op in enumerate(plan.ops)
-        if op.code == OpCode.STORE and (b := plan.buffers[op.output]).table != NONE
-    }
+    stores = {}  # of tensors of the same shape the first one: the skip
+    for number, op in enumerate(plan.ops):
+        b = plan.buffers[op.output]
+        if op.code == OpCode.STORE and b.table != NONE:
+            key = (b.height, b.width, b.channels, b.zero)
+            stores.setdefault(key, written[number] - b.zero)
     tables = []
     for number, tensor in enumerate(program.tensors):
         p, codes = tensor.packing, stores.get((*tensor.shape, tensor.zero))

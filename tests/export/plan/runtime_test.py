@@ -11,19 +11,19 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from programs import Builder, Tensor, Type, check, slid
+from skips import one_by_one
 
-from dqa_keras.export.plan.encoding import PlanError, decode, describe, encode
+from dqa_keras.export.plan.encoding import VERSION, PlanError, decode, describe, encode
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import ByteCodes
 from dqa_keras.export.plan.records import Kind
-from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.runtime import (
     ISAS,
     NativeRuntime,
     RuntimeFailure,
     machine_isas,
 )
-from dqa_keras.export.plan.scheduling import planned, schedule
+from dqa_keras.export.plan.scheduling import schedule
 
 
 def one_conv(shape=(9, 7, 5), channels=20, window=None, **codes):
@@ -337,10 +337,13 @@ def test_a_wrong_plan_with_a_right_checksum_does_no_harm(small):
 
 def test_a_newer_plan_says_so(small):
     _, data, constants = small
-    newer = resealed(data[:4] + struct.pack("<H", 4) + data[6:])
-    with pytest.raises(RuntimeFailure, match=r"reads plans of version 3.*version 4"):
+    newer = resealed(data[:4] + struct.pack("<H", VERSION + 1) + data[6:])
+    with pytest.raises(
+        RuntimeFailure,
+        match=rf"reads plans of version {VERSION}.*version {VERSION + 1}",
+    ):
         NativeRuntime(newer, constants)
-    with pytest.raises(PlanError, match=r"version must be 3. Received: 4"):
+    with pytest.raises(PlanError, match=f"must be {VERSION}. Received: {VERSION + 1}"):
         decode(newer)
 
 
@@ -417,10 +420,7 @@ def test_a_runtime_takes_little_besides_its_arena():
     for _ in range(64):
         last = build.conv(last, build.codes((4, 4, 8)), Window())
     build.output(last)
-    scheduler = Stages(build.program)
-    count = len(build.program.operations)
-    cuts = [scheduler.cut(number, number + 1) for number in range(count)]
-    plan, constants = planned(build.program, scheduler, cuts, {})
+    plan, constants = one_by_one(build.program, {})
     assert len(plan.tables) > 64
     encoded = encode(plan)
     kept = [NativeRuntime(encoded, constants)]  # what is only needed once

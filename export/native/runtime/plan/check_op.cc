@@ -278,6 +278,7 @@ const char* broken_rule(const Plan& plan, const Op& op) {
     }
   }
   if (!traits.requantizes && op.scratch != kNone) return "only sums have scratch";
+  if (op.rows < 1) return "it computes no rows";
   const Rule rule = kRules[static_cast<size_t>(op.code)];
   if (const char* broken = rule(plan, op, in, out)) return broken;
   if (!has_weights(plan, op, in, out)) return "its weights are of the wrong size";

@@ -53,6 +53,7 @@ struct Op {
   OpCode code;
   uint8_t link_count;
   uint16_t first_link, output;
+  uint16_t rows;  // that it computes at once, if they exist
   uint16_t taps_y, taps_x;
   uint8_t stride_y, stride_x, dilation_y, dilation_x;
   int16_t top, left;

@@ -13,7 +13,7 @@
 namespace dqa {
 namespace {
 
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 
 // Reads numbers one after the other. The length of the bytes was checked.
 class Reader {
@@ -67,7 +67,7 @@ Op read_op(Reader* in) {
   in->read(&op.link_count);
   in->read(&op.first_link);
   in->read(&op.output);
-  in->read<uint16_t>();
+  in->read(&op.rows);
   in->read(&op.taps_y);
   in->read(&op.taps_x);
   for (uint8_t* f : {&op.stride_y, &op.stride_x, &op.dilation_y, &op.dilation_x}) {

@@ -2,6 +2,16 @@
 
 namespace dqa {
 
+Progress::Progress(const Plan& plan)
+    : done(plan.buffers.size()),
+      end(plan.buffers.size()),
+      ends(plan.buffers.size()),
+      maker(plan.buffers.size()) {
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    maker[plan.ops[i].output] = static_cast<uint16_t>(i);
+  }
+}
+
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
   const int64_t height = in.height;
@@ -64,8 +74,8 @@ void first_rows(const Plan& plan, const Stage& stage, uint32_t strip, uint32_t s
 
 void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at) {
   const uint32_t all = strips.all(stage);
-  first_rows(plan, stage, strips.first, all, &at->done, &at->needed);
-  first_rows(plan, stage, strips.end, all, &at->end, &at->needed);
+  first_rows(plan, stage, strips.first, all, &at->done, &at->ends);
+  first_rows(plan, stage, strips.end, all, &at->end, &at->ends);
 }
 
 }  // namespace dqa

@@ -37,60 +37,90 @@ inline uint32_t rows_after(uint32_t height, uint32_t strips, uint32_t steps) {
   return static_cast<uint32_t>((uint64_t{height} * strips + steps - 1) / steps);
 }
 
+// Rows before `wanted` of an op's output, asked for by an op that reads them.
+struct Asked {
+  uint16_t op;
+  uint32_t wanted;
+};
+
 // How far a row schedule has come, by buffer.
 struct Progress {
-  explicit Progress(const Plan& plan)
-      : done(plan.buffers.size()),
-        needed(plan.buffers.size()),
-        end(plan.buffers.size()) {}
+  explicit Progress(const Plan& plan);
 
-  std::vector<uint32_t> done;    // rows before this one exist
-  std::vector<uint32_t> needed;  // rows before this one exist at the end of the strip
-  std::vector<uint32_t> end;     // the next strips compute this row and later ones
+  std::vector<uint32_t> done;   // rows before this one exist
+  std::vector<uint32_t> end;    // the next strips compute this row and later ones
+  std::vector<uint32_t> ends;   // room for `begin_strips`
+  std::vector<uint16_t> maker;  // the op that writes the buffer
+  std::vector<Asked> asked;     // each by the one before it
 };
 
 // Sets `done` to the first rows that some strips of a stage need, and `end` to the
 // first rows that the strips after them need.
 void begin_strips(const Plan& plan, const Stage& stage, Strips strips, Progress* at);
 
+// The rows that an op computes next, and the first of them that the next thread
+// computes. Of those none is taken that nobody asked for.
+struct NextRows {
+  uint32_t first, border, end;
+};
+
+inline NextRows next_rows(const Plan& plan, const Asked& asked, const Progress& at) {
+  const Op& op = plan.ops[asked.op];
+  const Buffer& out = plan.buffers[op.output];
+  const uint32_t first = at.done[op.output];
+  uint32_t end = std::min(first + op.rows, out.height);
+  if (!is_line_buffer(out)) end = std::min(end, asked.wanted);
+  end = rows_computed(plan, op, {first, end}).end;
+  const uint32_t border = std::clamp(at.end[op.output], first, end);
+  if (end > border) end = std::max(border, std::min(end, asked.wanted));
+  return {first, border, end};
+}
+
+// Puts what an op lacks to compute some rows on top of `asked`. Whether it lacks
+// anything.
+inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
+  if (rows.end <= rows.first) return false;
+  for (size_t k = 0; k < op.link_count; ++k) {
+    const Link& link = plan.link(op, k);
+    if (!is_line_buffer(plan.buffers[link.buffer])) continue;
+    const uint32_t wanted = rows_read(plan, op, link, rows).end;
+    if (at->done[link.buffer] >= wanted) continue;
+    at->asked.push_back({at->maker[link.buffer], wanted});
+    return true;
+  }
+  return false;
+}
+
 // Calls `visit(op index, computed, halo)` for the rows of each op that each strip
-// needs, in order: rows to compute, then halo rows, which the next thread computes.
-// Stops at the first failure.
+// needs: rows to compute, then halo rows, which the next thread computes. An op that
+// writes to memory asks for the rows that it needs next, and those that make them for
+// theirs: no row is computed before it is wanted. Stops at the first failure.
 template <class Visit>
 DqaStatus for_each_rows(const Plan& plan, const Stage& stage, Strips strips,
                         Progress* at, Visit visit) {
   begin_strips(plan, stage, strips, at);
+  at->asked.clear();
   for (uint32_t next = strips.first; next < strips.end;) {
     next = std::min(next + strips.parts, strips.end);
     for (size_t i = 0; i < stage.count; ++i) {
-      const uint16_t output = plan.ops[stage.first + i].output;
-      const Buffer& buffer = plan.buffers[output];
-      at->needed[output] = is_line_buffer(buffer)
-                               ? 0
-                               : rows_after(buffer.height, next, strips.all(stage));
-    }
-    for (size_t i = stage.count; i-- > 0;) {
-      const Op& op = plan.ops[stage.first + i];
-      const Rows needed_rows{at->done[op.output],
-                             std::min(at->needed[op.output], at->end[op.output])};
-      if (needed_rows.end <= needed_rows.first) continue;
-      const Rows output = rows_computed(plan, op, needed_rows);
-      at->needed[op.output] = std::max(at->needed[op.output], output.end);
-      for (size_t k = 0; k < op.link_count; ++k) {
-        const Link& link = plan.link(op, k);
-        uint32_t& needed = at->needed[link.buffer];
-        needed = std::max(needed, rows_read(plan, op, link, output).end);
+      const auto sink = static_cast<uint16_t>(stage.first + i);
+      const Buffer& written = plan.buffers[plan.ops[sink].output];
+      if (is_line_buffer(written)) continue;
+      at->asked.push_back({sink, rows_after(written.height, next, strips.all(stage))});
+      while (!at->asked.empty()) {
+        const Asked asked = at->asked.back();
+        const Op& op = plan.ops[asked.op];
+        if (at->done[op.output] >= asked.wanted) {
+          at->asked.pop_back();
+          continue;
+        }
+        const NextRows rows = next_rows(plan, asked, *at);
+        if (ask_for_inputs(plan, op, {rows.first, rows.border}, at)) continue;
+        const DqaStatus status =
+            visit(asked.op, Rows{rows.first, rows.border}, Rows{rows.border, rows.end});
+        if (status != DQA_OK) return status;
+        at->done[op.output] = rows.end;
       }
-    }
-    for (size_t i = 0; i < stage.count; ++i) {
-      const size_t index = stage.first + i;
-      const uint16_t output = plan.ops[index].output;
-      const Rows todo{at->done[output], at->needed[output]};
-      if (todo.end <= todo.first) continue;
-      const uint32_t end = std::clamp(at->end[output], todo.first, todo.end);
-      const DqaStatus status = visit(index, Rows{todo.first, end}, Rows{end, todo.end});
-      if (status != DQA_OK) return status;
-      at->done[output] = todo.end;
     }
   }
   return DQA_OK;
