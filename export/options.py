@@ -19,6 +19,9 @@ _CHOICES = {
 # What these are unless the mode is packed.
 _BUILTIN = {"inputs": "float32", "outputs": "float32", "skips": "raw"}
 
+# KiB: where offsets in an arena end.
+_LARGEST_ARENA = 2**21
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -30,6 +33,7 @@ class Options:
     outputs: Bytes
     skips: Literal["raw", "coded"]
     weights: Weights
+    arena_kib: float | None = None
 
     @property
     def takes_bytes(self) -> bool:
@@ -87,8 +91,23 @@ class Options:
                 raise ValueError(
                     f"{name}={value!r} needs mode='packed'. Received: {self.mode!r}"
                 )
+        self._check_arena()
         if self.gives_bytes and samples is None:
             raise ValueError(
                 "outputs='uint8' needs samples, whose range the codes take. "
                 "Received: samples=None"
             )
+
+    def _check_arena(self) -> None:
+        """Raises ValueError if no arena can be so large, or there is none."""
+        kib = self.arena_kib
+        if kib is None:
+            return
+        is_number = isinstance(kib, (int, float)) and not isinstance(kib, bool)
+        if not is_number or not 0 < kib < _LARGEST_ARENA:
+            raise ValueError(
+                f"arena_kib must be a number in 0..{_LARGEST_ARENA:,}, without the "
+                f"ends. Received: arena_kib={kib!r}"
+            )
+        if self.mode != "packed":
+            raise ValueError(f"arena_kib needs mode='packed'. Received: {self.mode!r}")

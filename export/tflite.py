@@ -86,6 +86,7 @@ def export_tflite(
     inputs: Literal["float32", "uint8"] = "float32",
     outputs: Literal["float32", "uint8"] = "float32",
     skips: Literal["raw", "coded"] = "raw",
+    arena_kib: float | None = None,
     weights: Weights = "float32",
     samples: Any = None,
     input_shape: Any = None,
@@ -124,6 +125,9 @@ def export_tflite(
             needs more, the rows that do not fit are allocated until the run ends, and
             the outputs stay the same. Takes time; needs LiteRT, or TensorFlow Lite
             2.7. Defaults to `"raw"`.
+        arena_kib: Float. KiB of memory that a packed model's ops may take besides input
+            and output, on one thread: the file runs as fast as they allow. Defaults to
+            `None`: little memory at little cost of time.
         weights: `"float32"`, `"float16"`, or `"int8"` (LiteRT's dynamic-range
             kernels). Defaults to `"float32"`.
         samples: A batch of inputs to check with, as the Keras model takes them: with
@@ -150,8 +154,8 @@ def export_tflite(
     Raises:
         ValueError: If Keras runs on another backend than TensorFlow, an option is
             unknown or does not go with the mode, samples do not stand for bytes, a
-            layer is not calibrated, the path cannot be written, or `strict` and an op
-            stays outside.
+            layer is not calibrated, the path cannot be written, the model needs more
+            than `arena_kib`, or `strict` and an op stays outside.
         OSError: If the model cannot be written, to the folder of temporary files for
             conversion or to its place: a full disk.
         RuntimeMissingError: If a packed export cannot be tried out because the runtime
@@ -177,7 +181,7 @@ def export_tflite(
     >>> list(read_metadata(path).tables)
     ['conv_dqa']
     """
-    options = Options(mode, strict, inputs, outputs, skips, weights)
+    options = Options(mode, strict, inputs, outputs, skips, weights, arena_kib)
     options.check(samples)
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -309,6 +313,7 @@ def _packed(
         byte_input=byte_input,
         byte_outputs=options.gives_bytes,
         coded_skips=options.skips == "coded",
+        arena_kib=options.arena_kib,
     )
     pack.check_complete(report, options.strict)
     return data, report

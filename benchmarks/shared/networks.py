@@ -142,13 +142,13 @@ def write(name: str, folder: Path) -> None:
         print(name, kind, report, flush=True)
 
 
-def _as_bytes(program, coded_skips):
+def _as_bytes(program, coded_skips, arena=None):
     """A plan that stores each code in a byte of its own."""
     from dqa_keras.export.plan.scheduling import schedule
 
     for tensor in program.tensors:
         tensor.packing = None
-    return schedule(program, coded_skips)
+    return schedule(program, coded_skips, arena)
 
 
 def prepare(names: list[str], folder: Path) -> None:

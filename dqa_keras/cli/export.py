@@ -86,6 +86,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         "mode": values.mode,
         "strict": values.strict,
         "skips": values.skips,
+        "arena_kib": values.arena_kib,
         "samples": samples,
         "input_shape": input_shape,
         "weights": values.tflite_weights,

@@ -126,6 +126,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         mode=values.mode,
         strict=values.strict,
         skips=values.skips,
+        arena_kib=values.arena_kib,
         weights=values.tflite_weights,
         samples=next(iter(few))[0].numpy(),
         normalization=normalization,

@@ -156,6 +156,13 @@ def define_tflite_flags(values: flags.FlagValues) -> None:
         "where that saves memory; it takes time.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "arena_kib",
+        None,
+        "KiB that a packed model may take besides input and output: it runs as fast as "
+        "they allow.",
+        flag_values=values,
+    )
     for name, text in (("mean", "Mean"), ("std", "Standard deviation")):
         flags.DEFINE_list(
             name,
@@ -175,7 +182,15 @@ def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
     """
     changed = [
         name
-        for name in ("mode", "strict", "skips", "tflite_weights", "mean", "std")
+        for name in (
+            "mode",
+            "strict",
+            "skips",
+            "arena_kib",
+            "tflite_weights",
+            "mean",
+            "std",
+        )
         if values[name].value != values[name].default
     ]
     if changed and output and output.suffix == ".keras":
@@ -190,6 +205,7 @@ def check_tflite_flags(values: flags.FlagValues, output: Path | None) -> None:
         outputs="float32",
         skips=values.skips,
         weights=values.tflite_weights,
+        arena_kib=values.arena_kib,
     ).check(None)
 
 

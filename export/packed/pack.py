@@ -6,6 +6,7 @@ the file.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ from dqa_keras.export.plan import runtime
 from dqa_keras.export.plan.encoding import decode
 from dqa_keras.export.plan.program import Program
 from dqa_keras.export.plan.records import Plan
-from dqa_keras.export.plan.scheduling import schedule
+from dqa_keras.export.plan.scheduling import Scheduled, least_arena, schedule
 from dqa_keras.layers import quantizer_layers
 
 Ranges = dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -77,6 +78,7 @@ def pack_regions(
     byte_input: io_types.ByteInput | None = None,
     byte_outputs: bool = False,
     coded_skips: bool = False,
+    arena_kib: float | None = None,
 ) -> tuple[bytes, PackedReport]:
     """Replaces the regions of a built-in export by `DQA` ops.
 
@@ -91,9 +93,15 @@ def pack_regions(
             and zero point take the samples' range. Defaults to `False`.
         coded_skips: Boolean. Whether to Huffman-code skips where that saves memory; the
             data must hold the metadata `DQA_RESIDUAL` then. Defaults to `False`.
+        arena_kib: Float. KiB that the arenas of all regions may take together: the
+            fastest plans within them. Defaults to `None`: small arenas that cost little
+            time.
 
     Returns:
         The bytes of the new file, and a `PackedReport`.
+
+    Raises:
+        ValueError: If `arena_kib` is less than the model needs.
     """
     parsed = flatbuffer.parse(data)
     reader = ModelReader(parsed, quantizer_layers(model))
@@ -123,10 +131,10 @@ def pack_regions(
         ),
     )
     outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
+    plans = _plan_all([program for _, program in lowered], coded_skips, arena_kib)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
-    for region, program in lowered:
-        plan, constants = schedule(program, coded_skips)
+    for (region, program), (plan, constants) in zip(lowered, plans, strict=True):
         planned.append((region, plan, constants))
         reports.append(
             RegionReport(
@@ -172,6 +180,30 @@ def _lower_all(
                 if id(node) not in within
             ]
             return lowered, refused
+
+
+def _plan_all(
+    programs: list[Program], coded_skips: bool, arena_kib: float | None
+) -> list[Scheduled]:
+    """The plans of all regions, which together take at most so much memory."""
+    if arena_kib is None:
+        return [schedule(program, coded_skips) for program in programs]
+    arena = int(1024 * arena_kib)
+    smallest = [least_arena(program, coded_skips) for program in programs]
+    least = sum(bytes_ for bytes_, _ in smallest)
+    if least > arena:
+        _, layer = max(smallest)
+        raise ValueError(
+            f"arena_kib must be at least {math.ceil(least / 1024)} for this model "
+            f"(layer {layer} takes most). Received: arena_kib={arena_kib:g}"
+        )
+    plans = []
+    for program, (own, _) in zip(programs, smallest, strict=True):
+        plan = schedule(program, coded_skips, arena - least + own)
+        arena -= plan[0].arena
+        least -= own
+        plans.append(plan)
+    return plans
 
 
 def _op_name(reader: ModelReader, index: int) -> str:

@@ -16,6 +16,7 @@ from dqa_keras.codec.blocks import (
 from dqa_keras.codec.huffman import MAX_CODE_LENGTH
 from dqa_keras.codec.sizes import StorageClass
 from dqa_keras.export.plan.arena import align
+from dqa_keras.export.plan.ops import GROUP
 from dqa_keras.export.plan.program import Packing, Tensor
 from dqa_keras.export.plan.records import Type
 
@@ -106,7 +107,8 @@ def row_scratch(tensor: Tensor, storage: StorageClass) -> int:
     if packing is None:
         return 0
     if storage == "raw":
-        return width * channels
+        # Whole groups are packed where they lie in their line buffer.
+        return 0 if channels % GROUP == 0 else width * channels
     base, residual = _symbols(tensor, packing)
     planes = plane_size(residual, packing.extra_bits) + _PLANE_SLACK
     if storage == "all":

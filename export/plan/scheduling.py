@@ -47,7 +47,7 @@ _SLACK = 64
 
 # Time that a small arena may cost, over the fastest plan, which takes several times the
 # memory.
-_SLOWER = 1.25
+_SLOWER = 2.0
 
 # Memory that may be spent, over the least, on time or on a better placement.
 _NEAR = (1.0, 1.01, 1.02, 1.03, 1.05, 1.07, 1.1)
@@ -75,20 +75,6 @@ class _Constants:
 Scheduled = tuple[Plan, bytes]
 
 
-class ArenaTooSmallError(ValueError):
-    """No plan fits the arena that was asked for.
-
-    Args:
-        least: Integer. Bytes of the smallest arena that was found.
-        layer: String. The layer whose values take most of it.
-    """
-
-    def __init__(self, least: int, layer: str) -> None:
-        super().__init__(f"the arena takes at least {least} bytes. Layer: {layer}")
-        self.least = least
-        self.layer = layer
-
-
 def schedule(
     program: Program, coded_skips: bool = False, arena: int | None = None
 ) -> Scheduled:
@@ -98,23 +84,14 @@ def schedule(
         program: `Program`.
         coded_skips: Boolean. Whether to store tensors Huffman-coded that wait for
             later stages, where that makes the arena smaller. Defaults to `False`.
-        arena: Integer. Bytes that the arena may take: the fastest plan within them.
-            Defaults to `None`: the smallest arena of plans that are not much slower
-            than the fastest.
+        arena: Integer. Bytes that the arena may take, at least `least_arena`: the
+            fastest plan within them. Defaults to `None`: the smallest arena of plans
+            that are not much slower than the fastest.
 
     Returns:
         The `Plan`, and the constants that it refers to.
-
-    Raises:
-        ArenaTooSmallError: If no plan fits `arena`.
     """
-    stages = Stages(program)
-    walks = possible_walks(stages)
-    ways = [_Ways(program, stages, walks, coded_skips)]
-    if any(tensor.packing is not None for tensor in program.tensors):
-        # A row that is packed needs room on its way: bytes can take less.
-        plain = _stored_as_bytes(program)
-        ways.append(_Ways(plain, Stages(plain), walks, False))
+    ways = _ways(program, coded_skips)
     time = _SLOWER * time_of(ways[0].search.fastest())
     if arena is None:
         found = [way.smallest(time) for way in ways]
@@ -123,15 +100,22 @@ def schedule(
             # Quantizers of linear layers are there to save memory.
             kept = schedule(without_linear(program), coded_skips)[0].arena
             if kept < best[0].arena:
-                best = min([best, *(way.smallest() for way in ways)], key=_arena)
+                best = min(best, _smallest(ways), key=_arena)
         return best
     within = [fit for way in ways if (fit := way.within(arena)) is not None]
     if within:
         return min(within, key=lambda fit: fit[0])[1]
-    smallest = min((way.smallest() for way in ways), key=_arena)
-    if smallest[0].arena <= arena:
-        return smallest
-    raise ArenaTooSmallError(smallest[0].arena, peak_of(smallest[0]).held[0].layer)
+    return _smallest(ways)
+
+
+def least_arena(program: Program, coded_skips: bool) -> tuple[int, str]:
+    """The bytes of the smallest arena, and the layer whose values take most of it."""
+    plan, _ = _smallest(_ways(program, coded_skips))
+    return plan.arena, peak_of(plan).held[0].layer
+
+
+def _smallest(ways: list["_Ways"]) -> Scheduled:
+    return min((way.smallest() for way in ways), key=_arena)
 
 
 def _arena(scheduled: Scheduled) -> int:
@@ -142,6 +126,18 @@ def _stored_as_bytes(program: Program) -> Program:
     """A program whose stored tensors take a byte a code."""
     tensors = [dataclasses.replace(t, packing=None) for t in program.tensors]
     return dataclasses.replace(program, tensors=tensors)
+
+
+def _ways(program: Program, coded_skips: bool) -> list["_Ways"]:
+    """A program's plans with packed stores, and with stores of bytes."""
+    stages = Stages(program)
+    walks = possible_walks(stages)
+    ways = [_Ways(program, stages, walks, coded_skips)]
+    if any(tensor.packing is not None for tensor in program.tensors):
+        # Packing may need room for a row: bytes can take less.
+        plain = _stored_as_bytes(program)
+        ways.append(_Ways(plain, Stages(plain), walks, False))
+    return ways
 
 
 class _Ways:

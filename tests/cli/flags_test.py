@@ -60,6 +60,7 @@ TFLITE = {
     "mode": ["builtin", "packed", "squeezed"],
     "strict": SWITCHES,
     "skips": ["raw", "coded", "none"],
+    "arena_kib": ["96", "0.1", *ABSURD],
     "tflite_weights": ["float32", "float16", "int8", "int4"],
     "mean": ["0.5", "1,2,3", *ABSURD],
     "std": ["0.5", "1,2,3", *ABSURD],

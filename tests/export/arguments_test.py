@@ -28,6 +28,7 @@ BAD = {
     "inputs": [*NOTHING, "uint8", "int8"],
     "outputs": [*NOTHING, "uint8"],
     "skips": [*NOTHING, "coded", "raw "],
+    "arena_kib": [*NOTHING, 96, 1e-3, 1e300, "96", float("inf"), 10**400],
     "weights": [*NOTHING, "float16", "int8", "int4"],
     "samples": [
         *NOTHING, X[:1], X[0], X[:, :3], X[:0], X.tolist(), X.astype(int), X * np.nan,

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from packed_runs import run
 from programs import check
+from skips import one_by_one
 
 import dqa_keras as dqa
 from dqa_keras.export import (
@@ -187,7 +188,9 @@ def linear_network():
     return keras.Model(inputs, layers.Conv2D(3, 3, padding="same")(x))
 
 
-def test_linear_values_with_quantizers_are_stored_in_their_bits(tmp_path):
+def test_linear_values_with_quantizers_are_stored_in_their_bits(tmp_path, monkeypatch):
+    # Planning would keep so small a network in line buffers.
+    monkeypatch.setattr(pack, "schedule", lambda program, *_: one_by_one(program, {}))
     model = linear_network()
     images = np.random.default_rng(0).normal(size=(16, 13, 11, 3)).astype(np.float32)
     config = dqa.DQAConfig(bits=7, extra_bits=1, quantize_linear=True)
@@ -400,3 +403,22 @@ def test_a_missing_runtime_says_how_to_get_it(path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeMissingError, match=r"apt-get install g\+\+"):
         load_packed(path)
+
+
+def test_an_arena_that_is_too_small_says_what_it_takes(
+    quantized_cnn, pictures, tmp_path
+):
+    def arena_of(**options):
+        report = export_tflite(
+            quantized_cnn, tmp_path / "m", mode="packed", samples=pictures, **options
+        )
+        return sum(region.arena for region in report.packed.regions)
+
+    with pytest.raises(
+        ValueError, match=r"at least \d+ for this model \(layer \S+.*=0.25"
+    ) as refusal:
+        arena_of(arena_kib=0.25)
+    least = int(re.search(r"at least (\d+)", str(refusal.value)).group(1))
+    assert arena_of(arena_kib=least) <= 1024 * least
+    with pytest.raises(ValueError, match=f"at least {least} "):
+        arena_of(arena_kib=least - 1)

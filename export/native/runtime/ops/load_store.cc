@@ -27,7 +27,8 @@ const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
   return run.stored_row(run.buffer(buffer), y);
 }
 
-// Between the codes of a row in `codes`, the beginning of the row scratch, and a store.
+// Between the codes of a row in `codes`, its line buffer or the beginning of the row
+// scratch, and a store.
 DqaStatus unpack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                      uint8_t* codes) {
   const Buffer& in = run.input(op);
@@ -68,13 +69,6 @@ DqaStatus pack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                         &run.error);
 }
 
-// Whether a raw strip has what a row of a line buffer has, in the same order.
-bool is_line(const Table& table, const Buffer& line) {
-  const unsigned width = table.bits + table.extra_bits;
-  return table.storage == DQA_RAW && line.pixel_bytes() == line.channels &&
-         line.zero == (table.is_signed ? 1u << (width - 1) : 0);
-}
-
 DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
   const size_t bytes = in.channels * in.element_bytes();
@@ -85,12 +79,13 @@ DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
   }
   const Table& table = run.plan.tables[in.table];
   const DqaCodec& codec = *table.codec;
-  if (is_line(table, out) && codec.kernels->unpack_line != nullptr &&
+  const bool in_line = packs_in_line(table, out.channels);
+  if (in_line && codec.kernels->unpack_line != nullptr &&
       codec.kernels->unpack_line(codec, loaded_row(run, run.plan.link(op, 0).buffer, y),
                                  size_t{out.width} * out.channels, run.row(out, y))) {
     return DQA_OK;
   }
-  uint8_t* const codes = run.row_scratch();
+  uint8_t* const codes = in_line ? run.row(out, y) : run.row_scratch();
   if (const DqaStatus status = unpack_row(run, op, table, y, codes)) return status;
   run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
                     run.row(out, y), out.pixel_bytes());
@@ -107,15 +102,23 @@ DqaStatus store_row(Run& run, const Op& op, uint32_t y) {
   }
   const Table& table = run.plan.tables[out.table];
   const DqaCodec& codec = *table.codec;
-  if (is_line(table, in) && codec.kernels->pack_line != nullptr &&
+  const bool in_line = packs_in_line(table, in.channels);
+  if (in_line && codec.kernels->pack_line != nullptr &&
       codec.kernels->pack_line(codec, run.row(in, y), size_t{in.width} * in.channels,
                                run.stored_row(out, y))) {
     return DQA_OK;
   }
-  uint8_t* const codes = run.row_scratch();
-  run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero,
-                     run.row(in, y), in.pixel_bytes(), codes);
-  return pack_row(run, op, table, y, codes);
+  uint8_t* const row = run.row(in, y);
+  uint8_t* const codes = in_line ? row : run.row_scratch();
+  run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero, row,
+                     in.pixel_bytes(), codes);
+  const DqaStatus status = pack_row(run, op, table, y, codes);
+  // Others may read the row: bits that narrow codes lack are 0.
+  if (in_line) {
+    run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes, row,
+                      in.pixel_bytes());
+  }
+  return status;
 }
 
 void concat_row(const Run& run, const Op& op, uint32_t y) {

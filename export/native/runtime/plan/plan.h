@@ -108,6 +108,12 @@ struct Plan {
   }
 };
 
+// Whether a row of a store is packed where it lies in a line buffer: it has what the
+// row has, in the same order.
+inline bool packs_in_line(const Table& table, size_t channels) {
+  return table.storage == DQA_RAW && channels % kGroup == 0;
+}
+
 // Rows first..end.
 struct Rows {
   uint32_t first, end;

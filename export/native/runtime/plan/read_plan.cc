@@ -201,8 +201,10 @@ size_t longest_row(const Plan& plan) {
         b.channels != plan.tables[b.table].channels) {
       continue;
     }
-    const size_t bytes = plan.is_coded(b) ? RowRoom(plan.tables[b.table], b).end
-                                          : size_t{b.width} * b.channels;
+    const Table& table = plan.tables[b.table];
+    if (packs_in_line(table, b.channels)) continue;
+    const size_t bytes =
+        plan.is_coded(b) ? RowRoom(table, b).end : size_t{b.width} * b.channels;
     if (bytes > longest) longest = bytes;
   }
   for (const Op& op : plan.ops) {
