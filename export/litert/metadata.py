@@ -118,7 +118,10 @@ def read_metadata(path: str | os.PathLike) -> Metadata:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(8)
+            # What begins otherwise is refused unread: a device may have no end.
+            if data[4:] == flatbuffer.IDENTIFIER:
+                data += file.read()
     except OSError as error:
         raise MetadataError(f"cannot read {path}: {error.strerror}") from error
     try:

@@ -192,7 +192,8 @@ def check(steps, head, folder):
     quantized = dqa.quantize_model(model, dqa.DQAConfig(bits=6, extra_bits=2))
     dqa.calibrate(quantized, images, verbose=0)
     # A flipped code is seldom; int8 weights and 7-bit codes are everywhere: of 19 such
-    # models the worst lacked 0.04. A scale or a sum that is wrong lacks ten times that.
+    # models the worst lacked 0.041. With scales 10 % off, or a sum's second part 20 %,
+    # one of those drawn here lacks 0.14.
     for mode, run, limit in (
         ("builtin", run_builtin, 0.02),
         ("packed", run_packed, 0.08),
@@ -224,5 +225,6 @@ def folder(tmp_path_factory):
     st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=5),
     st.sampled_from(sorted(HEADS)),
 )
+@hypothesis.example(["conv relu", "residual", "sum", "joined"], "map")
 def test_any_model_exports_or_says_why_not(folder, steps, head):
     check(steps, head, folder)

@@ -126,3 +126,8 @@ def test_a_file_that_was_cut_is_refused(archive, share, tmp_path, quantized_cnn)
     path.write_bytes(data[:left])
     with pytest.raises(MetadataError, match=r"whole\.tflite: "):
         read_metadata(path)
+
+
+def test_a_device_without_end_is_refused_unread():
+    with pytest.raises(MetadataError, match=r"/dev/zero: not a \.tflite file"):
+        read_metadata("/dev/zero")
