@@ -291,47 +291,37 @@ uint8x16_t zero_of(const DqaCodec& codec) {
   return vdupq_n_u8(codec.is_signed ? static_cast<uint8_t>(1u << (width - 1)) : 0);
 }
 
-// What residuals a codec has: none, of two bits, which is usual, or others.
-enum class Residuals { kNone, kTwoBits, kOther };
-
-template <bool kNibbles, Residuals kResiduals>
+template <bool kNibbles, bool kPairs>
 void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
                   uint8_t* base, uint8_t* residual, size_t residual_bytes) {
-  const unsigned width = codec.bits, extra = codec.extra_bits, half = 8 * extra;
+  const unsigned width = codec.bits, extra = codec.extra_bits;
   const uint8x16_t zero = zero_of(codec),
                    mask = vdupq_n_u8(static_cast<uint8_t>((1u << extra) - 1));
   const int8x16_t down = vdupq_n_s8(static_cast<int8_t>(-static_cast<int>(extra)));
-  const VectorJoiner join_base(width), join_residual(extra);
+  const VectorJoiner join_base(width);
   Bits bits = {residual, residual_bytes};
   Turn turn(codec);
   const uint8_t* const end = base + count / 8 * width;
   for (; base != end; line += kStep, base += 2 * width) {
     const uint8x16_t v = veorq_u8(vld1q_u8(line), zero), upper = vshlq_u8(v, down);
     store_base<kNibbles>(upper, join_base, width, base, end);
-    if (kResiduals == Residuals::kNone) continue;
+    if (!kPairs) continue;
     const Sixteen& here = turn.next();
     const uint8x16_t ordered = vqtbl1q_u8(vandq_u8(v, mask), vld1q_u8(here.important));
-    const auto all = static_cast<unsigned>(here.residuals) * extra;
-    if (kResiduals == Residuals::kTwoBits) {
-      bits.put(join_pairs(ordered), all);
-      continue;
-    }
-    const uint64x2_t joined = join_residual(ordered);
-    bits.put(vgetq_lane_u64(joined, 0), all < half ? all : half);
-    if (all > half) bits.put(vgetq_lane_u64(joined, 1), all - half);
+    bits.put(join_pairs(ordered), static_cast<unsigned>(here.residuals) * extra);
   }
   for (; bits.left > 0; --bits.left, bits.waiting >>= 8) {
     *bits.to++ = static_cast<uint8_t>(bits.waiting);
   }
 }
 
-template <bool kNibbles, Residuals kResiduals>
+template <bool kNibbles, bool kPairs>
 void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
                     size_t residual_bytes, size_t count, uint8_t* line) {
-  const unsigned width = codec.bits, extra = codec.extra_bits, far = 8 * extra;
+  const unsigned width = codec.bits, extra = codec.extra_bits;
   const uint8x16_t zero = zero_of(codec), three = vdupq_n_u8(3);
   const int8x16_t up = vdupq_n_s8(static_cast<int8_t>(extra));
-  const Splitter split_base(width, width), split_residual(extra, 8);
+  const Splitter split_base(width, width);
   const size_t last = residual_bytes - 8;
   const uint8_t* const last_base = base + count / 8 * width - 16;
   size_t bit = 0;
@@ -347,31 +337,25 @@ void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* r
       const uint8_t* const from = base < last_base ? base : last_base;
       v = split_base(vld1q_u8(from), static_cast<size_t>(base - from));
     }
-    if (kResiduals != Residuals::kNone) {
+    if (kPairs) {
       v = vshlq_u8(v, up);
       const Sixteen& here = turn.next();
-      uint64x2_t bits = vdupq_n_u64(load_bits(residual, last, bit));
-      if (kResiduals == Residuals::kTwoBits) {
-        const uint8x16_t bytes =
-            vqtbl1q_u8(vreinterpretq_u8_u64(bits), vld1q_u8(here.pair_byte));
-        v = vorrq_u8(v, vandq_u8(vshlq_u8(bytes, vld1q_s8(here.pair_shift)), three));
-      } else {
-        if (here.residuals > 8) {
-          bits = vsetq_lane_u64(load_bits(residual, last, bit + far), bits, 1);
-        }
-        const uint8x16_t ranked = split_residual(vreinterpretq_u8_u64(bits), 0);
-        v = vorrq_u8(v, vqtbl1q_u8(ranked, vld1q_u8(here.rank)));
-      }
+      const uint64x2_t bits = vdupq_n_u64(load_bits(residual, last, bit));
+      const uint8x16_t bytes =
+          vqtbl1q_u8(vreinterpretq_u8_u64(bits), vld1q_u8(here.pair_byte));
+      v = vorrq_u8(v, vandq_u8(vshlq_u8(bytes, vld1q_s8(here.pair_shift)), three));
       bit += here.residuals * extra;
     }
     vst1q_u8(line, veorq_u8(v, zero));
   }
 }
 
-// Whether lines of so many codes are packed and unpacked vector by vector.
+// Whether lines of so many codes are packed and unpacked vector by vector: codes
+// without residuals, and the usual ones of four bits and two.
 bool takes_line(const DqaCodec& codec, size_t count, size_t residual_bytes) {
-  return count % kStep == 0 && plane_bytes(count, codec.bits) >= 16 &&
-         (codec.extra_bits == 0 || residual_bytes >= 8);
+  const bool usual = codec.bits == 4 && codec.extra_bits == 2 && residual_bytes >= 8;
+  return (usual || codec.extra_bits == 0) && count % kStep == 0 &&
+         plane_bytes(count, codec.bits) >= 16;
 }
 
 bool pack_line(const DqaCodec& codec, const uint8_t* line, size_t count,
@@ -379,16 +363,9 @@ bool pack_line(const DqaCodec& codec, const uint8_t* line, size_t count,
   const size_t residuals = plane_bytes(codec.residual_count(count), codec.extra_bits);
   if (!takes_line(codec, count, residuals)) return false;
   const bool nibbles = codec.bits == 4;
-  auto chosen = nibbles ? pack_line_as<true, Residuals::kOther>
-                        : pack_line_as<false, Residuals::kOther>;
-  if (codec.extra_bits == 2) {
-    chosen = nibbles ? pack_line_as<true, Residuals::kTwoBits>
-                     : pack_line_as<false, Residuals::kTwoBits>;
-  }
-  if (codec.extra_bits == 0) {
-    chosen = nibbles ? pack_line_as<true, Residuals::kNone>
-                     : pack_line_as<false, Residuals::kNone>;
-  }
+  const auto chosen = codec.extra_bits != 0 ? pack_line_as<true, true>
+                      : nibbles             ? pack_line_as<true, false>
+                                            : pack_line_as<false, false>;
   chosen(codec, line, count, strip, strip + plane_bytes(count, codec.bits), residuals);
   return true;
 }
@@ -398,16 +375,9 @@ bool unpack_line(const DqaCodec& codec, const uint8_t* strip, size_t count,
   const size_t residuals = plane_bytes(codec.residual_count(count), codec.extra_bits);
   if (!takes_line(codec, count, residuals)) return false;
   const bool nibbles = codec.bits == 4;
-  auto chosen = nibbles ? unpack_line_as<true, Residuals::kOther>
-                        : unpack_line_as<false, Residuals::kOther>;
-  if (codec.extra_bits == 2) {
-    chosen = nibbles ? unpack_line_as<true, Residuals::kTwoBits>
-                     : unpack_line_as<false, Residuals::kTwoBits>;
-  }
-  if (codec.extra_bits == 0) {
-    chosen = nibbles ? unpack_line_as<true, Residuals::kNone>
-                     : unpack_line_as<false, Residuals::kNone>;
-  }
+  const auto chosen = codec.extra_bits != 0 ? unpack_line_as<true, true>
+                      : nibbles             ? unpack_line_as<true, false>
+                                            : unpack_line_as<false, false>;
   chosen(codec, strip, strip + plane_bytes(count, codec.bits), residuals, count, line);
   return true;
 }

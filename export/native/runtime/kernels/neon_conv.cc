@@ -202,15 +202,31 @@
       block.next_block();                                                              \
     }                                                                                  \
   }
-#define ALL_TILES(inputs, end)                                                        \
-  TILES(1, inputs, end)                                                               \
-  TILES(2, inputs, end)                                                               \
-  TILES(3, inputs, end)                                                               \
-  TILES(4, inputs, end)                                                               \
-  TILES(5, inputs, end)                                                               \
+// Tiles of n pixels as n times as many of one: where few are met, for a smaller
+// library.
+#define SINGLES(n, inputs, end)                                              \
+  void inputs##_##end##_##n(const ConvRow& row, size_t offset, size_t tiles, \
+                            const Ends& to, unsigned blocks) {               \
+    inputs##_##end##_1(row, offset, n* tiles, to, blocks);                   \
+  }
+#define KERNELS(inputs, end)                                                          \
   constexpr TilesKernel<ConvRow> k##inputs##end[] = {                                 \
       inputs##_##end##_1, inputs##_##end##_2, inputs##_##end##_3, inputs##_##end##_4, \
       inputs##_##end##_5};
+#define ALL_TILES(inputs, end) \
+  TILES(1, inputs, end)        \
+  TILES(2, inputs, end)        \
+  TILES(3, inputs, end)        \
+  TILES(4, inputs, end)        \
+  TILES(5, inputs, end)        \
+  KERNELS(inputs, end)
+#define LARGE_TILES(inputs, end) \
+  TILES(1, inputs, end)          \
+  SINGLES(2, inputs, end)        \
+  SINGLES(3, inputs, end)        \
+  TILES(4, inputs, end)          \
+  TILES(5, inputs, end)          \
+  KERNELS(inputs, end)
 
 namespace dqa {
 namespace {
@@ -241,11 +257,11 @@ constexpr unsigned kMaxPixels = 5;
 // are the low halves of wide inputs, which come after the high ones.
 ALL_TILES(SMALL, SUMS)
 ALL_TILES(SMALL, CODES)
-ALL_TILES(SMALL, SIGNED)
-ALL_TILES(SMALL, ADDED)
-ALL_TILES(BYTES, SUMS)
-ALL_TILES(WIDE, SUMS)
-ALL_TILES(WIDE, CODES)
+LARGE_TILES(SMALL, SIGNED)
+LARGE_TILES(SMALL, ADDED)
+LARGE_TILES(BYTES, SUMS)
+LARGE_TILES(WIDE, SUMS)
+LARGE_TILES(WIDE, CODES)
 
 }  // namespace
 

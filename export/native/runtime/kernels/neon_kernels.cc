@@ -138,17 +138,30 @@ void each_block(const DepthwiseRow& row, size_t offset, size_t tiles, const Ends
   }
 }
 
+// Tiles of some pixels as tiles of one: where few are met, for a smaller library.
+template <TilesKernel<DepthwiseRow> kOne, unsigned kPixels>
+void singles(const DepthwiseRow& row, size_t offset, size_t tiles, const Ends& to,
+             unsigned blocks) {
+  kOne(row, offset, kPixels * tiles, to, blocks);
+}
+
+template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd, unsigned kPixels>
+constexpr TilesKernel<DepthwiseRow> kColumnTiles =
+    each_block<columns<kTaps, kStride, kOneSpan, kEnd, kPixels>>;
+
 template <unsigned kTaps, unsigned kStride, bool kOneSpan, End kEnd>
 constexpr TilesKernel<DepthwiseRow> kColumns[] = {
-    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 1>>,
-    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 2>>,
-    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 3>>,
-    each_block<columns<kTaps, kStride, kOneSpan, kEnd, 4>>};
+    kColumnTiles<kTaps, kStride, kOneSpan, kEnd, 1>,
+    singles<kColumnTiles<kTaps, kStride, kOneSpan, kEnd, 1>, 2>,
+    kEnd == End::kCodes && (kOneSpan || kTaps == 5)
+        ? kColumnTiles<kTaps, kStride, kOneSpan, kEnd, 3>
+        : singles<kColumnTiles<kTaps, kStride, kOneSpan, kEnd, 1>, 3>,
+    kColumnTiles<kTaps, kStride, kOneSpan, kEnd, 4>};
 
 template <End kEnd>
 constexpr TilesKernel<DepthwiseRow> kTiles[] = {
-    each_block<any_window<kEnd, 1>>, each_block<any_window<kEnd, 2>>,
-    each_block<any_window<kEnd, 3>>, each_block<any_window<kEnd, 4>>};
+    each_block<any_window<kEnd, 1>>, singles<each_block<any_window<kEnd, 1>>, 2>,
+    singles<each_block<any_window<kEnd, 1>>, 3>, each_block<any_window<kEnd, 4>>};
 
 template <unsigned kTaps, unsigned kStride, bool kOneSpan>
 constexpr EndKernels<DepthwiseRow> kByColumns = {

@@ -110,10 +110,6 @@ bool all_at_least(const Words& words, int16_t bound) {
   return vminvq_s16(vminq_s16(words.part[0], words.part[1])) >= bound;
 }
 
-bool all_at_most(const Words& words, int16_t bound) {
-  return vmaxvq_s16(vmaxq_s16(words.part[0], words.part[1])) <= bound;
-}
-
 Words cut(Words words, const Bounds& bounds) {
   for (unsigned h = 0; h < 2; ++h) {
     const int16x8_t raised = vmaxq_s16(words.part[h], bounds.low.part[h]);
@@ -122,13 +118,10 @@ Words cut(Words words, const Bounds& bounds) {
   return words;
 }
 
-// Which bytes hold a code before it is shifted and gets its zero: none do if a zero in
-// the middle lies elsewhere than at 128.
-enum class Bytes { kUnsigned, kSigned, kNeither };
-
 // How values become codes of a byte: rounding and cutting may change places, as both
-// keep order.
-template <Bytes kBytes>
+// keep order. Codes without a sign are cut as bytes, before they are shifted and moved
+// by their zero; others as words.
+template <bool kSigned>
 struct Codes {
   Bounds bounds;
   uint8x16_t low, high, zero;
@@ -154,24 +147,16 @@ struct Codes {
   }
 
   static uint8x16_t bytes(const Words& words) {
-    if (kBytes == Bytes::kSigned) {
-      return vreinterpretq_u8_s8(
-          vqmovn_high_s16(vqmovn_s16(words.part[0]), words.part[1]));
-    }
     return vqmovun_high_s16(vqmovun_s16(words.part[0]), words.part[1]);
   }
 
   uint8x16_t operator()(const Sixteen& v) const {
     const Words words = rounded16(v);
     uint8x16_t codes;
-    if (kBytes == Bytes::kNeither) {
+    if (kSigned) {
       const Words within = cut(words, bounds);
       codes = vuzp1q_u8(vreinterpretq_u8_s16(within.part[0]),
                         vreinterpretq_u8_s16(within.part[1]));
-    } else if (kBytes == Bytes::kSigned) {
-      const int8x16_t raised =
-          vmaxq_s8(vreinterpretq_s8_u8(bytes(words)), vreinterpretq_s8_u8(low));
-      codes = vreinterpretq_u8_s8(vminq_s8(raised, vreinterpretq_s8_u8(high)));
     } else {
       codes = vminq_u8(vmaxq_u8(bytes(words), low), high);
     }
@@ -247,14 +232,11 @@ void requantize_as(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pi
     requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Wides{b},
                                                store_words<kWhole>);
   } else if (all_at_least(b.low, 0)) {
-    requantize_pixels<kSums, kAddends, kWhole>(
-        e, sums, pixels, Codes<Bytes::kUnsigned>(e, b), store_codes<kWhole>);
-  } else if (all_at_least(b.low, -128) && all_at_most(b.high, 127)) {
-    requantize_pixels<kSums, kAddends, kWhole>(
-        e, sums, pixels, Codes<Bytes::kSigned>(e, b), store_codes<kWhole>);
+    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<false>(e, b),
+                                               store_codes<kWhole>);
   } else {
-    requantize_pixels<kSums, kAddends, kWhole>(
-        e, sums, pixels, Codes<Bytes::kNeither>(e, b), store_codes<kWhole>);
+    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<true>(e, b),
+                                               store_codes<kWhole>);
   }
 }
 
