@@ -26,19 +26,21 @@ def split() -> keras.Model:
     x = layers.Conv2D(12, 3, padding="same", activation="relu")(x)
     x = layers.Concatenate()([layers.UpSampling2D()(x), skip])
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
-    x = layers.LeakyReLU(0.25)(layers.Conv2D(6, 1)(x))
+    # Slopes that differ between pixels stay outside.
+    slopes = keras.initializers.RandomUniform(0, 0.5, seed=0)
+    x = layers.PReLU(alpha_initializer=slopes)(layers.Conv2D(6, 1)(x))
     x = layers.Conv2D(8, 3, activation="relu")(x)
     return keras.Model(inputs, layers.Conv2D(2, 1)(x))
 
 
 def hourglass() -> keras.Model:
     inputs = x = keras.Input((96, 96, 1))
-    x = skip = layers.Conv2D(32, 1, activation="relu")(x)
+    x = skip = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D(8)(x)
     for _ in range(6):
         x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
     x = layers.Concatenate()([layers.UpSampling2D(8)(x), skip])
-    return keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    return keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(x))
 
 
 def write(model: keras.Model, path: Path, skips: str) -> ExportReport:
