@@ -265,7 +265,7 @@ dependencies {{
 }}
 ```
 
-`make android ANDROID_NDK=...` in a checkout of dqa_keras builds `dqa-android.aar`.
+`make android` in a checkout of dqa_keras builds `dqa-android.aar`.
 `{name}(context)` runs the model. {_NEEDS[packed]}
 
 How fast it is on a device, with LiteRT's `benchmark_model` in `/data/local/tmp`\

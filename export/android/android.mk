@@ -1,26 +1,29 @@
-# The Android library: `make android` builds it, tests it on the JVM and packs an .aar.
-# With ANDROID_NDK=/path/to/ndk the .aar's libraries are for Android; else they are for
-# Linux, which the JVM's tests load, and the file's name says so.
+# The Android library: `make android` builds it for Android, tests it on Linux and packs
+# build/android/dqa-android.aar. The compiler is the PyPI package ziglang's. With
+# ANDROID_NDK=/path/to/ndk the .aar holds the NDK's libraries in place of zig's.
 
 ANDROID := export/android
 ANDROID_BUILD := build/android
 ANDROID_NDK ?=
-ANDROID_AAR := $(if $(ANDROID_NDK),dqa-android,dqa-android-linux).aar
-# ABI for Android, processor and compiler on Linux.
-ANDROID_ABIS := x86_64,x86_64,g++ arm64-v8a,aarch64,aarch64-linux-gnu-g++ \
-	armeabi-v7a,armv7,arm-linux-gnueabihf-g++
+ANDROID_ABIS := arm64-v8a armeabi-v7a x86_64
+ZIGLANG := ziglang==0.17.1
+ANDROID_ZIG := $(ANDROID_BUILD)/$(subst ==,-,$(ZIGLANG))
 # Their classes lie in jars inside AARs; the last ones fit the interpreter for Linux.
 TFLITE_AARS := tensorflow-lite:2.16.1 tensorflow-lite-api:2.16.1 tensorflow-lite:2.6.0
 TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
+ANDROID_SHIM_FLAGS := -O1 -Wall -Wextra -Werror -fPIC -shared
 ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) docs/android.md
 
-.PHONY: android kotlin android-native android-jars android-models
+.PHONY: android kotlin android-native android-shim android-jars android-models
 
-android: android-native android-jars android-models
+android: android-native android-shim android-jars android-models
 	$(ANDROID_SNIPPETS) $(ANDROID_BUILD)/models/*/README.md
-	mvn -q -B -f $(ANDROID) verify -Daar=$(ANDROID_AAR)
-	mvn -q -B -f $(ANDROID)/gradle test -Daar=$(ANDROID_AAR)
-	@echo "wrote $(ANDROID_BUILD)/$(ANDROID_AAR)"
+	mvn -q -B -f $(ANDROID) verify
+	mvn -q -B -f $(ANDROID)/gradle test
+	@$(call need,readelf,binutils)
+	DQA_ANDROID=$(abspath $(ANDROID_BUILD)) DQA_ZIG=$(abspath $(ANDROID_ZIG)) \
+		$(PYTHON) -m pytest tests/slow/android_test.py
+	@echo "wrote $(ANDROID_BUILD)/dqa-android.aar"
 
 # The Kotlin alone, that of docs/android.md with it: no native code, no
 # tests.
@@ -29,29 +32,39 @@ kotlin: android-jars install
 	$(ANDROID_SNIPPETS)
 	mvn -q -B -f $(ANDROID) test-compile
 
-# libdqa_delegate.so for each ABI.
-android-native:
-	@$(call need,cmake,cmake)
+$(ANDROID_ZIG)/installed:
+	$(PYTHON_BIN) -m venv --clear $(ANDROID_ZIG)
+	$(ANDROID_ZIG)/bin/pip install -q $(ZIGLANG)
+	touch $@
+
+# libdqa_delegate.so for each ABI: zig's, which tests load, and those for the .aar.
+android-native: $(ANDROID_ZIG)/installed
 	@$(call need,javac,default-jdk-headless)
-	@$(call need,g++,g++)
-	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
-	@$(call need,arm-linux-gnueabihf-g++,g++-arm-linux-gnueabihf)
-	rm -rf $(ANDROID_BUILD)/aar
-	headers=$$(dirname $$(readlink -f $$(command -v javac)))/../include; \
-	for each in $(ANDROID_ABIS); do \
-		set -- $$(echo $$each | tr , ' ') && out=$(ANDROID_BUILD)/linux/$$1 && \
-		cmake -S $(NATIVE) -B $$out -DCMAKE_SYSTEM_NAME=Linux \
-			-DCMAKE_SYSTEM_PROCESSOR=$$2 -DCMAKE_CXX_COMPILER=$$3 \
-			"-DJAVA_HEADERS=$$headers;$$headers/linux" >/dev/null && \
-		cmake --build $$out --target dqa_delegate -j 2 >/dev/null && \
-		if [ -n "$(ANDROID_NDK)" ]; then \
-			out=$(ANDROID_BUILD)/ndk/$$1 && \
-			cmake -S $(NATIVE) -B $$out -DANDROID_ABI=$$1 -DANDROID_PLATFORM=android-24 \
-				-DCMAKE_TOOLCHAIN_FILE=$(ANDROID_NDK)/build/cmake/android.toolchain.cmake && \
-			cmake --build $$out --target dqa_delegate -j 2; \
-		fi && mkdir -p $(ANDROID_BUILD)/aar/jni/$$1 && \
-		cp $$out/libdqa_delegate.so $(ANDROID_BUILD)/aar/jni/$$1 || exit 1; \
+	rm -rf $(ANDROID_BUILD)/aar && mkdir -p $(ANDROID_BUILD)/aar
+	$(ANDROID_ZIG)/bin/python $(ANDROID)/toolchain/build.py $(ANDROID_BUILD)/native \
+		$$(dirname $$(readlink -f $$(command -v javac)))/../include
+ifeq ($(ANDROID_NDK),)
+	cp -r $(ANDROID_BUILD)/native $(ANDROID_BUILD)/aar/jni
+else
+	@$(call need,cmake,cmake)
+	for abi in $(ANDROID_ABIS); do \
+		out=$(ANDROID_BUILD)/ndk/$$abi && \
+		cmake -S $(NATIVE) -B $$out -DANDROID_ABI=$$abi -DANDROID_PLATFORM=android-24 \
+			-DCMAKE_TOOLCHAIN_FILE=$(ANDROID_NDK)/build/cmake/android.toolchain.cmake && \
+		cmake --build $$out --target dqa_delegate -j 2 && \
+		mkdir -p $(ANDROID_BUILD)/aar/jni/$$abi && \
+		cp $$out/libdqa_delegate.so $(ANDROID_BUILD)/aar/jni/$$abi || exit 1; \
 	done
+endif
+
+# What stands in for Android's C library on Linux.
+android-shim:
+	@$(call need,gcc,gcc)
+	@mkdir -p $(ANDROID_BUILD)/shim/x86_64
+	gcc $(ANDROID_SHIM_FLAGS) -Wl,-soname,libc.so $(ANDROID)/toolchain/shim.c \
+		-o $(ANDROID_BUILD)/shim/x86_64/libc.so
+	gcc $(ANDROID_SHIM_FLAGS) -Wl,-soname,libdl.so -x c /dev/null \
+		-o $(ANDROID_BUILD)/shim/x86_64/libdl.so
 
 # What pom.xml finds under build/android.
 android-jars:

@@ -31,7 +31,7 @@ CI = (ROOT / ".ci" / "run").read_text()
 # target of make, the extra of pip.
 NOT_RUN = {
     "make android 'ANDROID_NDK=$ANDROID_HOME/ndk/27.2.12479018'": (
-        "needs Android's NDK; .ci/run makes the target for Linux"
+        "needs Android's NDK; .ci/run makes the target without"
     ),
 }
 # How commands begin that run in another test of that page: too long for here, or
