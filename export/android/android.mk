@@ -11,7 +11,7 @@ ANDROID_ZIG := $(ANDROID_BUILD)/$(subst ==,-,$(ZIGLANG))
 # Their classes lie in jars inside AARs; the last ones fit the interpreter for Linux.
 TFLITE_AARS := tensorflow-lite:2.16.1 tensorflow-lite-api:2.16.1 tensorflow-lite:2.6.0
 TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
-ANDROID_SHIM_FLAGS := -O1 -Wall -Wextra -Werror -fPIC -shared
+ANDROID_SHIM_FLAGS := -O1 -Wall -Wextra -Werror
 ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) docs/android.md
 
 .PHONY: android kotlin android-native android-shim android-jars android-models
@@ -57,14 +57,23 @@ else
 	done
 endif
 
-# What stands in for Android's C library on Linux.
+# What stands in for Android's C library on Linux, and what runs plans in a library. The
+# 32-bit Arm compiler is that of Android's way of calling.
 android-shim:
-	@$(call need,gcc,gcc)
-	@mkdir -p $(ANDROID_BUILD)/shim/x86_64
-	gcc $(ANDROID_SHIM_FLAGS) -Wl,-soname,libc.so $(ANDROID)/toolchain/shim.c \
-		-o $(ANDROID_BUILD)/shim/x86_64/libc.so
-	gcc $(ANDROID_SHIM_FLAGS) -Wl,-soname,libdl.so -x c /dev/null \
-		-o $(ANDROID_BUILD)/shim/x86_64/libdl.so
+	@$(call need,g++,g++)
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	@$(call need,arm-linux-gnueabi-g++,g++-arm-linux-gnueabi)
+	@$(call need,qemu-aarch64-static,qemu-user-static)
+	for each in x86_64, arm64-v8a,aarch64-linux-gnu- armeabi-v7a,arm-linux-gnueabi-; do \
+		set -- $$(echo $$each | tr , ' ') && out=$(ANDROID_BUILD)/shim/$$1 && \
+		mkdir -p $$out && for name in libc.so libdl.so; do \
+			$$2gcc $(ANDROID_SHIM_FLAGS) -fPIC -shared -Wl,-soname,$$name -x c \
+				$$(test $$name = libc.so && echo $(ANDROID)/toolchain/shim.c || \
+				echo /dev/null) -o $$out/$$name || exit 1; \
+		done && \
+		$$2g++ $(ANDROID_SHIM_FLAGS) -std=c++17 -Wno-psabi -I$(NATIVE) -I$(NATIVE)/include \
+			$(NATIVE)/tests/litert/library_test.cc -ldl -o $$out/library_test || exit 1; \
+	done
 
 # What pom.xml finds under build/android.
 android-jars:
@@ -85,7 +94,9 @@ android-jars:
 		unzip -qoj $(ANDROID_BUILD)/tflite/*.jar 'native/lib/*.so' \
 			-d $(ANDROID_BUILD)/tflite; }
 
-# Models for the tests, and the Kotlin that comes with them.
+# Models and plans for the tests, and the Kotlin that comes with them.
 android-models: extensions
 	rm -rf $(ANDROID_BUILD)/models
+	PYTHONPATH=tests/export $(PYTHON) $(NATIVE)/tests/runtime/make_cases.py \
+		$(ANDROID_BUILD)/cases
 	$(PYTHON) $(ANDROID)/make_models.py $(ANDROID_BUILD)/models

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -154,6 +155,52 @@ def test_a_second_build_elsewhere_gives_the_same_bytes(tmp_path):
         hashlib.sha256(again.read_bytes()).digest()
         == hashlib.sha256(library("arm64-v8a").read_bytes()).digest()
     )
+
+
+# Kinds of core, and the size of pages where it is not the usual one. Debian's
+# libraries lie where its cross compilers put them.
+ARM64 = ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", "-cpu")
+ARM32 = ("qemu-arm-static", "-L", "/usr/arm-linux-gnueabi")
+
+
+@pytest.mark.parametrize(
+    ("abi", "emulator"),
+    [
+        ("x86_64", ()),
+        ("arm64-v8a", (*ARM64, "neoverse-n1")),
+        ("arm64-v8a", (*ARM64, "cortex-a53")),
+        ("arm64-v8a", (*ARM64, "neoverse-n1", "-p", PAGE)),
+        ("armeabi-v7a", ARM32),
+    ],
+    ids=["x86_64", "dot product", "no dot product", "16 KiB pages", "32 bits"],
+)
+def test_plans_give_the_same_bytes_and_failed_allocations_a_message(abi, emulator):
+    shim = BUILD / "shim" / abi
+    plans = sorted(BUILD.glob("cases/*.case"))
+    assert len(plans) > 5
+    printed = run(
+        *emulator,
+        shim / "library_test",
+        library(abi),
+        *plans,
+        LD_LIBRARY_PATH=str(shim),
+    )
+    assert "as expected" in printed
+
+
+def test_a_compiled_model_of_litert_2_takes_its_kernel():
+    program = """
+import sys, pytest
+from dqa_keras.export.plan import runtime
+runtime.library_path = lambda: sys.argv[1]
+sys.exit(pytest.main([sys.argv[2]]))
+"""
+    printed = run(
+        *(sys.executable, "-c", program, library("x86_64")),
+        ROOT / "tests/export/native/litert/litert_kernel_test.py",
+        LD_LIBRARY_PATH=str(BUILD / "shim/x86_64"),
+    )
+    assert re.search(r"^[1-9]\d* passed", printed, re.MULTILINE)
 
 
 def test_the_aar_holds_android_libraries_only(tmp_path):

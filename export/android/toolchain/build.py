@@ -11,6 +11,7 @@ lie.
 import configparser
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -128,19 +129,23 @@ def compile_one(
 def builtins(abi: str, folder: Path) -> Path:
     """What the compiler calls, such as divisions on 32-bit Arm, from zig's library.
 
-    Not its memcpy and the like: the system's are written for the processor.
+    Not its memcpy and the like: the system's are written for the processor. Nor its
+    emulated thread-local variables: `runtime.cc` has them.
     """
-    source = (ZIG / "lib/compiler_rt.zig").read_text()
-    theirs = re.compile(r'.*(/(memcpy|memmove|ssp)\.zig|"(mem...|bcmp|strlen)"\)).*\n')
-    (folder / "compiler_rt.zig").write_text(theirs.sub("", source))
-    (folder / "compiler_rt").symlink_to(ZIG / "lib/compiler_rt")
+    shutil.copytree(ZIG / "lib/compiler_rt", folder / "compiler_rt")
+    shutil.copy(ZIG / "lib/compiler_rt.zig", folder)
+    theirs = re.compile(
+        r'.*(/(emutls|memcpy|memmove|ssp)\.zig|"(mem...|bcmp|strlen|__aeabi_mem\w+)"\)).*\n'
+    )
+    for path in (folder / "compiler_rt.zig", folder / "compiler_rt/arm.zig"):
+        path.write_text(theirs.sub("", path.read_text()))
     (folder / "sizes.zig").write_text(SIZES)
     target = f"{TARGETS[abi][0].replace('armv7a', 'arm')}.{API}"
     zig("build-obj", "-target", target, "-fno-emit-bin", folder / "sizes.zig")
     zig(
         *("build-obj", "-target", target, "-lc", "-O", "ReleaseSmall", "-fPIC"),
-        *("-fstrip", "-ffunction-sections", f"-femit-bin={folder / 'builtins.o'}"),
-        folder / "compiler_rt.zig",
+        *("-fno-builtin", "-fstrip", "-ffunction-sections"),
+        *(f"-femit-bin={folder / 'builtins.o'}", folder / "compiler_rt.zig"),
     )
     return folder / "builtins.o"
 

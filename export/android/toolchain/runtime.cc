@@ -1,8 +1,10 @@
 // What the compiler and the C++ runtime expect, beside what the runtime's own sources
 // give.
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <__config>
 #include <__verbose_abort>
@@ -34,6 +36,41 @@ _LIBCPP_BEGIN_NAMESPACE_STD
   abort_with(format, arguments);
 }
 _LIBCPP_END_NAMESPACE_STD
+
+// Before Android 10 the loader knows no thread-local variables. The compiler asks here
+// for the address of each: a variable has a key of the thread library's.
+struct ThreadLocal {
+  size_t size, alignment;
+  size_t key;           // and one, so that zero is none
+  const void* initial;  // NULL: zeros
+};
+
+extern "C" void* __emutls_get_address(ThreadLocal* variable) {
+  static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  size_t key = __atomic_load_n(&variable->key, __ATOMIC_ACQUIRE);
+  if (key == 0) {
+    pthread_mutex_lock(&gate);
+    key = variable->key;
+    pthread_key_t made = 0;
+    if (key == 0 && pthread_key_create(&made, free) != 0) abort();
+    if (key == 0) key = static_cast<size_t>(made) + 1;
+    __atomic_store_n(&variable->key, key, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&gate);
+  }
+  const auto number = static_cast<pthread_key_t>(key - 1);
+  void* value = pthread_getspecific(number);
+  if (value != nullptr) return value;
+  const size_t least = sizeof(void*);
+  const size_t alignment = variable->alignment < least ? least : variable->alignment;
+  if (posix_memalign(&value, alignment, variable->size) != 0) abort();
+  if (variable->initial != nullptr) {
+    memcpy(value, variable->initial, variable->size);
+  } else {
+    memset(value, 0, variable->size);
+  }
+  if (pthread_setspecific(number, value) != 0) abort();
+  return value;
+}
 
 #if defined(__x86_64__)
 #include <cpuid.h>
