@@ -87,8 +87,8 @@ namespace {
 
 struct Feature {
   unsigned number;
-  unsigned word, bit;    // in which register cpuid's leaf 7 says so: 1 is ebx, 2 is ecx
-  unsigned saved;        // what the system must save of a thread
+  unsigned word, bit;  // in which register cpuid's leaf 7 says so: 1 is ebx, 2 is ecx
+  unsigned saved;      // what the system must save of a thread
 };
 constexpr unsigned kAvx = 0x6, kAvx512 = 0xe6;
 constexpr Feature kFeatures[] = {
@@ -111,8 +111,8 @@ constexpr Feature kFeatures[] = {
   for (const Feature& each : kFeatures) {
     if ((words[each.word] >> each.bit & 1) == 0) continue;
     if ((saved & each.saved) != each.saved) continue;
-    unsigned* const found =
-        each.number < 32 ? &__cpu_model.features : &__cpu_features2[each.number / 32 - 1];
+    unsigned* const found = each.number < 32 ? &__cpu_model.features
+                                             : &__cpu_features2[each.number / 32 - 1];
     *found |= 1u << each.number % 32;
   }
 }

@@ -1,6 +1,6 @@
-/* Android's C library, as far as it differs for libdqa_delegate.so, on Linux with glibc:
- * tests load the shipped libraries through it. It bears the names that those ask for
- * (libc.so and libdl.so) and binds everything else to glibc.
+/* Android's C library, as far as it differs for libdqa_delegate.so, on Linux with
+ * glibc: tests load the shipped libraries through it. It bears the names that those ask
+ * for (libc.so and libdl.so) and binds everything else to glibc.
  *
  * The library's mutexes and their kin have room for glibc's. */
 #include <errno.h>
@@ -9,7 +9,9 @@
 
 int* __errno(void) { return __errno_location(); }
 
-void android_set_abort_message(const char* message) { fprintf(stderr, "%s\n", message); }
+void android_set_abort_message(const char* message) {
+  fprintf(stderr, "%s\n", message);
+}
 
 int __xpg_strerror_r(int, char*, size_t);
 int strerror_r(int error, char* text, size_t size) {

@@ -137,13 +137,13 @@ Outcome run(const Library& library, const Case& given, const std::vector<int>& s
     Buffer in[] = {{input.data(), input.size()},
                    {plan.data(), plan.size()},
                    {constants.get(), given.constants.size()}};
-    const LiteRtTensorBuffer taken[] = {
-        reinterpret_cast<LiteRtTensorBuffer>(&in[0]),
-        reinterpret_cast<LiteRtTensorBuffer>(&in[1]),
-        reinterpret_cast<LiteRtTensorBuffer>(&in[2])};
+    const LiteRtTensorBuffer taken[] = {reinterpret_cast<LiteRtTensorBuffer>(&in[0]),
+                                        reinterpret_cast<LiteRtTensorBuffer>(&in[1]),
+                                        reinterpret_cast<LiteRtTensorBuffer>(&in[2])};
     std::vector<Buffer> out;
     std::vector<LiteRtTensorBuffer> given_back;
-    for (const Bytes& output : given.outputs) outcome.outputs.emplace_back(output.size());
+    for (const Bytes& output : given.outputs)
+      outcome.outputs.emplace_back(output.size());
     for (Bytes& output : outcome.outputs) out.push_back({output.data(), output.size()});
     for (Buffer& buffer : out) {
       given_back.push_back(reinterpret_cast<LiteRtTensorBuffer>(&buffer));
