@@ -66,10 +66,10 @@ android-shim:
 	@$(call need,qemu-aarch64-static,qemu-user-static)
 	for each in x86_64, arm64-v8a,aarch64-linux-gnu- armeabi-v7a,arm-linux-gnueabi-; do \
 		set -- $$(echo $$each | tr , ' ') && out=$(ANDROID_BUILD)/shim/$$1 && \
-		mkdir -p $$out && for name in libc.so libdl.so; do \
+		mkdir -p $$out && for name in libc.so libdl.so libm.so; do \
 			$$2gcc $(ANDROID_SHIM_FLAGS) -fPIC -shared -Wl,-soname,$$name -x c \
 				$$(test $$name = libc.so && echo $(ANDROID)/toolchain/shim.c || \
-				echo /dev/null) -o $$out/$$name || exit 1; \
+				echo /dev/null) -Wl,--no-as-needed -lm -o $$out/$$name || exit 1; \
 		done && \
 		$$2g++ $(ANDROID_SHIM_FLAGS) -std=c++17 -Wno-psabi -I$(NATIVE) -I$(NATIVE)/include \
 			$(NATIVE)/tests/litert/library_test.cc -ldl -o $$out/library_test || exit 1; \

@@ -1,6 +1,7 @@
 /* Android's C library, as far as it differs for libdqa_delegate.so, on Linux with
  * glibc: tests load the shipped libraries through it. It bears the names that those ask
- * for (libc.so and libdl.so) and binds everything else to glibc.
+ * for (libc.so; empty ones are libdl.so and libm.so) and binds everything else to
+ * glibc.
  *
  * The library's mutexes and their kin have room for glibc's. */
 #include <errno.h>
