@@ -50,11 +50,13 @@ COMMON = [
     *("-include", "config_site.h"),
 ]
 OURS = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+# On 64-bit Arm vector instructions are always there: scalar code serves comparisons.
+SMALL = ["-Oz", "-fno-vectorize", "-fno-slp-vectorize"]
 RUNTIME = ["-std=c++23", "-Os", "-w"]
 # __BIONIC__: the unwinder then asks the system where a function's table lies. Without
 # __linux__ it does not look for signal handlers' frames: nothing throws through those.
 UNWINDER = [
-    *("-O2", "-w", "-D__BIONIC__", "-U__linux__"),
+    *("-Oz", "-w", "-D__BIONIC__", "-U__linux__"),
     *("-D_LIBUNWIND_IS_NATIVE_ONLY", "-D_LIBUNWIND_USE_DLADDR=0"),
 ]
 LINK = [
@@ -93,13 +95,15 @@ def sources(abi: str) -> Iterator[tuple[Path, list[object]]]:
     ]
     for name in ("codec", "runtime", "litert", "bindings/jni"):
         for path in sorted((NATIVE / name).rglob("*.cc")):
-            yield path, [*OURS, "-I", NATIVE / "include", "-I", NATIVE]
+            is_spare = abi == "arm64-v8a" and path.stem in ("scalar", "scalar_kernels")
+            how = [*OURS, *(SMALL if is_spare else [])]
+            yield path, [*how, "-I", NATIVE / "include", "-I", NATIVE]
     yield HERE / "runtime.cc", RUNTIME
     for folder, names in (("libcxx", LIBCXX), ("libcxxabi", LIBCXXABI)):
         for name in names.split():
             yield lib / folder / f"src/{name}.cpp", [*RUNTIME, *building]
     for name in LIBUNWIND.split():
-        how: list[object] = ["-I", lib / "libunwind/include"]
+        how = ["-I", lib / "libunwind/include"]
         if not name.endswith(".S"):
             how += UNWINDER
         if name.endswith(".cpp"):
