@@ -117,7 +117,7 @@ def test_segments_are_for_pages_of_16_kib(abi):
 
 
 # In Android's C and mathematical libraries long before Android 7.
-POSIX = {"frexpf", "getpid", "nearbyint", "sched_yield"}
+POSIX = {"frexpf", "getpid", "nearbyint", "nearbyintf", "sched_yield"}
 
 
 @every_abi
