@@ -7,6 +7,7 @@ Progress::Progress(const Plan& plan)
       end(plan.buffers.size()),
       ends(plan.buffers.size()),
       maker(plan.buffers.size()) {
+  asked.reserve(plan.ops.size());  // a run allocates nothing: each op asks once
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     maker[plan.ops[i].output] = static_cast<uint16_t>(i);
   }
