@@ -156,8 +156,13 @@ def prepare(names: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not all((folder / f"{name}.{kind}.tflite").exists() for kind in KINDS):
-            command = [sys.executable, __file__, name, str(folder)]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            command = [sys.executable, "-m", __name__, name, str(folder)]
+            # The module is found where this one was.
+            paths = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            }
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=paths)
 
 
 def parser(description: str, names: tuple[str, ...] = NAMES) -> argparse.ArgumentParser:
