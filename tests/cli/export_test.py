@@ -110,7 +110,7 @@ def test_a_model_of_any_size_gets_one(tmp_path, capsys):
     dqa.calibrate(quantized, np.zeros((4, 8, 8, 3), np.float32) + 0.5, verbose=0)
     quantized.save(tmp_path / "any.keras")
     arguments = ("--model", tmp_path / "any.keras", "--output", tmp_path / "m.tflite")
-    code, text = run(capsys, *arguments)
+    code, text = run(capsys, *arguments, "--mode", "packed")
     assert code == 2
     assert "input_shape=" in text
     assert not (tmp_path / "m.tflite").exists()
