@@ -50,6 +50,7 @@ def _one_line_errors() -> Iterator[None]:
         name = Path(parser.prog).stem
         raise ValueError(f"bench {name}: {message} (see dqa bench {name} --help)")
 
+    # Each benchmark makes its own parser, out of reach from here but for its class.
     argparse.ArgumentParser.error = refuse  # type: ignore[assignment, method-assign]
     try:
         yield

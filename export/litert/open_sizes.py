@@ -53,7 +53,7 @@ def _traceable_call(operation: Any, failed: list[str]) -> Callable:
             return resize(args[0])
         try:
             outputs = own(*args, **kwargs)
-        except Exception:
+        except Exception:  # whatever it is: raised again, with the layer's name kept
             failed.append(f"layer {operation.name!r} ({type(operation).__name__})")
             raise
         return _reminded(outputs, operation, args) if forgets else outputs
