@@ -2,13 +2,14 @@
 
     python benchmarks/memory.py --json benchmarks/results/memory.json --svg memory.svg
 
-Two figures for each file, weights apart in the first:
+Figures for each file, weights apart in the first:
 
 - live: bytes of all tensors that an op of the schedule reads, writes or leaves for a
   later one, input and output included; a `DQA` op counts its whole arena. For LiteRT's
   own kernels this is a lower bound: its pools fragment, and XNNPACK keeps tables.
-- process: growth of a fresh process' anonymous memory, from before the interpreter is
-  made to after the second run: pools, tables and repacked weights.
+- process: growth of a fresh process from before the interpreter is made to after the
+  second run, on one thread and on two: anonymous memory (pools, tables and repacked
+  weights) and, beside it, pages of mapped files. The median of five processes.
 
 "bytes" is the packed model with a byte for each stored code: what packing itself gives.
 "coded" is the packed model with Huffman-coded skips where they make the arena smaller;
@@ -17,12 +18,16 @@ not see but of its kind: noise. Images compress differently. Rows of networks th
 not measured stay in the JSON file.
 """
 
-import importlib
+import importlib.util
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 from shared import arguments, networks, results
+
+THREADS = (1, 2)
+RUNS = 5
 
 
 def live_bytes(data: bytes) -> tuple[list[int], int]:
@@ -67,14 +72,6 @@ def live_bytes(data: bytes) -> tuple[list[int], int]:
     return live, sum(map(size, border))
 
 
-def anonymous() -> int:
-    """Bytes of anonymous memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    raise ValueError("this needs Linux's /proc")
-
-
 def spilled_bytes(data: bytes) -> int:
     """What coded rows of a file's first op need beyond its arena, on a new image."""
     import numpy as np
@@ -92,16 +89,24 @@ def spilled_bytes(data: bytes) -> int:
     return run.spilled_bytes
 
 
-def process_growth(path: Path) -> int:
-    """What one interpreter adds to a process; run in a fresh one."""
-    # Whatever is only needed once must be there already.
-    for name in ("ai_edge_litert.interpreter", "dqa_keras.export"):
-        importlib.import_module(name)
-    before = anonymous()
-    interpreter = networks.interpreter(path)
-    for _ in range(2):
-        interpreter.invoke()
-    return anonymous() - before
+def process_growth(path: Path) -> dict[str, dict[str, int]]:
+    """What an interpreter adds to a process, by threads: the median of fresh ones."""
+    script = Path(__file__).parent / "shared" / "process_growth.py"
+    folder = Path(importlib.util.find_spec("dqa_keras").origin).parent
+    (delegate,) = folder.glob("_delegate*.so")
+    result = {}
+    for threads in THREADS:
+        command = [sys.executable, script, path, str(threads)]
+        if networks.is_packed(path):
+            command.append(delegate)
+        runs = []
+        for _ in range(RUNS):
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            runs.append([int(word) for word in done.stdout.split()[-2:]])
+        columns = zip(*runs, strict=True)
+        anonymous, file = (statistics.median(column) for column in columns)
+        result[str(threads)] = {"anonymous": anonymous, "file": file}
+    return result
 
 
 def measure(name: str, folder: Path) -> dict:
@@ -109,12 +114,10 @@ def measure(name: str, folder: Path) -> dict:
     for kind in networks.KINDS:
         path = folder / f"{name}.{kind}.tflite"
         live, border = live_bytes(path.read_bytes())
-        command = [sys.executable, __file__, "--one", str(path)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
         result[kind] = {
             "live_peak": max(live),
             "inputs_and_outputs": border,
-            "process": int(done.stdout.split()[-1]),
+            "process": process_growth(path),
             "file": path.stat().st_size,
             "live": live,
         }
@@ -147,21 +150,24 @@ def draw(result: dict, path: Path) -> None:
 def main() -> None:
     parser = networks.parser(__doc__.splitlines()[0])
     parser.add_argument("--svg", type=arguments.output, help="file for a picture")
-    parser.add_argument("--one", type=Path, help=networks.argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(process_growth(options.one))
-        return
     networks.prepare(options.networks, options.folder)
     result = {name: measure(name, options.folder) for name in options.networks}
     for name, kinds in result.items():
         for kind, row in kinds.items():
-            mib = {key: row[key] / 2**20 for key in row if key != "live"}
+            both = row["inputs_and_outputs"]
             print(
-                f"{name:13} {kind:7} live {mib['live_peak']:8.3f} MiB, of which input "
-                f"and output {mib['inputs_and_outputs']:6.3f}; process "
-                f"{mib['process']:7.1f} MiB; file {mib['file']:6.2f} MiB"
+                f"{name:13} {kind:7} live {row['live_peak'] / 2**20:8.3f} MiB, "
+                f"of which input and output {both / 2**20:6.3f}; "
+                f"file {row['file'] / 2**20:6.2f} MiB"
             )
+            for threads, grown in row["process"].items():
+                print(
+                    f"{'':13} process, {threads} threads: "
+                    f"{grown['anonymous'] / 2**20:8.3f} MiB, without input and output "
+                    f"{(grown['anonymous'] - both) / 2**20:8.3f}; mapped files "
+                    f"{grown['file'] / 2**20:6.2f} MiB"
+                )
         inner = {
             kind: row["live_peak"] - row["inputs_and_outputs"]
             for kind, row in kinds.items()

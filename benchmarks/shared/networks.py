@@ -179,6 +179,11 @@ def parser(description: str, names: tuple[str, ...] = NAMES) -> argparse.Argumen
     return flags
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file needs this project's runtime."""
+    return path.name.endswith((".packed.tflite", ".coded.tflite", ".bytes.tflite"))
+
+
 def interpreter(path: Path, threads: int = 1):
     """A LiteRT interpreter of one of the files, ready to be invoked on zeros."""
     import numpy as np
@@ -186,7 +191,7 @@ def interpreter(path: Path, threads: int = 1):
 
     from dqa_keras.export import load_packed
 
-    if path.name.endswith((".packed.tflite", ".coded.tflite", ".bytes.tflite")):
+    if is_packed(path):
         runner = load_packed(path, num_threads=threads)
     else:
         runner = Interpreter(str(path), num_threads=threads)

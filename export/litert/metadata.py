@@ -89,7 +89,7 @@ def describe(
                 "shape": list(table.shape),
                 "signed": table.signed,
                 "important_channels": table.mask.nonzero()[0].tolist(),
-                "scale": [float(value) for value in table.scale],
+                "scale": [float(str(value)) for value in table.scale],
                 "residual_lengths": table.residual_lengths.tolist(),
                 "base_lengths": table.base_lengths.tolist(),
             }
@@ -99,7 +99,8 @@ def describe(
     }
     return {
         residual_table.NAME: residual_table.encode(tables),
-        CONFIG_NAME: json.dumps(config, indent=1).encode(),
+        # Interpreters hold copies of it: few digits, no indentation.
+        CONFIG_NAME: json.dumps(config, separators=(",", ": ")).encode(),
     }
 
 

@@ -1,5 +1,7 @@
 """Metadata of real exported files, whole and damaged."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,14 @@ def test_scale_in_json_is_exact(exported):
     for entry in metadata.config["layers"]:
         scale = np.float32(entry["scale"])
         assert np.array_equal(scale, metadata.tables[entry["name"]].scale)
+
+
+def test_json_spends_few_bytes_a_number(exported):
+    text = flatbuffer.metadata(exported.read_bytes())["DQA_CONFIG"].decode()
+    assert "\n" not in text
+    config = json.loads(text)
+    scales = [value for layer in config["layers"] for value in layer["scale"]]
+    assert all(str(np.float32(value)) == str(value) for value in scales)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -93,7 +93,7 @@ internal class MetadataTest {
             bytes.clone().also { it[it.find("\"format\": 1") + 10] = '7'.code.toByte() } to "update the library",
             bytes.clone().also { it.fill('['.code.toByte(), it.find("\"layers\""), it.find("\"layers\"") + 50) } to "nested",
             bytes.clone().also { it[it.find("\"layers\"") + 3] = 0xff.toByte() } to "not UTF-8",
-            bytes.clone().also { it[it.find("{\n \"format\"")] = ']'.code.toByte() } to "DQA_CONFIG",
+            bytes.clone().also { it[it.find("{\"format\"")] = ']'.code.toByte() } to "DQA_CONFIG",
         )
         for ((damaged, reason) in cases) {
             val error = assertThrows(DqaFormatException::class.java) { DqaMetadata.read(ByteBuffer.wrap(damaged)) }
