@@ -81,7 +81,7 @@ def _windowed(emitter: Emitter, node: Node) -> Sum:
     window = node.window
     pads: tuple[int, ...] = (0, 0, 0, 0)
     # An average counts zeros that are padded, but not those of its own window.
-    if isinstance(source, Codes) and node.kind != "average":
+    if isinstance(source, Codes) and node.kind != "average" and min(source.pads) >= 0:
         operand, pads = source.tensor, source.pads
     else:
         operand = emitter.codes(node.inputs[0])
@@ -239,6 +239,9 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "pad": moves.pad,
     "widen": moves.widen,
     "concat": moves.concat,
+    "gather": moves.gather,
+    "depth_to_space": moves.depth_to_space,
+    "space_to_depth": moves.space_to_depth,
 }
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import Unsupported
+from dqa_keras.export.packed.gathering import gathered
 from dqa_keras.export.packed.node import Node, check_window
-from dqa_keras.export.packed.value import Codes
+from dqa_keras.export.packed.value import Codes, Sum
 from dqa_keras.export.packed.values import Emitter
 from dqa_keras.export.plan.ops import OpCode, Window
 from dqa_keras.export.plan.program import Operation, Tensor
@@ -71,13 +72,19 @@ def max_pool(emitter: Emitter, node: Node) -> Codes:
         inner = emitter.program.tensors[source.tensor]
         out = dataclasses.replace(inner, shape=emitter.reader.shape(node.output))
         return _move(emitter, OpCode.MAX_POOL, node, out, operands=[source.tensor])
+    if (
+        isinstance(source, Codes)
+        and any(source.pads)
+        and node.window.height * node.window.width == 1
+    ):
+        return _gathered(emitter, node, source)
     return _move(emitter, OpCode.MAX_POOL, node, _like(emitter, node))
 
 
 def _ignores_zeros(emitter: Emitter, node: Node, source: Codes) -> bool:
     """Whether zeros around a tensor cannot be the only maximum of a window."""
     inner = emitter.program.tensors[source.tensor]
-    if inner.type != Type.CODES or inner.zero:
+    if inner.type != Type.CODES or inner.zero or min(source.pads) < 0:
         return False
     w, out = node.window, emitter.reader.shape(node.output)
     starts = (w.top + source.pads[0], w.left + source.pads[2])
@@ -108,8 +115,82 @@ def bilinear(emitter: Emitter, node: Node) -> Codes:
     return _move(emitter, OpCode.BILINEAR, node, tensor, shift=shift)
 
 
+def gather(emitter: Emitter, node: Node) -> Codes:
+    """Some pixels and channels."""
+    source = emitter.values[node.inputs[0]]
+    if not isinstance(source, Codes):
+        source = Codes(emitter.codes(node.inputs[0]))
+    return _gathered(emitter, node, source)
+
+
+def _gathered(emitter: Emitter, node: Node, source: Codes) -> Codes:
+    shape, name = emitter.reader.shape(node.output), emitter.name(node.output)
+    channels = node.arrays.get("channels")
+    return Codes(gathered(emitter.program, source, node.window, shape, name, channels))
+
+
+def depth_to_space(emitter: Emitter, node: Node) -> Codes:
+    """Sets of channels become pixels: their steps must be the same in each set."""
+    tensor = node.inputs[0]
+    shape, name = emitter.reader.shape(node.output), emitter.name(node.output)
+    channels = node.arrays["channels"]
+    sets = channels.reshape(-1, shape[2])
+    value = emitter.values[tensor]
+    if isinstance(value, Sum) and emitter.alone(tensor):
+        source = emitter.keep_wide(value, tensor)
+    else:
+        source = emitter.codes(tensor)
+        steps = emitter.program.tensors[source].step[sets]
+        if np.any(steps != steps[0]):
+            source = emitter.keep_wide(emitter.scaled(source), tensor)
+    if not np.array_equal(channels, np.arange(channels.size)):
+        size = emitter.reader.shape(tensor)
+        source = gathered(
+            emitter.program, Codes(source), Window(), size, name, channels
+        )
+    inner = emitter.program.tensors[source]
+    known = inner.low is not None and inner.high is not None
+    out = dataclasses.replace(
+        inner,
+        shape=shape,
+        step=inner.step[: shape[2]],
+        low=np.min(_sets(inner.low, shape), axis=0) if known else None,
+        high=np.max(_sets(inner.high, shape), axis=0) if known else None,
+    )
+    if inner.packing is not None:
+        mask = np.any(_sets(inner.packing.mask, shape), axis=0)
+        out.packing = dataclasses.replace(inner.packing, mask=mask, layer="")
+    return _move(emitter, OpCode.DEPTH_TO_SPACE, node, out, operands=[source])
+
+
+def _sets(values: Any, shape: tuple[int, int, int]) -> NDArray:
+    return np.asarray(values).reshape(-1, shape[2])
+
+
+def space_to_depth(emitter: Emitter, node: Node) -> Codes:
+    """The pixels of a block become sets of channels, side by side."""
+    source = emitter.values[node.inputs[0]]
+    if not isinstance(source, Codes):
+        source = Codes(emitter.codes(node.inputs[0]))
+    shape, name = emitter.reader.shape(node.output), emitter.name(node.output)
+    places = np.stack([node.arrays["rows"], node.arrays["columns"]], axis=1)
+    parts, order = [], []
+    for row, column in np.unique(places, axis=0):
+        own = np.flatnonzero((places == (row, column)).all(axis=1))
+        window = dataclasses.replace(node.window, top=-int(row), left=-int(column))
+        size = (*shape[:2], len(own))
+        taken = node.arrays["channels"][own]
+        parts.append(gathered(emitter.program, source, window, size, name, taken))
+        order.append(own)
+    joined = _joined(emitter, node, parts)
+    back = np.argsort(np.concatenate(order))
+    if np.array_equal(back, np.arange(len(back))):
+        return joined
+    return Codes(gathered(emitter.program, joined, Window(), shape, name, back))
+
+
 def pad(emitter: Emitter, node: Node) -> Codes:
-    """The same codes, seen with zeros around them."""
+    """The same codes, seen with zeros around them, or without some of theirs."""
     source = emitter.values[node.inputs[0]]
     pads = source.pads if isinstance(source, Codes) else (0, 0, 0, 0)
     tensor = (
@@ -153,7 +234,12 @@ def concat(emitter: Emitter, node: Node) -> Codes:
             else emitter.keep_wide(emitter.scaled(part), source)
             for part, t, source in zip(parts, tensors, node.inputs, strict=True)
         ]
-        tensors = [emitter.program.tensors[part] for part in parts]
+    return _joined(emitter, node, parts)
+
+
+def _joined(emitter: Emitter, node: Node, parts: list[int]) -> Codes:
+    """Tensors of one kind of codes side by side."""
+    tensors = [emitter.program.tensors[part] for part in parts]
     first = tensors[0]
     packings = [t.packing for t in tensors if t.packing is not None]
     alike = {(p.bits, p.extra_bits, p.signed) for p in packings}
@@ -175,4 +261,5 @@ def concat(emitter: Emitter, node: Node) -> Codes:
     )
     ends = np.cumsum([t.shape[2] for t in tensors])
     places = [0, *map(int, ends[:-1])]
+    node = dataclasses.replace(node, window=Window())
     return _move(emitter, OpCode.CONCAT, node, tensor, operands=parts, places=places)

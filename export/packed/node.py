@@ -23,9 +23,10 @@ class Node:
         ops: List of integers. The flatbuffer's ops it stands for.
         window: `Window`.
         clamp: Pair of floats, of the fused activation.
-        arrays: Dictionary of constants: kernel, bias, scale, offset.
-        widths: Integers: padding (top, bottom, left, right) of `pad`, channels in front
-            of `widen`, strides of `transpose`.
+        arrays: Dictionary of constants: kernel, bias, scale, offset, and the channels
+            of what moves them.
+        widths: Integers: padding (top, bottom, left, right) of `pad`, negative where it
+            crops, channels in front of `widen`, strides of `transpose`.
         quantizer: The layer of `quantize`.
         function: What `function` computes from each value, in float64.
     """

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
-from dqa_keras.export.packed import patterns
+from dqa_keras.export.packed import patterns, rearrangements
 from dqa_keras.export.packed.functions import function
 from dqa_keras.export.packed.node import Node, check_window, node_of
 from dqa_keras.export.plan.ops import Window
@@ -25,34 +25,42 @@ def read_nodes(reader: ModelReader) -> tuple[list[Node], dict[int, str]]:
         if index in taken:
             continue
         try:
-            node = _read(reader, index)
-            check_window(node.kind, node.window)
-            for tensor in [*node.inputs, node.output]:
-                reader.shape(tensor)
-                if not reader.is_float(tensor):
-                    raise Unsupported("it computes on something else than float32")
+            read = _read(reader, index)
+            for node in read:
+                _check(reader, node)
         except Unsupported as reason:
             reasons[index] = str(reason)
             continue
-        taken.update(node.ops)
-        nodes.append(node)
+        taken.update(*(node.ops for node in read))
+        nodes += read
     for index in taken:
         reasons.pop(index, None)
     return nodes, reasons
 
 
-def _read(reader: ModelReader, index: int) -> Node:
-    for pattern in (*patterns.ALL, function):
+def _check(reader: ModelReader, node: Node) -> None:
+    """Refuses a node that a plan cannot hold, whatever it computes."""
+    check_window(node.kind, node.window)
+    for tensor in [*node.inputs, node.output]:
+        reader.shape(tensor)
+        if not reader.is_float(tensor):
+            raise Unsupported("it computes on something else than float32")
+
+
+def _read(reader: ModelReader, index: int) -> list[Node]:
+    """The nodes of an op: one for each output."""
+    for pattern in (*patterns.ALL, rearrangements.transposed, function):
         node = pattern(reader, index)
         if node is not None:
-            return node
+            return [node]
     op = reader.graph.ops[index]
     kind = reader.graph.kind(op)
     if kind in _CLAMPS:
-        return node_of(reader, "clamp", index, [op.inputs[0]], clamp=_CLAMPS[kind])
+        return [node_of(reader, "clamp", index, [op.inputs[0]], clamp=_CLAMPS[kind])]
     if kind not in _READERS:
         raise Unsupported(f"{kind} is not among the ops that a region can hold")
-    return _READERS[kind](reader, index, op)
+    read = _READERS[kind](reader, index, op)
+    return read if isinstance(read, list) else [read]
 
 
 def _window(
@@ -334,7 +342,7 @@ def _phases(
     return phases.reshape(-1, *sizes, inputs), before
 
 
-_READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
+_READERS: dict[str, Callable[[ModelReader, int, Any], Node | list[Node]]] = {
     "CONV_2D": _conv_2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "TRANSPOSE_CONV": _transpose_conv,
@@ -353,4 +361,10 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node]] = {
     "HARD_SWISH": _hard_swish,
     "RESHAPE": _reshape,
     "PRELU": _prelu,
+    "SLICE": rearrangements.slice_,
+    "STRIDED_SLICE": rearrangements.strided_slice,
+    "SPLIT": rearrangements.split,
+    "SPLIT_V": rearrangements.split_v,
+    "DEPTH_TO_SPACE": rearrangements.depth_to_space,
+    "SPACE_TO_DEPTH": rearrangements.space_to_depth,
 }

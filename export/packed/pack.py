@@ -169,7 +169,7 @@ def _lower_all(
             try:
                 lowered.append((region, lowered_region(region)))
             except UnsupportedNode as reason:
-                nodes = [node for node in nodes if node is not reason.node]
+                nodes = [node for node in nodes if node.ops != reason.node.ops]
                 refused.append((reason.node, str(reason)))
                 break
         else:

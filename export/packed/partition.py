@@ -46,7 +46,10 @@ def regions(reader: ModelReader, nodes: list[Node]) -> list[Region]:
             number = parent[number]
         return number
 
+    first_of: dict[int, int] = {}
     for number, node in enumerate(nodes):
+        # Nodes of one op, its outputs, stay together.
+        parent[root(number)] = root(first_of.setdefault(node.ops[0], number))
         for tensor in node.inputs:
             source = producer.get(tensor)
             if source is not None and (

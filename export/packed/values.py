@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
 from dqa_keras.export.packed.bounds import bounds_of
+from dqa_keras.export.packed.gathering import gathered
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.plan import winograd
@@ -35,7 +36,10 @@ _MARGIN = 8.0
 # The same for real samples, in front of a function that codes must resolve.
 _HEADROOM = 2.0
 
-_PASSING = {"max_pool", "nearest", "concat", "widen", "pad", "same"}
+_PASSING = {
+    "max_pool", "nearest", "concat", "widen", "pad", "same", "gather", "depth_to_space",
+    "space_to_depth",
+}  # fmt: skip
 
 
 class Emitter:
@@ -96,7 +100,8 @@ class Emitter:
         if isinstance(value, Codes) and not any(value.pads):
             return value.tensor
         if isinstance(value, Codes):
-            codes = self._surround(value, tensor)
+            shape = self.reader.shape(tensor)
+            codes = gathered(self.program, value, Window(), shape, self.name(tensor))
         elif isinstance(value, Input):
             codes = self._read(value, tensor)
         else:
@@ -126,34 +131,6 @@ class Emitter:
             Operation(
                 OpCode.QUANTIZE_INPUT, [value.number], out, arrays=arrays, shift=limit,
                 name=self.name(tensor),
-            )
-        )  # fmt: skip
-        return out
-
-    def _surround(self, value: Codes, tensor: int) -> int:
-        """A copy of a tensor with zeros around it, for what is no window."""
-        inner = self.program.tensors[value.tensor]
-        if inner.slot != NONE:
-            raise Unsupported("padding of an input in front of what is no window")
-        top, bottom, left, right = value.pads
-        height, width, channels = inner.shape
-        shape = (height + top + bottom, width + left + right, channels)
-        out = self.add_tensor(dataclasses.replace(inner, shape=shape))
-        ones = np.ones(channels)
-        low = -inner.zero if inner.type == Type.CODES else -inner.peak
-        arrays: dict[str, NDArray] = {
-            "weights": depthwise_layout(np.ones((1, 1, channels), np.int8)),
-            "multiplier": padded(ones),
-            "bias": padded(0 * ones),
-            "low": padded(low * ones),
-            "high": padded((inner.peak - inner.zero) * ones),
-        }
-        if inner.type == Type.CODES:
-            arrays["power"] = padded(ones, 1)
-        self.program.operations.append(
-            Operation(
-                OpCode.DEPTHWISE, [value.tensor], out, Window(top=top, left=left),
-                arrays=arrays, name=self.name(tensor),
             )
         )  # fmt: skip
         return out

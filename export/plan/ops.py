@@ -36,8 +36,9 @@ class Window:
         stride: Pair of integers, down and sideways. NEAREST, BILINEAR and
             DEPTH_TO_SPACE enlarge by it. Defaults to `(1, 1)`.
         dilation: Pair of integers. Defaults to `(1, 1)`.
-        top: Integer. Rows of zeros above. Defaults to `0`.
-        left: Integer. Columns of zeros on the left. Defaults to `0`.
+        top: Integer. Rows of zeros above. Negative for GATHER: rows that it leaves out.
+            Defaults to `0`.
+        left: Integer. Columns of zeros on the left, or left out. Defaults to `0`.
     """
 
     height: int = 1
@@ -79,6 +80,7 @@ class Weights(enum.Enum):
     DEPTHWISE = "int8 [taps][C padded to 16]"
     TILES = "int8 [O / 16][16][I / 4][16][4]"
     KNOTS = "int16 [513]"
+    CHANNELS = "uint16 [O]"
 
     def size(self, window: Window, inputs: int, outputs: int) -> int:
         """Bytes of the weights of an op."""
@@ -90,6 +92,7 @@ class Weights(enum.Enum):
             Weights.DEPTHWISE: taps * blocks * BLOCK,
             Weights.TILES: blocks * 16 * groups * BLOCK * GROUP,
             Weights.KNOTS: 2 * KNOTS,
+            Weights.CHANNELS: 2 * outputs,
         }[self]
 
 
@@ -207,6 +210,12 @@ class OpCode(enum.IntEnum):
         "products of the operands' values, zeros taken off; the second may have a "
         "single pixel",
         Output.CLIPPED,
+    )  # fmt: skip
+    GATHER = 16, OpRule(
+        (1, 1),
+        "channel c: channel `weights[c]` of the pixel that its window of one tap sees; "
+        "zeros around the input; rows above and columns on the left may be negative",
+        rows=_tap_rows, frame=True, weights=Weights.CHANNELS,
     )  # fmt: skip
 
     @property

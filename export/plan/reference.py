@@ -262,6 +262,14 @@ def _depth_to_space(run: _Run, op: Op) -> NDArray:
     return large[: out.height, : out.width]
 
 
+def _gather(run: _Run, op: Op) -> NDArray[np.int64]:
+    x, source = run.operand(op)
+    out = run.buffers[op.output]
+    channels = np.frombuffer(run.constants, "<u2", out.channels, op.weights)
+    seen = _tap(x, op.window, out, 0, 0, source.zero)
+    return seen[..., channels].astype(np.int64)
+
+
 # What each op computes.
 FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
     OpCode.QUANTIZE_INPUT: _quantize_input,
@@ -280,6 +288,7 @@ FUNCTIONS: dict[OpCode, Callable[[_Run, Op], NDArray]] = {
     OpCode.HARD_SWISH: _hard_swish,
     OpCode.PIECEWISE_LINEAR: _piecewise_linear,
     OpCode.MULTIPLY: _multiply,
+    OpCode.GATHER: _gather,
 }
 
 

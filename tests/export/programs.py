@@ -1,5 +1,7 @@
 """Random programs for the runtime, and how to compare it with the reference."""
 
+import dataclasses
+
 import numpy as np
 
 from dqa_keras.export.plan import winograd
@@ -111,6 +113,18 @@ class Builder:
         gain = 1 / np.prod([self.magnitude(source) for source in sources])
         arrays = self.arrays(tensor, gain)
         return self.add(tensor, OpCode.MULTIPLY, sources, arrays=arrays)
+
+    def gather(self, source, shape, window, channels):
+        """Pixels and channels of a tensor."""
+        inner = self.tensor(source)
+        tensor = dataclasses.replace(
+            inner, shape=shape, step=inner.step[channels], packing=None
+        )
+        if inner.packing is not None:
+            mask = inner.packing.mask[channels]
+            tensor.packing = dataclasses.replace(inner.packing, mask=mask, layer="")
+        arrays = {"weights": np.asarray(channels, "<u2")}
+        return self.add(tensor, OpCode.GATHER, [source], window=window, arrays=arrays)
 
     def addition(self, sources, tensor):
         arrays = self.arrays(tensor, 1.0)

@@ -74,6 +74,13 @@ def programs() -> Iterator[Any]:
     build.output(build.product([both, gate], build.codes(shape)))
     yield build.program
 
+    build = Builder((5, 6, 3))
+    first = build.conv(build.input, build.codes((5, 6, 18)), Window())
+    window = Window(stride=(1, 2), top=-1, left=1)
+    taken = build.gather(first, (5, 4, 20), window, [7, *range(17, -1, -1), 3])
+    build.output(build.conv(taken, build.codes((5, 4, 3)), Window()))
+    yield build.program
+
 
 def coded() -> Iterator[tuple[Plan, bytes, bytes]]:
     """Plans with coded skips: one whose rows find room, one whose do not."""

@@ -71,7 +71,7 @@ DQA_EXPORT void dqa_runtime_observe(DqaRuntime* runtime, DqaObserver observer,
                                     void* user);
 
 /* The number of op codes of a plan: they are 0 to DQA_OP_CODES - 1. */
-#define DQA_OP_CODES 16
+#define DQA_OP_CODES 17
 
 /* The name of an op code, as export/FORMAT.md has it; NULL from DQA_OP_CODES on. */
 DQA_EXPORT const char* dqa_runtime_op_name(uint32_t code);

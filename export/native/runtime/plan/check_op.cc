@@ -110,6 +110,8 @@ bool has_weights(const Plan& plan, const Op& op, const Buffer& in, const Buffer&
       return is_constant(plan, op.weights, dense * kPositions);
     case WeightsLayout::kKnots:
       return is_constant(plan, op.weights, kKnots * sizeof(int16_t));
+    case WeightsLayout::kSources:
+      return is_constant(plan, op.weights, out.channels * sizeof(uint16_t));
   }
   return false;
 }

@@ -30,6 +30,7 @@ enum class WeightsLayout : uint8_t {
   kDepthwise,  // int8 [taps][O padded to 16]
   kTiles,      // int8 [O / 16][16 positions][I / 4][16][4]
   kKnots,      // int16 [513]
+  kSources,    // uint16 [O]
 };
 
 // OP(code, function, Name, NAME, operands, requantizes, row rule, weights layout)
@@ -54,7 +55,8 @@ enum class WeightsLayout : uint8_t {
   OP(13, hard_swish, HardSwish, HARD_SWISH, kOne, true, kSame, kNone)                 \
   OP(14, piecewise_linear, PiecewiseLinear, PIECEWISE_LINEAR, kOne, true, kSame,      \
      kKnots)                                                                          \
-  OP(15, multiply, Multiply, MULTIPLY, kTwo, true, kSame, kNone)
+  OP(15, multiply, Multiply, MULTIPLY, kTwo, true, kSame, kNone)                      \
+  OP(16, gather, Gather, GATHER, kOne, false, kWindow, kSources)
 
 #define DQA_OP(code, function, Name, ...) k##Name = code,
 enum class OpCode : uint8_t { DQA_OP_TABLE(DQA_OP) };
