@@ -238,6 +238,7 @@ def _absent(is_packed: bool, unseen: list[str]) -> dict[str, str]:
     absent = {
         "scores": f"Not here: direct quantization of the same network. {_KERAS}",
         "errors": f"Not here: what each layer alone does to the output. {_KERAS}",
+        "choices": f"Not here: the plans that an export chooses among. {_KERAS}",
         "channels": f"Not here: the scores that channels were ranked by. {_KERAS}",
     }
     if is_packed:

@@ -12,6 +12,7 @@ the output of the unquantized model then takes their place. The page opens in an
 browser, without a network.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dqa_keras import files
 from dqa_keras.cli import inputs, outputs, shared_flags
 from dqa_keras.export import model_explorer
 from dqa_keras.export.file_report import examine_tflite, input_shape, output_shape
+from dqa_keras.export.plan_choices import plan_choices
 from dqa_keras.layers import quantizer_layers
 from dqa_keras.report import page
 from dqa_keras.report.findings import Findings, examine
@@ -126,4 +128,10 @@ def _of_keras(values: flags.FlagValues, name: str, config: dqa.DQAConfig) -> Fin
     else:
         model = inputs.quantized(name, model, config)
         dqa.calibrate(model, calibration)
-    return examine(model, calibration, test)
+    findings = examine(model, calibration, test)
+    if None in model.input_shape[1:]:
+        why = "Not here: the model leaves its size open, and a plan is for one size."
+        return dataclasses.replace(findings, absent={"choices": why})
+    batch = next(iter(calibration))
+    images = batch[0] if isinstance(batch, tuple) else batch
+    return dataclasses.replace(findings, choices=plan_choices(model, images[:1]))

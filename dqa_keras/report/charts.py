@@ -194,6 +194,28 @@ def memory(timeline: Timeline) -> str:
     return chart.svg() + legend(entries)
 
 
+def choices(plans: Sequence[tuple[float, int]]) -> str:
+    """Memory of plans over their time: steps, as a budget buys no plan between two."""
+    times = [time for time, _ in plans]
+    sizes = [size / 1024 for _, size in plans]
+    chart = _Chart(
+        "Activation memory of plans against their time",
+        _padded(times, 0.04),
+        (0, 1.12 * max(sizes)),
+    )
+    chart.axes("time over the fastest plan's (estimated)", "activation memory (KiB)")
+    steps = [(times[0], sizes[0])]
+    for time, size in zip(times[1:], sizes[1:], strict=True):
+        steps += [(time, steps[-1][1]), (time, size)]
+    chart.path(steps, "curve dqa")
+    entries = []
+    for style, name, at in (("plain", "fastest", 0), ("dqa", "smallest", -1)):
+        label = f"{name}: {sizes[at]:.3g} KiB at {times[at]:.2f}x"
+        chart.dot(times[at], sizes[at], style, label, 4.5)
+        entries.append((style, label))
+    return chart.svg() + legend(entries)
+
+
 def _levels(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """Scores in shades: halved from one to the next, the largest in the last."""
     largest = max(float(np.max(scores)), 1e-300)

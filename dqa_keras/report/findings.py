@@ -1,7 +1,7 @@
 """Everything that a report shows about one quantized model, as plain values."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,7 +21,9 @@ from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.graph.insertion import Skipped, skipped
 from dqa_keras.layers import quantizer_layers
 
-PARTS = ("scores", "layers", "errors", "memory", "channels", "histograms")
+PARTS = (
+    "scores", "layers", "errors", "memory", "choices", "channels", "histograms",
+)  # fmt: skip
 
 BASELINE_BITS = range(2, 9)
 
@@ -86,6 +88,8 @@ class Findings:
         absent: Dictionary from a part of the report (`PARTS`) to why it is not there,
             or not whole.
         notes: Sentences on how the figures came about.
+        choices: Pairs of time and bytes, for each plan that a packed export chooses
+            among; time is over that of the fastest, which comes first.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Findings:
     skipped: tuple[Skipped, ...] = ()
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    choices: Sequence[tuple[float, int]] = ()
 
     @property
     def activations(self) -> int:

@@ -236,6 +236,16 @@ def _body(findings: Findings) -> list[tuple[str, str, str]]:
             memory,
         ),
         (
+            "Memory against time",
+            "Activation memory of the plans that a packed export chooses among, over "
+            "their time as the planner estimates it; the fastest takes 1. An export "
+            "takes the smallest up to twice the time, or the fastest that fits "
+            "arena_kib. Inputs and outputs are not counted.",
+            f'<figure class="chart">{charts.choices(findings.choices)}</figure>'
+            if findings.choices
+            else "",
+        ),
+        (
             "Which channels matter",
             "One row a layer, one cell a channel.",
             _heat(layers) if any_heat else "",

@@ -156,6 +156,24 @@ def pack_regions(
     return flatbuffer.serialize(parsed), PackedReport(tuple(reports), outside)
 
 
+def programs_of(data: bytes, model: keras.Model, samples: Any) -> list[Program]:
+    """The programs of the regions of a built-in export that takes and gives floats.
+
+    Args:
+        data: Bytes of a built-in export of `model`.
+        model: The calibrated Keras model.
+        samples: A batch of inputs: for the ranges of values that no quantizer rounds.
+    """
+    parsed = flatbuffer.parse(data)
+    reader = ModelReader(parsed, quantizer_layers(model))
+    nodes, _ = read_nodes(reader)
+    ranges = _ranges(data, parsed, regions(reader, nodes), samples)
+    lowered, _ = _lower_all(
+        reader, nodes, lambda region: lower(reader, region, ranges, True, {}, {})
+    )
+    return [program for _, program in lowered]
+
+
 def _lower_all(
     reader: ModelReader,
     nodes: list[Node],

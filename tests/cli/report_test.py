@@ -1,5 +1,7 @@
 """`dqa report`: pages of a Keras model and of its export, and mistakes."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -54,6 +56,7 @@ def test_reports_of_a_keras_model_and_of_its_export(files, tmp_path, capsys):
     text = page.read_text()
     assert "conv_dqa" in text
     assert "Which channels matter" in text
+    assert re.search(r"fastest: [\d.]+ KiB at 1.00x", text)
     exported = tmp_path / "model.tflite"
     model = dqa.quantize_model(
         keras.models.load_model(files / "model.keras"), dqa.DQAConfig(bits=3)

@@ -33,6 +33,15 @@ def test_the_timeline_names_the_peaks():
     assert "live activations (KiB)" in text
 
 
+def test_plans_are_steps_from_the_fastest_to_the_smallest():
+    svg = charts.choices([(1.0, 8192), (1.5, 4096), (2.0, 1024)])
+    assert "fastest: 8 KiB at 1.00x" in svg
+    assert "smallest: 1 KiB at 2.00x" in svg
+    # One corner for the first plan, two for each other one.
+    (path,) = re.findall(r'class="curve dqa" d="M([^"]*)"', svg.split("<div")[0])
+    assert path.count("L") == 4
+
+
 def test_shades_halve_and_chosen_channels_are_marked():
     scores = np.array([8.0, 4.0, 1.9, 0.0, 8.0])
     text = charts.importance(scores, np.array([True, False, False, False, True]))
