@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 _ALIGNMENT = 64
 
+# Needed during all calls of a stage.
+ALWAYS = -1
+
 # Items that are placed once more to find a lower end.
 _EFFORT = 10_000
 
@@ -17,12 +20,17 @@ def align(size: int) -> int:
 
 @dataclasses.dataclass
 class Item:
-    """Something in the arena from one stage to another, both included."""
+    """Something in the arena from one stage to another, both included.
+
+    Those of a single stage may say in `held` during which of its calls they are needed,
+    a bit for each.
+    """
 
     size: int
     first: int
     last: int
     offset: int = -1
+    held: int = ALWAYS
 
 
 class _Neighbour:
@@ -45,6 +53,8 @@ def _neighbours(
     for i, item in enumerate(items):
         for j, other in enumerate(items):
             if i == j or item.last < other.first or other.last < item.first:
+                continue
+            if not item.held & other.held:
                 continue
             before = leads.get((j, i), item.size)
             behind = leads.get((i, j), other.size)

@@ -19,7 +19,7 @@ from dqa_keras.export.plan.records import (
 )
 
 MAGIC = b"DQAG"
-VERSION = 4
+VERSION = 5
 
 # Buffers that `describe` lists where the arena is fullest.
 _PEAK_LINES = 5
@@ -48,7 +48,7 @@ def encode(plan: Plan) -> bytes:
     links = [link for op in plan.ops for link in op.links]
     parts = []
     for b in plan.buffers:
-        head = (b.kind, b.type, b.zero, b.zero_row, b.height, b.width, b.channels)
+        head = (b.kind, b.type, b.zero, 0, b.height, b.width, b.channels)
         tail = (b.rows, b.left, b.right, b.offset, b.size, b.table, b.slot)
         parts.append(_BUFFER.pack(*head, *tail, b.peak))
     for t in plan.tables:
@@ -124,12 +124,12 @@ def _parsed(data: bytes) -> Plan:
 
     buffers = []
     for _ in range(buffer_count):
-        kind, type_, zero, zero_row, height, width, channels, *rest = read(_BUFFER)
+        kind, type_, zero, _, height, width, channels, *rest = read(_BUFFER)
         rows, left, right, offset, size, table, slot, peak = rest
         buffers.append(
             Buffer(
                 Kind(kind), Type(type_), height, width, channels, zero, peak, rows,
-                left, right, bool(zero_row), offset, size, table, slot,
+                left, right, offset, size, table, slot,
             )
         )  # fmt: skip
     tables = []

@@ -44,12 +44,13 @@ class Buffer:
         channels: Integer. Values of a pixel.
         zero: Integer. The code that stands for 0 (`CODES` only). Defaults to `0`.
         peak: Integer. Largest code (`CODES`) or magnitude of one (`WIDE`).
-        rows: Integer. Rows a line buffer holds. Defaults to `0`.
+        rows: Integer. Rows a line buffer holds. Those above and below the tensor that
+            taps read are rows of zeros, which take the place of rows that are read no
+            more; or all of one row, if there are more rows than the tensor has.
+            Defaults to `0`.
         left: Integer. Pixels of zeros in front of each row of a line buffer.
             Defaults to `0`.
         right: Integer. Pixels of zeros behind. Defaults to `0`.
-        zero_row: Boolean. Whether a line buffer has one more row, of zeros, for taps
-            above and below the tensor. Defaults to `False`.
         offset: Integer. Where the buffer starts in the arena. Defaults to `0`.
         size: Integer. Bytes in the arena. Defaults to `0`.
         table: Integer. How a stored buffer is packed, or `NONE` for plain bytes.
@@ -66,7 +67,6 @@ class Buffer:
     rows: int = 0
     left: int = 0
     right: int = 0
-    zero_row: bool = False
     offset: int = 0
     size: int = 0
     table: int = NONE

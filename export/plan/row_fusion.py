@@ -11,18 +11,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from dqa_keras.export.plan import winograd
-from dqa_keras.export.plan.arena import align
+from dqa_keras.export.plan.arena import ALWAYS, align
 from dqa_keras.export.plan.coded_size import row_bytes, row_scratch
-from dqa_keras.export.plan.ops import OpCode, Window
+from dqa_keras.export.plan.ops import GROUP, OpCode, Window
 from dqa_keras.export.plan.program import Operation, Program
 from dqa_keras.export.plan.records import Buffer, Kind
 from dqa_keras.export.plan.time_model import CALL, WEIGHT_BYTE, row_time
 
 
-def rows_read(
+def rows_seen(
     code: OpCode, window: Window, addend: bool, height: int, first: int, end: int
 ) -> tuple[int, int]:
-    """The rows of an input that some rows of an output need.
+    """The rows of an input that some rows of an output see.
 
     Args:
         code: `OpCode`.
@@ -33,10 +33,13 @@ def rows_read(
         end: Integer. The row after the last one.
 
     Returns:
-        The first row of the input, and the one after the last.
+        The first row of the input, and the one after the last. Where taps read zeros
+        around the input, these may lie outside of it.
     """
     if not addend:
         first, end = code.rule.rows(window, first, end)
+        if code.rule.frame:
+            return first, end
     first = min(max(first, 0), height - 1)
     return first, max(min(end, height), first + 1)
 
@@ -65,7 +68,9 @@ class LineBuffer:
     rows: int = 0
     left: int = 0
     right: int = 0
-    zero_row: bool = False
+    # When rows of it are held, a bit for each call of the stage. All bits if more than
+    # rows lie in it: zeros around them.
+    held: int = ALWAYS
 
 
 @dataclasses.dataclass
@@ -115,10 +120,12 @@ class _Step:
         self.height = height
         self.row_time = row_time
         self.call_time = call_time
-        self.done = 0  # rows that exist
+        self.done = 0  # rows that exist, or that stand for zeros behind the last one
         self.rows = 0  # that must be kept
+        self.written: list[int] = []  # the call that computed each row
+        self.held = 0
         # What it reads: the step that makes it; by its own first row, the first row
-        # that it needs; by the end of its own rows, the end of those.
+        # that it sees; by the end of its own rows, the end of those.
         self.reads: list[tuple[_Step, list[int], list[int]]] = []
 
 
@@ -230,17 +237,20 @@ class Stages:
     def _rows_of(
         self, step: _Step, tensor: int, addend: bool
     ) -> tuple[list[int], list[int]]:
-        """The rows of a tensor that a move reads, by its own first row and end."""
+        """The rows of a tensor that a move sees, by its own first row and end."""
         move = step.move
         key = (move.code, move.writes, tensor, addend)
         if key not in self._rows:
             height = self._tensors[tensor].shape[0]
             pairs = [
-                rows_read(move.code, move.window, addend, height, y, y + 1)
+                rows_seen(move.code, move.window, addend, height, y, y + 1)
                 for y in range(step.height)
             ]
-            firsts, ends = zip(*pairs, strict=True)
-            self._rows[key] = [*firsts], [0, *ends]
+            # A window may lie in the zeros alone: it asks for the row next to them.
+            self._rows[key] = (
+                [min(first, height - 1) for first, _ in pairs],
+                [0, *(max(end, 1) for _, end in pairs)],
+            )
         return self._rows[key]
 
     @staticmethod
@@ -268,8 +278,9 @@ class Stages:
                     if tile > 1:
                         end = min(-(-end // tile) * tile, step.height)
                     for maker, _, ends in step.reads:
-                        if maker.done < ends[end]:
-                            asked.append((maker, ends[end]))
+                        needed = min(ends[end], maker.height)
+                        if maker.done < needed:
+                            asked.append((maker, needed))
                             break
                     else:
                         yield step, end
@@ -306,16 +317,27 @@ class Stages:
         calls, time = 0, 0.0
         for step, until in self._walk(steps, strips):
             begin = step.done
-            calls += 1
             time += step.call_time + (until - begin) * step.row_time
             step.rows = max(step.rows, until - begin)
-            for maker, firsts, _ in step.reads:
+            for maker, firsts, ends in step.reads:
+                # Zeros behind the last row take the place of a row that is read no
+                # more.
+                maker.done = max(maker.done, ends[until])
                 maker.rows = max(maker.rows, maker.done - firsts[begin])
+                since = maker.written[max(firsts[begin], 0)]
+                maker.held |= (2 << calls) - (1 << since)
+            step.held |= 1 << calls
+            step.written += [calls] * (until - begin)
             step.done = until
+            calls += 1
             if step.move.code == OpCode.STORE:
-                stored.append(([s.done for s in dying], [s.done for s in born]))
+                rows = [min(s.done, s.height) for s in (*dying, *born)]
+                stored.append((rows[: len(dying)], rows[len(dying) :]))
         line_buffers = {
-            s.move.writes: LineBuffer(s.rows) for s in steps if not s.move.is_sink
+            # One row more than there are holds all zeros above and below.
+            s.move.writes: LineBuffer(min(s.rows, s.height + 1), held=s.held)
+            for s in steps
+            if not s.move.is_sink
         }
         self._frame(moves, line_buffers)
         return Walk(
@@ -337,11 +359,26 @@ class Stages:
                 for j, after in zip(walk.born, there, strict=True):
                     leads[i, j] = max(leads[i, j], after - before)
         memory = most + self._lasting(walk.first, walk.end) + self._scratch(walk.moves)
-        memory += sum(
-            align(self.line_buffer(tensor, lines).size)
-            for tensor, lines in walk.line_buffers.items()
-        )
+        memory += self._lines_end(walk)
         return Cut(walk, memory, leads)
+
+    def _lines_end(self, walk: Walk) -> int:
+        """Bytes of line buffers, if those that are not held at once share memory."""
+        buffers = [
+            (align(self.line_buffer(tensor, lines).size), lines.held)
+            for tensor, lines in walk.line_buffers.items()
+        ]
+        alone = sum(size for size, held in buffers if held == ALWAYS)
+        placed: list[tuple[int, int, int]] = []  # first and end byte, when held
+        for size, held in sorted(buffers, reverse=True):
+            if held == ALWAYS:
+                continue
+            first = 0
+            for begin, end, other in sorted(placed):
+                if other & held and begin < first + size:
+                    first = max(first, end)
+            placed.append((first, first + size, held))
+        return alone + max((end for _, end, _ in placed), default=0)
 
     def _lasting(self, first: int, end: int) -> int:
         """Bytes of stored tensors that a stage passes by."""
@@ -368,6 +405,10 @@ class Stages:
     def _frame(self, moves: list[Move], line_buffers: dict[int, LineBuffer]) -> None:
         """Gives line buffers the zeros around them that windows reach."""
         for move in moves:
+            partial = move.code == OpCode.CONCAT or self._shape(move.writes)[2] % GROUP
+            if partial and not move.is_sink:
+                # Channels that nothing writes stay zero.
+                line_buffers[move.writes].held = ALWAYS
             if not move.code.rule.frame:
                 continue
             w, tensor = move.window, move.reads[0][0]
@@ -381,14 +422,15 @@ class Stages:
             lines.right = max(lines.right, last - width + 1)
             down = (w.height - 1) * w.dilation[0]
             bottom = (self._shape(move.writes)[0] - 1) * w.stride[0] - w.top + down
-            lines.zero_row |= w.top > 0 or bottom >= height
+            if lines.left or lines.right or w.top > 0 or bottom >= height:
+                lines.held = ALWAYS
 
     def line_buffer(self, tensor: int, lines: LineBuffer) -> Buffer:
         """A line buffer as a buffer of a plan."""
         t = self._tensors[tensor]
         buffer = Buffer(
             Kind.LINE_BUFFER, t.type, *t.shape, t.zero, t.peak, lines.rows, lines.left,
-            lines.right, lines.zero_row, slot=t.slot,
+            lines.right, slot=t.slot,
         )  # fmt: skip
-        buffer.size = (lines.rows + lines.zero_row) * buffer.row_bytes
+        buffer.size = lines.rows * buffer.row_bytes
         return buffer

@@ -12,7 +12,7 @@ import numpy as np
 
 from dqa_keras.codec.sizes import StorageClass
 from dqa_keras.export.plan import winograd
-from dqa_keras.export.plan.arena import Item, align, best_place
+from dqa_keras.export.plan.arena import ALWAYS, Item, align, best_place
 from dqa_keras.export.plan.coded_size import (
     coded_bytes,
     row_bytes,
@@ -297,15 +297,19 @@ def planned(
     scratches: list[tuple[Op, Item]] = []
     row = 0  # bytes that a row takes on its way to or from memory, or some tiles
 
-    def add_buffer(buffer: Buffer, first: int, last: int) -> tuple[int, int]:
+    def add_buffer(
+        buffer: Buffer, first: int, last: int, held: int = ALWAYS
+    ) -> tuple[int, int]:
         buffers.append(buffer)
-        items.append(Item(buffer.size, first, last))
+        items.append(Item(buffer.size, first, last, held=held))
         owner.append(len(buffers) - 1)
         return len(buffers) - 1, len(items) - 1
 
     for number, cut in enumerate(cuts):
         line_buffers = {
-            tensor: add_buffer(scheduler.line_buffer(tensor, lines), number, number)[0]
+            tensor: add_buffer(
+                scheduler.line_buffer(tensor, lines), number, number, lines.held
+            )[0]
             for tensor, lines in cut.walk.line_buffers.items()
         }
         for move in cut.walk.moves:

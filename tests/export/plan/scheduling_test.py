@@ -5,12 +5,14 @@ block is added. Without such quantizers projections take seven bits and sums are
 """
 
 import random
+from itertools import combinations
 
 import numpy as np
 import pytest
 from programs import Builder, check, slid
 
 from dqa_keras.export.plan.ops import Window
+from dqa_keras.export.plan.records import Kind
 from dqa_keras.export.plan.scheduling import schedule, without_linear
 
 
@@ -78,6 +80,47 @@ def test_quantizing_linear_layers_costs_no_memory(seed):
 def test_without_linear_is_the_program_without_such_quantizers(seed):
     program = without_linear(network(seed, linear=True))
     assert schedule(program)[0].arena == arena(seed, linear=False)
+
+
+def line_buffers(plan):
+    return [b for b in plan.buffers if b.kind == Kind.LINE_BUFFER]
+
+
+@pytest.mark.parametrize(("taps", "rows"), [(3, 3), (5, 5)])
+def test_rows_of_zeros_take_no_memory(taps, rows):
+    build = Builder((12, 8, 3))
+    pad = taps // 2
+    x = build.conv(build.input, build.codes((12, 8, 16)), Window())
+    x = build.conv(x, build.codes((12, 8, 8)), Window(taps, taps, top=pad, left=pad))
+    build.output(x)
+    plan, _ = check(build.program)
+    read = [b for b in line_buffers(plan) if b.channels == 16]
+    assert [b.rows for b in read] == [rows]
+
+
+def test_windows_higher_than_the_tensor_take_one_row_of_zeros():
+    build = Builder((5, 6, 3))
+    x = build.conv(build.input, build.codes((5, 6, 16)), Window())
+    wide = Window(3, 3, dilation=(4, 4), top=4, left=4)
+    build.output(build.conv(x, build.codes((5, 6, 8)), wide))
+    plan, _ = check(build.program)
+    assert [b.rows for b in line_buffers(plan) if b.channels == 16] == [6]
+
+
+def test_rows_that_are_not_needed_at_once_share_memory():
+    plan, _ = check(network(3, linear=False))
+    for stage in plan.stages:
+        written = {
+            op.output for op in plan.ops[stage.first : stage.first + stage.count]
+        }
+        plain = [
+            (b.offset, b.offset + b.size)
+            for b in (plan.buffers[number] for number in written)
+            if b.kind == Kind.LINE_BUFFER and not b.left + b.right
+        ]
+        if any(a < d and c < b for (a, b), (c, d) in combinations(plain, 2)):
+            return
+    raise AssertionError("no two line buffers share memory")
 
 
 def test_thinner_strips_compute_the_same():

@@ -81,9 +81,10 @@ DqaStatus check_line_buffers(const Plan& plan, DqaError* error) {
           for (size_t k = 0; k < op.link_count; ++k) {
             const Buffer& b = plan.buffers[plan.link(op, k).buffer];
             if (!is_line_buffer(b)) continue;
-            const Rows read = rows_read(plan, op, plan.link(op, k), todo);
-            const uint32_t done = at.done[plan.link(op, k).buffer];
-            if (read.end > done || done - read.first > b.rows) {
+            const Link& link = plan.link(op, k);
+            const int64_t first = rows_seen(plan, op, link, todo).first;
+            const uint32_t done = at.done[link.buffer];
+            if (rows_read(plan, op, link, todo).end > done || !holds(b, first, done)) {
               return corrupt(error, "it reads rows that its line buffer does not hold",
                              index);
             }

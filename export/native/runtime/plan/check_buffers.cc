@@ -28,10 +28,9 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   if (b.kind == Kind::kInput || b.kind == Kind::kOutput) return b.type != Type::kWide;
   if (b.type == Type::kFloat) return false;
   if (is_line_buffer(b)) {
-    const uint64_t rows = uint64_t{b.rows} + b.zero_row;
     return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
            (uint64_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
-           rows * b.row_bytes() == b.size;
+           uint64_t{b.rows} * b.row_bytes() == b.size;
   }
   const uint64_t row = b.table == kNone
                            ? uint64_t{b.width} * b.channels * b.element_bytes()

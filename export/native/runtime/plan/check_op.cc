@@ -33,8 +33,6 @@ const char* broken_window(const Op& op, const Buffer& in, const Buffer& out,
   const int64_t last_y = int64_t{out.height - 1} * op.stride_y - op.top,
                 last_x = int64_t{out.width - 1} * op.stride_x - op.left;
   if (zeros) {
-    const bool rows = op.top == 0 && last_y + reach_y < in.height;
-    if (!rows && !in.zero_row) return "its input has no row of zeros";
     if (op.left > in.left ||
         last_x + reach_x >= int64_t{in.width} + int64_t{in.right}) {
       return "its window reaches past the columns of its input";

@@ -97,6 +97,13 @@ constexpr bool has_operands(OpCode code) {
   return traits_of(code).operands != Operands::kNone;
 }
 
+// Whether its taps read zeros around its operand.
+constexpr bool sees_zeros(OpCode code) {
+  const WeightsLayout weights = traits_of(code).weights;
+  return weights == WeightsLayout::kDense || weights == WeightsLayout::kDepthwise ||
+         weights == WeightsLayout::kTiles;
+}
+
 }  // namespace dqa
 
 #endif  // DQA_RUNTIME_PLAN_OP_TABLE_H_

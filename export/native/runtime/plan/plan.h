@@ -29,7 +29,6 @@ struct Buffer {
   Kind kind;
   Type type;
   uint8_t zero;
-  bool zero_row;
   uint32_t height, width, channels, rows;
   uint16_t left, right;
   uint32_t offset, size, table, slot, peak;

@@ -13,7 +13,7 @@
 namespace dqa {
 namespace {
 
-constexpr uint32_t kVersion = 4;
+constexpr uint32_t kVersion = 5;
 
 // Reads numbers one after the other. The length of the bytes was checked.
 class Reader {
@@ -51,7 +51,7 @@ Buffer read_buffer(Reader* in) {
   b.kind = static_cast<Kind>(in->read<uint8_t>());
   b.type = static_cast<Type>(in->read<uint8_t>());
   in->read(&b.zero);
-  b.zero_row = in->read<uint8_t>() != 0;
+  in->read<uint8_t>();
   for (uint32_t* field : {&b.height, &b.width, &b.channels, &b.rows}) in->read(field);
   in->read(&b.left);
   in->read(&b.right);

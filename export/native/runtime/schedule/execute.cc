@@ -21,6 +21,26 @@ void clear_line_buffers(const Run& run, const Stage& stage) {
   }
 }
 
+// Whether rows behind the last one of its input, which an op sees, were other rows.
+bool lacks_zeros(const Run& run, size_t index, Rows rows) {
+  const Op& op = run.plan.ops[index];
+  if (rows.end <= rows.first || !sees_zeros(op.code)) return false;
+  const Buffer& in = run.input(op);
+  return in.rows <= in.height &&
+         rows_seen(run.plan, op, run.plan.link(op, 0), rows).end > in.height;
+}
+
+void clear_rows_behind(const Run& run, size_t index, Rows rows) {
+  const Op& op = run.plan.ops[index];
+  const Buffer& in = run.input(op);
+  const auto end =
+      static_cast<uint32_t>(rows_seen(run.plan, op, run.plan.link(op, 0), rows).end);
+  for (uint32_t y = in.height; y < end; ++y) {
+    std::memset(run.framed_row(in, y), in.type == Type::kCodes ? in.zero : 0,
+                in.row_bytes());
+  }
+}
+
 void save_rows(const Run& run) {
   for (const Saved& saved : run.share->saved) {
     const Buffer& b = run.buffer(saved.buffer);
@@ -157,6 +177,9 @@ class Execution {
     for_each_rows(plan_, stage, run.share->strips, &progress_[thread],
                   [&](size_t index, Rows computed, Rows halo) {
                     if (computed.end > computed.first) {
+                      if (lacks_zeros(run, index, computed)) {
+                        clear_rows_behind(run, index, computed);
+                      }
                       compute_once(run, thread, index, computed);
                     }
                     copy_halo(run, thread, s, index, halo);
@@ -206,6 +229,10 @@ class Execution {
     pool_.synchronize();
     for_each_rows(plan_, stage, run.share->strips, &progress_[thread],
                   [&](size_t index, Rows todo, Rows) {
+                    if (lacks_zeros(run, index, todo)) {
+                      if (thread == 0) clear_rows_behind(run, index, todo);
+                      pool_.synchronize();
+                    }
                     compute_once(run, thread, index, todo);
                     pool_.synchronize();
                     if (thread == 0 && program_.watch.observer != nullptr) {

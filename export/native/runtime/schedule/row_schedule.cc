@@ -13,7 +13,7 @@ Progress::Progress(const Plan& plan)
   }
 }
 
-Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
+SeenRows rows_seen(const Plan& plan, const Op& op, const Link& link, Rows output) {
   const Buffer& in = plan.buffers[link.buffer];
   const int64_t height = in.height;
   int64_t first = output.first, end = output.end;
@@ -35,8 +35,19 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
       break;
     }
   }
+  if (link.addend == 0 && sees_zeros(op.code)) {
+    return {std::min(first, height - 1), std::max<int64_t>(end, 1)};
+  }
   first = first < 0 ? 0 : first > height - 1 ? height - 1 : first;
   end = end > height ? height : end < first + 1 ? first + 1 : end;
+  return {first, end};
+}
+
+Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
+  const SeenRows seen = rows_seen(plan, op, link, output);
+  const int64_t height = plan.buffers[link.buffer].height;
+  const int64_t first = std::max<int64_t>(seen.first, 0);
+  const int64_t end = std::max(std::min(seen.end, height), first + 1);
   return {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
 }
 

@@ -10,8 +10,15 @@
 
 namespace dqa {
 
-// The rows of a link's buffer that an op reads to compute some rows, at least one, of
-// its output.
+// The rows of a link's buffer that an op sees when it computes some rows, at least one,
+// of its output. Where its taps read zeros around the tensor they may lie outside.
+struct SeenRows {
+  int64_t first, end;
+};
+
+SeenRows rows_seen(const Plan& plan, const Op& op, const Link& link, Rows output);
+
+// Those of them that the tensor has, or the one that is next to them.
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output);
 
 // The rows that an op computes when some rows of its output are needed: Winograd tiles
@@ -21,6 +28,12 @@ inline Rows rows_computed(const Plan& plan, const Op& op, Rows output) {
   const uint32_t height = plan.buffers[op.output].height;
   return {output.first / kTileSide * kTileSide,
           std::min(tiles_of(output.end) * kTileSide, height)};
+}
+
+// Whether a line buffer holds rows from one on, until its newest is number `end` - 1.
+// If it has more rows than the tensor, the last one is left for zeros.
+inline bool holds(const Buffer& b, int64_t first, uint32_t end) {
+  return b.rows > b.height || end - first <= b.rows;
 }
 
 // Strips first..end of a stage, each cut into `parts` so that a thread may begin inside
@@ -47,7 +60,8 @@ struct Asked {
 struct Progress {
   explicit Progress(const Plan& plan);
 
-  std::vector<uint32_t> done;   // rows before this one exist
+  // Rows before this one exist, or stand for zeros behind the last one.
+  std::vector<uint32_t> done;
   std::vector<uint32_t> end;    // the next strips compute this row and later ones
   std::vector<uint32_t> ends;   // room for `begin_strips`
   std::vector<uint16_t> maker;  // the op that writes the buffer
@@ -91,6 +105,14 @@ inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* 
   return false;
 }
 
+// Zeros behind the last row take the place of a row that is read no more.
+inline void see_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
+  if (rows.end <= rows.first || !sees_zeros(op.code)) return;
+  const Link& link = plan.link(op, 0);
+  const int64_t end = rows_seen(plan, op, link, rows).end;
+  if (end > at->done[link.buffer]) at->done[link.buffer] = static_cast<uint32_t>(end);
+}
+
 // Calls `visit(op index, computed, halo)` for the rows of each op that each strip
 // needs: rows to compute, then halo rows, which the next thread computes. An op that
 // writes to memory asks for the rows that it needs next, and those that make them for
@@ -116,6 +138,7 @@ DqaStatus for_each_rows(const Plan& plan, const Stage& stage, Strips strips,
         }
         const NextRows rows = next_rows(plan, asked, *at);
         if (ask_for_inputs(plan, op, {rows.first, rows.border}, at)) continue;
+        see_inputs(plan, op, {rows.first, rows.border}, at);
         const DqaStatus status =
             visit(asked.op, Rows{rows.first, rows.border}, Rows{rows.border, rows.end});
         if (status != DQA_OK) return status;

@@ -56,10 +56,11 @@ struct Run {
     return framed_row(b, y) + b.left * b.pixel_bytes();
   }
 
-  // The same, or the row of zeros if y is outside the tensor.
-  const uint8_t* row_or_zeros(const Buffer& b, int64_t y) const {
+  // The same, or a row of zeros if y is outside the tensor.
+  uint8_t* row_or_zeros(const Buffer& b, int64_t y) const {
     if (y >= 0 && y < b.height) return row(b, static_cast<uint32_t>(y));
-    return arena + b.offset + size_t{b.rows} * b.row_bytes() + b.left * b.pixel_bytes();
+    const int64_t at = b.rows > b.height ? b.height : (y % b.rows + b.rows) % b.rows;
+    return row(b, static_cast<uint32_t>(at));
   }
 
   uint8_t* stored_row(const Buffer& b, uint32_t y) const {

@@ -177,7 +177,8 @@ size_t place_line_buffers(const Plan& plan, const Stage& stage, Strips strips,
     for (size_t k = 0; k < op.link_count; ++k) {
       const Link& link = plan.link(op, k);
       if (!is_line_buffer(plan.buffers[link.buffer])) continue;
-      grow(link.buffer, at->done[link.buffer] - rows_read(plan, op, link, todo).first);
+      const int64_t first = rows_seen(plan, op, link, todo).first;
+      grow(link.buffer, static_cast<uint32_t>(at->done[link.buffer] - first));
     }
     return DQA_OK;
   });
@@ -185,10 +186,11 @@ size_t place_line_buffers(const Plan& plan, const Stage& stage, Strips strips,
     Buffer& line_buffer = (*buffers)[plan.ops[stage.first + i].output];
     if (!is_line_buffer(line_buffer)) continue;
     line_buffer.offset = static_cast<uint32_t>(offset);
-    const size_t size =
-        (size_t{line_buffer.rows} + line_buffer.zero_row) * line_buffer.row_bytes();
-    line_buffer.size = static_cast<uint32_t>(size);
-    offset += align(size);
+    // One row more than there are holds all zeros above and below.
+    line_buffer.rows = std::min(line_buffer.rows, line_buffer.height + 1);
+    line_buffer.size =
+        static_cast<uint32_t>(size_t{line_buffer.rows} * line_buffer.row_bytes());
+    offset += align(line_buffer.size);
   }
   return offset;
 }
