@@ -46,7 +46,8 @@ LIBUNWIND = """UnwindLevel1.c UnwindLevel1-gcc-ext.c UnwindRegistersRestore.S
 
 COMMON = [
     *("-fPIC", "-g0", "-DNDEBUG", "-fvisibility=hidden", "-funwind-tables"),
-    *("-ffunction-sections", "-fdata-sections", "-nostdinc"),
+    *("-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections"),
+    "-nostdinc",
     *("-include", "config_site.h"),
 ]
 OURS = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]

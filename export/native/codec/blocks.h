@@ -115,9 +115,8 @@ DQA_INLINE size_t encode_block(const HuffmanCode& code, const uint8_t* plane,
       writers[s].out = scratch + s * kStreamScratch;
     }
     // A block of one stream is a pair whose second has no symbols.
-    encode_two<W>(code, planes, streams.symbols, writers);
-    if (streams.count == 4) {
-      encode_two<W>(code, planes + 2, streams.symbols + 2, writers + 2);
+    for (unsigned s = 0; s < streams.count; s += 2) {
+      encode_two<W>(code, planes + s, streams.symbols + s, writers + s);
     }
     size_t sizes[4], coded = 0;
     for (unsigned s = 0; s < streams.count; ++s) {
@@ -260,10 +259,9 @@ DQA_INLINE void decode_rounds(const Entry* table, Reader* readers,
 
 // Reads the rest of a stream with every access checked; true if it ends in its last
 // byte.
-template <unsigned W>
 DQA_INLINE bool finish_stream(const HuffmanCode& code, const Reader& reader,
                               size_t symbols) {
-  const size_t total = symbols * W;
+  const size_t total = symbols * code.width;
   size_t used = reader.used, stored = reader.stored;
   unsigned fill = stored & 7;
   uint8_t* out = reader.out + (stored >> 3);
@@ -277,9 +275,9 @@ DQA_INLINE bool finish_stream(const HuffmanCode& code, const Reader& reader,
     unsigned taken = entry & 63, bits = entry >> 6 & 63;
     uint64_t payload = entry >> 12;
     if (stored + bits > total) {  // the window reaches beyond the last symbol
-      payload &= (1u << W) - 1;
+      payload &= (1u << code.width) - 1;
       taken = code.lengths[payload];
-      bits = W;
+      bits = code.width;
     }
     waiting |= payload << fill;
     fill += bits;
@@ -291,27 +289,26 @@ DQA_INLINE bool finish_stream(const HuffmanCode& code, const Reader& reader,
   return (used + 7) / 8 == reader.in_bytes;
 }
 
-template <unsigned W>
 DQA_INLINE bool decode_streams(const HuffmanCode& code, const Streams& streams,
                                const size_t* sizes, const uint8_t* in,
                                const uint8_t* in_end, uint8_t* plane) {
   Reader readers[4];
   for (unsigned s = 0; s < streams.count; ++s) {
-    const size_t bytes = plane_bytes(streams.symbols[s], W);
+    const size_t bytes = plane_bytes(streams.symbols[s], code.width);
     readers[s] = {in, sizes[s], plane, bytes};
     *plane = 0;
     in += sizes[s];
     plane += bytes;
   }
   if (streams.count == 4) {
-    if (W == 2) {
+    if (code.width == 2) {
       decode_rounds(code.fours, readers, in_end);
     } else {
       decode_rounds(code.windows, readers, in_end);
     }
   }
   for (unsigned s = 0; s < streams.count; ++s) {
-    if (!finish_stream<W>(code, readers[s], streams.symbols[s])) return false;
+    if (!finish_stream(code, readers[s], streams.symbols[s])) return false;
   }
   return true;
 }
@@ -320,7 +317,6 @@ inline size_t bytes_between(const uint8_t* begin, const uint8_t* end) {
   return static_cast<size_t>(end - begin);
 }
 
-template <unsigned W>
 DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* section,
                                     size_t size, size_t count, uint8_t* plane,
                                     size_t* used, DqaError* error) {
@@ -328,7 +324,7 @@ DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* sect
   const uint8_t* const in_end = section + size;
   while (count > 0) {
     const size_t symbols = std::min(count, kBlockSymbols);
-    const size_t raw = plane_bytes(symbols, W);
+    const size_t raw = plane_bytes(symbols, code.width);
     if (bytes_between(in, in_end) < 2) {
       return fail(error, DQA_TRUNCATED,
                   "a block must start with the sizes of its streams; its strip is "
@@ -373,8 +369,8 @@ DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* sect
                     "block of %zu",
                     bytes_between(in, in_end), coded);
       }
-      if (!decode_streams<W>(code, streams, sizes, in + 2 * streams.count, in_end,
-                             plane)) {
+      if (!decode_streams(code, streams, sizes, in + 2 * streams.count, in_end,
+                          plane)) {
         return fail(error, DQA_CORRUPT,
                     "a stream's symbols must end in its last byte. Received: a block "
                     "of %zu symbols whose do not",
@@ -382,15 +378,14 @@ DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* sect
       }
       in += coded;
     }
-    plane += symbols * W / 8;
+    plane += symbols * code.width / 8;
     count -= symbols;
   }
   *used = static_cast<size_t>(in - section);
   return DQA_OK;
 }
 
-// Symbol widths are compiled in: they decide shifts and table shapes in the inner
-// loops.
+// Symbol widths are compiled into encoding: they decide shifts in its inner loop.
 DQA_INLINE size_t encode_section(const HuffmanCode& code, const uint8_t* plane,
                                  size_t count, uint8_t* out, uint8_t* scratch) {
   switch (code.width) {
@@ -402,21 +397,6 @@ DQA_INLINE size_t encode_section(const HuffmanCode& code, const uint8_t* plane,
     case 6: return encode_section<6>(code, plane, count, out, scratch);
     case 7: return encode_section<7>(code, plane, count, out, scratch);
     default: return encode_section<8>(code, plane, count, out, scratch);
-  }
-}
-
-DQA_INLINE DqaStatus decode_section(const HuffmanCode& code, const uint8_t* section,
-                                    size_t size, size_t count, uint8_t* plane,
-                                    size_t* used, DqaError* error) {
-  switch (code.width) {
-    case 1: return decode_section<1>(code, section, size, count, plane, used, error);
-    case 2: return decode_section<2>(code, section, size, count, plane, used, error);
-    case 3: return decode_section<3>(code, section, size, count, plane, used, error);
-    case 4: return decode_section<4>(code, section, size, count, plane, used, error);
-    case 5: return decode_section<5>(code, section, size, count, plane, used, error);
-    case 6: return decode_section<6>(code, section, size, count, plane, used, error);
-    case 7: return decode_section<7>(code, section, size, count, plane, used, error);
-    default: return decode_section<8>(code, section, size, count, plane, used, error);
   }
 }
 

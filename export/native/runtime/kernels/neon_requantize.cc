@@ -182,74 +182,62 @@ struct Floats {
   }
 };
 
-// All pixels, with the arrays in registers.
-template <bool kSums, unsigned kAddends, bool kWhole, class End, class Store>
+// All pixels, with the arrays of sums in registers. Of each way to end there are two
+// functions: for sums alone, and for whatever else is met, which is rarer.
+template <bool kOnlySums, bool kWhole, class End, class Store>
 void requantize_pixels(const Epilogue& e, const int32_t (*sums)[kBlock],
                        unsigned pixels, const End& end, const Store& store) {
+  const bool has_sums = kOnlySums || e.multiplier != nullptr;
+  const unsigned addends = kOnlySums ? 0 : e.addends;
   const Sixteen bias = load16(e.bias),
-                multiplier = load16(kSums ? e.multiplier : e.bias);
-  Sixteen scale[2];
-  const uint8_t* from[2];
-  for (unsigned k = 0; k < kAddends; ++k) {
-    scale[k] = load16(e.addend[k].scale);
-    from[k] = e.addend[k].codes;
-  }
+                multiplier = load16(has_sums ? e.multiplier : e.bias);
+  const uint8_t* from[2] = {e.addend[0].codes, e.addend[1].codes};
   const bool averages = e.averages;
   const size_t step = e.out_bytes;
   uint8_t* out = e.out;
   for (unsigned p = 0; p < pixels; ++p, out += step) {
     Sixteen v = bias;
-    if (kSums) {
+    if (has_sums) {
       for (unsigned q = 0; q < 4; ++q) {
         float32x4_t sum = vcvtq_f32_s32(vld1q_s32(sums[p] + 4 * q));
         if (averages) sum = vmulq_n_f32(sum, e.share);
         v.part[q] = vaddq_f32(vmulq_f32(sum, multiplier.part[q]), bias.part[q]);
       }
     }
-    for (unsigned k = 0; k < kAddends; ++k) {
-      const Words words = addend_words<kWhole>(e.addend[k], from[k], e.channels);
+    for (unsigned k = 0; k < addends; ++k) {
+      const Addend& addend = e.addend[k];
+      const Words words = addend_words<kWhole>(addend, from[k], e.channels);
       for (unsigned q = 0; q < 4; ++q) {
         const int16x8_t half = words.part[q / 2];
         const float32x4_t codes = vcvtq_f32_s32(
             q % 2 != 0 ? vmovl_high_s16(half) : vmovl_s16(vget_low_s16(half)));
-        v.part[q] = vaddq_f32(v.part[q], vmulq_f32(codes, scale[k].part[q]));
+        const float32x4_t scale = vld1q_f32(addend.scale + 4 * q);
+        v.part[q] = vaddq_f32(v.part[q], vmulq_f32(codes, scale));
       }
-      from[k] += e.addend[k].pixel_bytes;
+      from[k] += addend.pixel_bytes;
     }
     store(out, end(v), e.channels);
   }
 }
 
-template <bool kSums, unsigned kAddends, bool kWhole>
+template <bool kOnlySums, bool kWhole>
 void requantize_as(const Epilogue& e, const int32_t (*sums)[kBlock], unsigned pixels) {
   if (e.type == Type::kFloat) {
     const Floats end = {load16(e.low), load16(e.high)};
-    return requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, end,
-                                                      store_floats<kWhole>);
+    return requantize_pixels<kOnlySums, kWhole>(e, sums, pixels, end,
+                                                store_floats<kWhole>);
   }
   const Bounds b = bounds(e);
   if (e.type == Type::kWide) {
-    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Wides{b},
-                                               store_words<kWhole>);
+    requantize_pixels<kOnlySums, kWhole>(e, sums, pixels, Wides{b},
+                                         store_words<kWhole>);
   } else if (all_at_least(b.low, 0)) {
-    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<false>(e, b),
-                                               store_codes<kWhole>);
+    requantize_pixels<kOnlySums, kWhole>(e, sums, pixels, Codes<false>(e, b),
+                                         store_codes<kWhole>);
   } else {
-    requantize_pixels<kSums, kAddends, kWhole>(e, sums, pixels, Codes<true>(e, b),
-                                               store_codes<kWhole>);
+    requantize_pixels<kOnlySums, kWhole>(e, sums, pixels, Codes<true>(e, b),
+                                         store_codes<kWhole>);
   }
-}
-
-template <unsigned kAddends>
-void requantize_with(const Epilogue& e, const int32_t (*sums)[kBlock],
-                     unsigned pixels) {
-  const bool whole = e.channels == kBlock;
-  if (e.multiplier != nullptr) {
-    return whole ? requantize_as<true, kAddends, true>(e, sums, pixels)
-                 : requantize_as<true, kAddends, false>(e, sums, pixels);
-  }
-  return whole ? requantize_as<false, kAddends, true>(e, sums, pixels)
-               : requantize_as<false, kAddends, false>(e, sums, pixels);
 }
 
 }  // namespace
@@ -267,11 +255,13 @@ void neon_requantize(const Epilogue& e, const int32_t (*sums)[kBlock],
     }
     return;
   }
-  switch (e.addends) {
-    case 0: return requantize_with<0>(e, sums, pixels);
-    case 1: return requantize_with<1>(e, sums, pixels);
-    default: return requantize_with<2>(e, sums, pixels);
+  const bool whole = e.channels == kBlock;
+  if (e.multiplier != nullptr && e.addends == 0) {
+    return whole ? requantize_as<true, true>(e, sums, pixels)
+                 : requantize_as<true, false>(e, sums, pixels);
   }
+  return whole ? requantize_as<false, true>(e, sums, pixels)
+               : requantize_as<false, false>(e, sums, pixels);
 }
 
 }  // namespace dqa
