@@ -78,7 +78,7 @@ def test_the_timeline_has_the_peaks_of_the_keras_model(exported, findings):
 
 
 def test_what_needs_the_keras_model_is_said_to(findings):
-    assert set(findings.absent) == {"scores", "errors", "channels"}
+    assert set(findings.absent) == {"scores", "errors", "channels", "choices"}
     assert all("needs the Keras model" in why for why in findings.absent.values())
     assert findings.output_sqnr is None
     assert [skip.name for skip in findings.skipped] == []
