@@ -14,12 +14,14 @@ TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
 ANDROID_SHIM_FLAGS := -O1 -Wall -Wextra -Werror
 ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) docs/android.md
 
-.PHONY: android kotlin android-native android-shim android-jars android-models
+.PHONY: android kotlin android-native android-shim android-jars android-models \
+	android-robolectric
 
 android: android-native android-shim android-jars android-models
 	$(ANDROID_SNIPPETS) $(ANDROID_BUILD)/models/*/README.md
 	mvn -q -B -f $(ANDROID) verify
 	mvn -q -B -f $(ANDROID)/gradle test
+	$(MAKE) android-robolectric
 	@$(call need,readelf,binutils)
 	DQA_ANDROID=$(abspath $(ANDROID_BUILD)) DQA_ZIG=$(abspath $(ANDROID_ZIG)) \
 		$(PYTHON) -m pytest tests/slow/android_test.py
@@ -93,6 +95,27 @@ android-jars:
 			-Dartifact=$(TFLITE_LINUX) && \
 		unzip -qoj $(ANDROID_BUILD)/tflite/*.jar 'native/lib/*.so' \
 			-d $(ANDROID_BUILD)/tflite; }
+
+# The .aar in an app, on Android's own framework. Its manifest and assets are linked and
+# aligned as Gradle's plugin would, against the framework's resources.
+ANDROID_APP := $(ANDROID_BUILD)/app
+FRAMEWORK = $(firstword $(wildcard $(HOME)/.m2/repository/org/robolectric/android-all/*/*.jar))
+
+android-robolectric:
+	@$(call need,zipalign,aapt zipalign)
+	rm -rf $(ANDROID_APP) && mkdir -p $(ANDROID_APP)/assets \
+		$(ANDROID_APP)/resources/com/android/tools
+	unzip -q $(ANDROID_BUILD)/dqa-android.aar -d $(ANDROID_APP)
+	cp $(ANDROID_BUILD)/models/resnet32_packed/src/main/assets/* $(ANDROID_APP)/assets
+	cp LICENSE $(ANDROID_APP)/assets/compressed.txt
+	cp $(ANDROID)/robolectric/src/main/AndroidManifest.xml $(ANDROID_APP)
+	aapt2 link --manifest $(ANDROID_APP)/AndroidManifest.xml -A $(ANDROID_APP)/assets \
+		-0 .tflite -I $(FRAMEWORK) -o $(ANDROID_APP)/linked.apk
+	zipalign 4 $(ANDROID_APP)/linked.apk $(ANDROID_APP)/app.apk
+	printf '%s\n' android_resource_apk=$(abspath $(ANDROID_APP))/app.apk \
+		android_merged_manifest=$(abspath $(ANDROID_APP))/AndroidManifest.xml \
+		> $(ANDROID_APP)/resources/com/android/tools/test_config.properties
+	mvn -q -B -f $(ANDROID)/robolectric test
 
 # Models and plans for the tests, and the Kotlin that comes with them.
 android-models: extensions

@@ -39,27 +39,38 @@ def calibrated(model: keras.Model) -> tuple[keras.Model, Any]:
 
 
 def export(folder: Path, model: keras.Model, mode: str, **options: Any) -> None:
-    """Writes `folder/MODEL_MODE`, with `image.bin` (RGB) and `scores.bin` (float32)."""
+    """Writes `folder/MODEL_MODE`, with an image and what LiteRT and Keras make of it.
+
+    The image is `image.png` and, as RGB bytes, `image.bin`; LiteRT's answer is
+    `scores.bin` (float32), and the number of Keras's class is in `class.txt`.
+    """
     quantized, images = calibrated(model)
     path = folder / f"{model.name}_{mode}"
-    package = f"com.example.{mode}"
+    package = f"com.example.{model.name}.{mode}"
     export_android(
         quantized, path, package=package, mode=mode, samples=images, **options
     )
     data = (path / f"src/main/assets/{model.name}.tflite").read_bytes()
     mean, std = options.get("normalization", ([0], [1]))
     run = Runner(data, delegates=[pack.delegate()] if mode == "packed" else [])
-    (scores,) = run((images[:1] - np.float32(mean)) / np.float32(std))
+    given = (images[:1] - np.float32(mean)) / np.float32(std)
+    (scores,) = run(given)
     image = images[0].astype(np.uint8)
     rgb = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
     (path / "image.bin").write_bytes(rgb.tobytes())
     (path / "scores.bin").write_bytes(scores.astype("<f4").tobytes())
+    keras.utils.save_img(path / "image.png", image, scale=False)
+    if scores.ndim == 2:
+        best = int(np.argmax(quantized(given)))
+        (path / "class.txt").write_text(f"{best}\n")
 
 
-def small(channels: int, name: str) -> keras.Model:
+def small(
+    channels: int, name: str, image_size: tuple[int, int] = (8, 10)
+) -> keras.Model:
     """A few layers."""
     layers = [
-        keras.Input((8, 10, channels)),
+        keras.Input((*image_size, channels)),
         keras.layers.Conv2D(8, 3, activation="relu"),
         keras.layers.GlobalAveragePooling2D(),
         keras.layers.Dense(3),
@@ -79,6 +90,7 @@ def main(folder: Path) -> None:
         export(folder, small(4, "depth"), mode)
     export(folder, small(1, "grey"), "builtin", normalization=([120], [60]))
     export(folder, small(3, "bytes"), "packed", inputs="uint8")
+    export(folder, small(3, "odd", (31, 33)), "packed")
     task = {"labels": ["é", "two", "3"], "normalization": ([120, 121, 122], [60] * 3)}
     export(folder, small(3, "task"), "builtin", **task)
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)

@@ -84,7 +84,12 @@ internal class ImageModel(file: ByteBuffer, threads: Int) : AutoCloseable {
 
     /** The same of a bitmap of any size, scaled. */
     fun run(bitmap: Bitmap): FloatBuffer {
-        val scaled = Bitmap.createScaledBitmap(bitmap, width, height, true)
+        require(bitmap.config != Bitmap.Config.ALPHA_8) {
+            "a bitmap must have colours. Received: ALPHA_8, which has opacity alone"
+        }
+        var scaled = Bitmap.createScaledBitmap(bitmap, width, height, true)
+        // Pixels that lie with the graphics processor cannot be read there.
+        if (scaled.config != Bitmap.Config.ARGB_8888) scaled = scaled.copy(Bitmap.Config.ARGB_8888, false)
         val pixels = IntArray(height * width)
         scaled.getPixels(pixels, 0, width, 0, 0, width, height)
         return run(pixels)
