@@ -101,7 +101,7 @@ constexpr bool has_operands(OpCode code) {
 constexpr bool sees_zeros(OpCode code) {
   const WeightsLayout weights = traits_of(code).weights;
   return weights == WeightsLayout::kDense || weights == WeightsLayout::kDepthwise ||
-         weights == WeightsLayout::kTiles;
+         weights == WeightsLayout::kTiles || weights == WeightsLayout::kSources;
 }
 
 }  // namespace dqa

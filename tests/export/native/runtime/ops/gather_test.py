@@ -65,7 +65,8 @@ def test_what_lies_outside_is_refused():
         plan.buffers[op.links[0].buffer].channels = 20
 
     def above(plan, op):
-        plan.buffers[op.links[0].buffer].zero_row = False
+        read = plan.buffers[op.links[0].buffer]
+        read.rows, read.size = 1, read.row_bytes
         op.window = dataclasses.replace(op.window, top=1)
 
     def right(plan, op):
