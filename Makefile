@@ -21,6 +21,7 @@ help:
 	@echo "make aarch64  the NEON codec against the golden vectors, under qemu"
 	@echo "make arm-count   instructions of an inference on Arm, counted under qemu"
 	@echo "make arm-bound   fails if the runtime executes over 3 % more than it did"
+	@echo "make phone    what dqa bench phone pushes to a phone"
 	@echo "make native-coverage   what the native tests reach"
 	@echo "make abi      the delegate's C ABI against TensorFlow Lite's headers"
 	@echo "make versions one packed file on five interpreters"

@@ -27,18 +27,19 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    names = sorted(path.stem for path in _FOLDER.glob("*.py"))
-    if not names:
+    programs = [*_FOLDER.glob("*.py"), *_FOLDER.glob("devices/*.py")]
+    paths = {path.stem: path for path in sorted(programs)}
+    if not paths:
         raise ValueError("dqa bench needs a checkout of the repository, not a wheel")
-    if not arguments or arguments[0] not in names:
+    if not arguments or arguments[0] not in paths:
         raise ValueError(
-            f"bench takes the name of a benchmark: {', '.join(names)}. "
+            f"bench takes the name of a benchmark: {', '.join(sorted(paths))}. "
             f"Received: {arguments[0] if arguments else 'nothing'}"
         )
     sys.argv = arguments
     sys.path.append(str(_FOLDER))  # they import `shared` from there
     with _one_line_errors():
-        runpy.run_path(str(_FOLDER / f"{arguments[0]}.py"), run_name="__main__")
+        runpy.run_path(str(paths[arguments[0]]), run_name="__main__")
 
 
 @contextmanager

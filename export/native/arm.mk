@@ -20,7 +20,7 @@ ARM_NETWORKS ?= mobilenet_v2 efficientnet_lite0 resnet32
 ARM_RESULTS := benchmarks/results/arm.json
 ARM_CXX = aarch64-linux-gnu-g++ $(NATIVE_FLAGS)
 
-.PHONY: arm-tools arm-count arm-bound
+.PHONY: arm-tools arm-count arm-bound phone phone-test
 
 $(ARM)/made: | install
 	rm -rf $(ARM) $(ARM_BUILD)/apt
@@ -53,3 +53,32 @@ arm-count: $(ARM)/made arm-tools extensions
 # Fails if the runtime's own instructions have grown by more than 3 %.
 arm-bound: arm-tools extensions
 	$(PYTHON) benchmarks/arm.py --networks mobilenet_v2 resnet32 --bound $(ARM_RESULTS)
+
+# What `dqa bench phone` pushes to a phone: LiteRT's library from its wheel, our program,
+# and the C library that both were built for, with its loader: Android's is another.
+PHONE := $(ARM_BUILD)/phone
+PHONE_LIBRARIES := ld-linux-aarch64.so.1 libc.so.6 libm.so.6 libstdc++.so.6 libgcc_s.so.1
+
+$(PHONE)/libLiteRt.so: | install
+	@$(call need,unzip,unzip)
+	mkdir -p $(PHONE)
+	$(PYTHON) -m pip download -q --no-deps -d $(ARM_BUILD)/wheels --only-binary :all: \
+		--python-version 3.11 $(ARM_PLATFORMS) $(filter ai-edge-litert%,$(ARM_WHEELS))
+	unzip -qoj $(ARM_BUILD)/wheels/ai_edge_litert-*.whl ai_edge_litert/libLiteRt.so \
+		-d $(PHONE)
+	touch $@
+
+phone: $(PHONE)/libLiteRt.so
+	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	$(ARM_CXX) -g0 -s -static-libstdc++ -static-libgcc -fvisibility=hidden \
+		$(NATIVE_SOURCES) $(RUNTIME_SOURCES) $(NATIVE)/phone/bench.cc -ldl \
+		-o $(PHONE)/dqa_phone
+	for name in $(PHONE_LIBRARIES); do \
+		cp -L $$(aarch64-linux-gnu-g++ -print-file-name=$$name) $(PHONE) || exit 1; \
+	done
+	echo $(filter ai-edge-litert%,$(ARM_WHEELS)) > $(PHONE)/version
+
+# The program under qemu, with a script in adb's place.
+phone-test: phone extensions
+	@$(call need,qemu-aarch64-static,qemu-user-static)
+	$(PYTHON) -m pytest tests/benchmarks/devices/phone_test.py

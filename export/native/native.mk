@@ -91,7 +91,7 @@ lint-native: install
 	$(dir $(PYTHON))clang-format --dry-run -Werror $(NATIVE_SOURCES) $(NATIVE_HEADERS) \
 		$(NATIVE_TESTS) $(NATIVE)/tests/checks.h $(RUNTIME_SOURCES) \
 		$(wildcard $(NATIVE)/runtime/*/*.h $(NATIVE)/litert/*.h \
-		$(NATIVE)/portable/*.cc $(NATIVE)/bindings/*/*.cc $(NATIVE)/fuzz/*.cc $(NATIVE)/count/*.cc \
+		$(NATIVE)/portable/*.cc $(NATIVE)/bindings/*/*.cc $(NATIVE)/fuzz/*.cc $(NATIVE)/count/*.cc $(NATIVE)/phone/*.cc \
 		$(NATIVE)/tests/runtime/*.c $(NATIVE)/tests/runtime/*.cc)
 	printf '%s\n' $(NATIVE_SOURCES) $(RUNTIME_SOURCES) | xargs -P 2 -I{} \
 		$(dir $(PYTHON))clang-tidy --quiet {} -- $(filter-out -Werror,$(NATIVE_FLAGS))

@@ -8,7 +8,9 @@ import pytest
 from dqa_keras.cli import bench, main
 
 NAMES = sorted(
-    path.stem for path in Path(bench.__file__).parents[2].glob("benchmarks/*.py")
+    path.stem
+    for path in Path(bench.__file__).parents[2].glob("benchmarks/**/*.py")
+    if path.parent.name != "shared"
 )
 
 

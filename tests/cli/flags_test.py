@@ -101,7 +101,9 @@ FLAGS = {
     "demo": {"bits": NUMBERS, "json": WHERE},
 }
 BENCHMARKS = sorted(
-    path.stem for path in Path(bench.__file__).parents[2].glob("benchmarks/*.py")
+    path.stem
+    for path in Path(bench.__file__).parents[2].glob("benchmarks/**/*.py")
+    if path.parent.name != "shared"
 )
 REFUSED = {
     "bench": ["--bogus", "--bogus=1", "--json=", "--rounds=0", "more"],

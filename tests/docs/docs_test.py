@@ -33,6 +33,9 @@ NOT_RUN = {
     "make android 'ANDROID_NDK=$ANDROID_HOME/ndk/27.2.12479018'": (
         "needs Android's NDK; .ci/run makes the target without"
     ),
+    "dqa bench phone float.tflite int8.tflite packed.tflite": (
+        "needs a phone; make phone-test measures with a script in adb's place"
+    ),
 }
 # How commands begin that run in another test of that page: too long for here, or
 # several processes.
@@ -55,13 +58,14 @@ def parsed(arguments):
     importlib.import_module(f"dqa_keras.cli.{name}").define(values)
     left = values([f"dqa {name}", *rest])[1:]
     if name == "bench":
-        check_benchmark(ROOT / "benchmarks" / f"{left[0]}.py", left[1:])
+        (path,) = (ROOT / "benchmarks").rglob(f"{left[0]}.py")
+        check_benchmark(path, left[1:])
 
 
 def check_benchmark(path, arguments):
     """Checks that a benchmark exists and knows its flags."""
     source = path.read_text()
-    for shared in path.parent.glob("shared/*.py"):
+    for shared in (ROOT / "benchmarks").glob("shared/*.py"):
         if re.search(rf"^from shared import .*\b{shared.stem}\b", source, re.M):
             source += shared.read_text()
     for word in arguments:
