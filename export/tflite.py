@@ -48,7 +48,7 @@ from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.export.options import Mode, Options
 from dqa_keras.export.packed import io_types, pack
 from dqa_keras.export.packed.io_types import ByteInput
-from dqa_keras.export.packed.pack import PackedReport
+from dqa_keras.export.packed.report import PackedReport, check_complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,9 @@ def export_tflite(
             activations in few bits while it runs, with int8 weights; needs
             `load_packed` or the runtime's delegate. Defaults to `"builtin"`.
         strict: Boolean. Whether a packed export fails if an op that computes on
-            activations stays outside. Defaults to `False`.
+            activations stays outside; the message says which share of the
+            multiplications runs packed, in how many regions, and which float tensors
+            are left. Defaults to `False`.
         inputs: `"float32"`, or `"uint8"` for a packed model that takes bytes: its
             input then takes a quarter of the memory. If the model takes normalised
             images, give `normalization` as well. Defaults to `"float32"`.
@@ -315,7 +317,7 @@ def _packed(
         coded_skips=options.skips == "coded",
         arena_kib=options.arena_kib,
     )
-    pack.check_complete(report, options.strict)
+    check_complete(report, options.strict)
     return data, report
 
 

@@ -68,6 +68,7 @@ def _packed_lines(report: ExportReport) -> str:
         f"outside: {printable(name)}: {printable(why)}"
         for name, why in report.packed.outside.items()
     ]
+    lines.append(f"packed: {printable(report.packed.summary())}")
     return "".join(line + "\n" for line in lines)
 
 

@@ -48,16 +48,27 @@ class ModelReader:
         return [] if shape is None else [int(size) for size in shape]
 
     def shape(self, tensor: int) -> tuple[int, int, int]:
-        """Height, width and channels of a tensor of batch 1."""
+        """Height, width and channels of a tensor of batch 1.
+
+        A tensor of three axes is an image of one row, one of two a single pixel.
+        """
         sizes = self.sizes(tensor)
         signature = self._tensors[tensor].shapeSignature
         if signature is not None and min(map(int, signature), default=1) < 0:
             raise Unsupported("its sizes are not known before run time")
         if len(sizes) == 2 and sizes[0] == 1:
             return 1, 1, sizes[1]
+        if len(sizes) == 3 and sizes[0] == 1 and min(sizes) >= 1:
+            return 1, sizes[1], sizes[2]
         if len(sizes) != 4 or sizes[0] != 1 or min(sizes) < 1:
             raise Unsupported(f"a tensor of shape {sizes} is no image of batch 1")
         return sizes[1], sizes[2], sizes[3]
+
+    def image_axis(self, tensor: int, axis: int) -> int:
+        """An axis of a tensor as that of an image: 0 batch, 1 rows, 2 columns, 3."""
+        rank = len(self.sizes(tensor))
+        axis = axis % rank
+        return axis + 4 - rank if axis else 0
 
     def is_float(self, tensor: int) -> bool:
         """Whether a tensor holds float32 values."""

@@ -49,6 +49,9 @@ def _check(reader: ModelReader, node: Node) -> None:
 
 def _read(reader: ModelReader, index: int) -> list[Node]:
     """The nodes of an op: one for each output."""
+    gaps = patterns.dilated(reader, index)
+    if gaps is not None:
+        return gaps
     for pattern in (*patterns.ALL, rearrangements.transposed, function):
         node = pattern(reader, index)
         if node is not None:
@@ -223,7 +226,10 @@ def _sum(reader: ModelReader, index: int, op: Any, kind: str) -> Node:
 
 
 def _reshape(reader: ModelReader, index: int, op: Any) -> Node:
-    if reader.shape(op.inputs[0]) != reader.shape(op.outputs[0]):
+    source, target = reader.shape(op.inputs[0]), reader.shape(op.outputs[0])
+    if source[:2] == (1, 1) and target[:2] != (1, 1):
+        return rearrangements.image(reader, index, op)
+    if source != target:
         raise Unsupported("it moves values between pixels and channels")
     return node_of(reader, "same", index, op.inputs[:1])
 
@@ -249,8 +255,11 @@ def _average_pool_2d(reader: ModelReader, index: int, op: Any) -> Node:
 
 def _of_all_pixels(reader: ModelReader, index: int, op: Any, kind: str) -> Node:
     height, width, _ = reader.shape(op.inputs[0])
-    axes = sorted(int(axis) % 4 for axis in reader.constant(op.inputs[1]).reshape(-1))
-    if axes != [1, 2]:
+    axes = sorted(
+        reader.image_axis(op.inputs[0], int(axis))
+        for axis in reader.constant(op.inputs[1]).reshape(-1)
+    )
+    if axes != [1, 2] and not (height == 1 and axes == [2]):
         raise Unsupported("it reduces something else than all pixels")
     window = Window(height, width)
     return node_of(reader, kind, index, op.inputs[:1], window=window)
@@ -265,9 +274,8 @@ def _reduce_max(reader: ModelReader, index: int, op: Any) -> Node:
 
 
 def _concatenation(reader: ModelReader, index: int, op: Any) -> Node:
-    if int(op.builtinOptions.axis) % 4 != 3 or any(
-        reader.graph.is_constant(tensor) for tensor in op.inputs
-    ):
+    axis = reader.image_axis(op.outputs[0], int(op.builtinOptions.axis))
+    if axis != 3 or any(reader.graph.is_constant(tensor) for tensor in op.inputs):
         raise Unsupported("it joins something else than channels")
     if reader.clamp(op) != (-np.inf, np.inf):
         raise Unsupported("an activation fused into a concatenation")
@@ -278,6 +286,8 @@ def _concatenation(reader: ModelReader, index: int, op: Any) -> Node:
 
 def _pad(reader: ModelReader, index: int, op: Any) -> Node:
     pads = reader.constant(op.inputs[1]).astype(int)
+    if pads.shape == (3, 2):
+        pads = np.insert(pads, 1, 0, axis=0)
     if pads.shape != (4, 2) or pads[[0, 3]].any():
         raise Unsupported("it pads something else than rows and columns")
     widths = tuple(int(width) for width in pads[1:3].reshape(-1))
@@ -360,6 +370,8 @@ _READERS: dict[str, Callable[[ModelReader, int, Any], Node | list[Node]]] = {
     "RESIZE_BILINEAR": _resize_bilinear,
     "HARD_SWISH": _hard_swish,
     "RESHAPE": _reshape,
+    "EXPAND_DIMS": _reshape,
+    "SQUEEZE": _reshape,
     "PRELU": _prelu,
     "SLICE": rearrangements.slice_,
     "STRIDED_SLICE": rearrangements.strided_slice,

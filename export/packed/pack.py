@@ -5,7 +5,6 @@ custom op `DQA` each; what lies around them stays ordinary LiteRT. `load_packed`
 the file.
 """
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -25,6 +24,13 @@ from dqa_keras.export.packed.lowering import lower
 from dqa_keras.export.packed.node import Node, UnsupportedNode
 from dqa_keras.export.packed.op_reader import read_nodes
 from dqa_keras.export.packed.partition import Region, regions
+from dqa_keras.export.packed.report import (
+    PackedReport,
+    RegionReport,
+    multiplications,
+    op_name,
+    report_of,
+)
 from dqa_keras.export.plan import runtime
 from dqa_keras.export.plan.encoding import decode
 from dqa_keras.export.plan.program import Program
@@ -33,40 +39,6 @@ from dqa_keras.export.plan.scheduling import Scheduled, least_arena, schedule
 from dqa_keras.layers import quantizer_layers
 
 Ranges = dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class RegionReport:
-    """One `DQA` op.
-
-    Args:
-        nodes: Integer. Operations it computes.
-        quantizers: Integer. Quantizers among them.
-        products: Integer. Its multiplications.
-        arena: Integer. Bytes of memory besides its inputs, outputs and weights.
-        constants: Integer. Bytes of its weights and arrays.
-        coded: Integer. Tensors that are stored Huffman-coded.
-    """
-
-    nodes: int
-    quantizers: int
-    products: int
-    arena: int
-    constants: int
-    coded: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class PackedReport:
-    """What became of a model's ops.
-
-    Args:
-        regions: Tuple of `RegionReport`.
-        outside: Dictionary from the name of an op that stayed outside to the reason.
-    """
-
-    regions: tuple[RegionReport, ...]
-    outside: dict[str, str]
 
 
 def pack_regions(
@@ -106,12 +78,15 @@ def pack_regions(
     parsed = flatbuffer.parse(data)
     reader = ModelReader(parsed, quantizer_layers(model))
     nodes, reasons = read_nodes(reader)
-    outside = {_op_name(reader, index): reason for index, reason in reasons.items()}
+    everything = multiplications(parsed)
+    graph = reader.graph
+    outside = {op_name(graph, graph.ops[i]): reason for i, reason in reasons.items()}
     ranges = _ranges(data, parsed, regions(reader, nodes), samples)
     codes = io_types.output_codes(data, samples) if byte_outputs else []
     results = {
-        io_types.before_moves(reader.graph, int(end))[-1]: code
+        tensor: code
         for end, code in zip(parsed.subgraphs[0].outputs, codes, strict=False)
+        for tensor in io_types.before_moves(reader.graph, int(end))
     }
     taken = {} if byte_input is None else io_types.moved_inputs(reader)
     lowered, refused = _lower_all(
@@ -130,7 +105,9 @@ def pack_regions(
             results,
         ),
     )
-    outside.update((_op_name(reader, node.ops[0]), reason) for node, reason in refused)
+    outside.update(
+        (op_name(graph, graph.ops[node.ops[0]]), reason) for node, reason in refused
+    )
     plans = _plan_all([program for _, program in lowered], coded_skips, arena_kib)
     planned: list[tuple[Region, Plan, bytes]] = []
     reports = []
@@ -153,7 +130,8 @@ def pack_regions(
     if byte_outputs:
         io_types.give_bytes(parsed, OP_NAME, codes)
     input_axes.guard_inputs(parsed, OP_NAME)
-    return flatbuffer.serialize(parsed), PackedReport(tuple(reports), outside)
+    report = report_of(parsed, tuple(reports), outside, everything)
+    return flatbuffer.serialize(parsed), report
 
 
 def programs_of(data: bytes, model: keras.Model, samples: Any) -> list[Program]:
@@ -224,12 +202,6 @@ def _plan_all(
     return plans
 
 
-def _op_name(reader: ModelReader, index: int) -> str:
-    op = reader.graph.ops[index]
-    name = reader.graph.name(int(op.outputs[0])).split(";")[0]
-    return f"{name} ({reader.graph.kind(op)})"
-
-
 def _ranges(data: bytes, model: Any, regions: Sequence[Region], samples: Any) -> Ranges:
     """Smallest and largest value a channel of what no quantizer rounds."""
     outputs = set(map(int, model.subgraphs[0].outputs))
@@ -261,20 +233,8 @@ def _ranges(data: bytes, model: Any, regions: Sequence[Region], samples: Any) ->
 def _may_be_kept(node: Node) -> bool:
     return node.kind in (
         "conv", "depthwise", "transpose", "add", "affine", "clamp", "average",
-        "hard_swish", "function", "prelu", "multiply", "subtract",
+        "hard_swish", "function", "prelu", "multiply", "subtract", "same",
     )  # fmt: skip
-
-
-def check_complete(report: PackedReport, strict: bool) -> None:
-    """Raises ValueError if nothing was packed, or `strict` and something was not."""
-    if not report.regions or (strict and report.outside):
-        name, reason = next(
-            iter(report.outside.items()), ("the model", "it has no quantizer")
-        )
-        raise ValueError(
-            f"{'strict: every op' if strict else 'some op'} must run on packed "
-            f"activations. Received: {name}: {reason}"
-        )
 
 
 def read_plans(data: bytes) -> list[tuple[Plan, bytes]]:

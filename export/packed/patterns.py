@@ -138,6 +138,84 @@ def quantize(reader: ModelReader, index: int) -> Node | None:
     )
 
 
+def dilated(reader: ModelReader, index: int) -> list[Node] | None:
+    """The convolutions behind a SPACE_TO_BATCH_ND; None if the op is none.
+
+    It puts every so many pixels into an image of their own, and BATCH_TO_SPACE_ND puts
+    them back: the convolution between has gaps. The first may serve several.
+
+    Raises:
+        Unsupported: If something else than such convolutions lies behind it.
+    """
+    op = reader.graph.ops[index]
+    if reader.graph.kind(op) != "SPACE_TO_BATCH_ND":
+        return None
+    chains = _dilations(reader, [index])
+    block, before = (reader.constant(tensor).astype(int) for tensor in op.inputs[1:3])
+    # Blocks of a tensor of three axes are of columns only.
+    block = np.concatenate([np.ones(2 - len(block), int), block])
+    before = np.concatenate([np.zeros((2 - len(before), 2), int), before])
+    nodes = []
+    for chain in chains:
+        conv = reader.graph.ops[chain[-3] if _reshapes(reader, chain) else chain[-2]]
+        last = reader.graph.ops[chain[-1]]
+        kernel = reader.constant(conv.inputs[1]).astype(np.float64)
+        options = conv.builtinOptions
+        factors = (options.dilationHFactor, options.dilationWFactor)
+        strides = (options.strideH, options.strideW)
+        after = reader.constant(last.inputs[2]).astype(int)
+        if max(*factors, *strides) > 1 or after[:, 0].any() or options.padding == 0:
+            raise Unsupported("pixels in batches that are not a dilated convolution's")
+        if kernel.shape[3] != reader.shape(op.inputs[0])[2]:
+            raise Unsupported("a grouped convolution")
+        window = Window(
+            kernel.shape[1], kernel.shape[2], (1, 1), (int(block[0]), int(block[1])),
+            int(before[0, 0]), int(before[1, 0]),
+        )  # fmt: skip
+        bias = reader.bias(conv, kernel.shape[0])
+        nodes.append(
+            node_of(
+                reader,
+                "conv",
+                index,
+                op.inputs[:1],
+                ops=chain,
+                output=int(last.outputs[0]),
+                window=window,
+                clamp=reader.clamp(conv),
+                arrays={"kernel": kernel, "bias": bias},
+            )
+        )
+    return nodes
+
+
+_DILATED = {
+    "SPACE_TO_BATCH_ND": ("RESHAPE", "EXPAND_DIMS", "CONV_2D"),
+    "RESHAPE": ("CONV_2D", "BATCH_TO_SPACE_ND"),
+    "EXPAND_DIMS": ("CONV_2D",),
+    "CONV_2D": ("RESHAPE", "SQUEEZE", "BATCH_TO_SPACE_ND"),
+    "SQUEEZE": ("BATCH_TO_SPACE_ND",),
+}
+
+
+def _dilations(reader: ModelReader, chain: list[int]) -> list[list[int]]:
+    """All ways from an op to a BATCH_TO_SPACE_ND; nothing else may lie behind it."""
+    op = reader.graph.ops[chain[-1]]
+    kind = reader.graph.kind(op)
+    if kind == "BATCH_TO_SPACE_ND":
+        return [chain]
+    tensor = int(op.outputs[0])
+    behind = reader.consumers.get(tensor, [])
+    kinds = {reader.graph.kind(reader.graph.ops[at]) for at in behind}
+    if not behind or tensor in reader.outputs or not kinds <= {*_DILATED[kind]}:
+        raise Unsupported("pixels in batches that are not a dilated convolution's")
+    return [way for at in behind for way in _dilations(reader, [*chain, at])]
+
+
+def _reshapes(reader: ModelReader, chain: list[int]) -> bool:
+    return reader.graph.kind(reader.graph.ops[chain[-2]]) != "CONV_2D"
+
+
 def _other(op: Any, tensor: int) -> int:
     first, second = (int(index) for index in op.inputs)
     return second if first == tensor else first

@@ -56,6 +56,20 @@ def depth_to_space(reader: ModelReader, index: int, op: Any) -> Node:
     )
 
 
+def image(reader: ModelReader, index: int, op: Any) -> Node:
+    """RESHAPE: one pixel becomes an image, whose pixels are its sets of channels."""
+    height, width, _ = reader.shape(op.outputs[0])
+    channels = np.arange(reader.shape(op.inputs[0])[2])
+    return node_of(
+        reader,
+        "depth_to_space",
+        index,
+        op.inputs[:1],
+        window=Window(stride=(height, width)),
+        arrays={"channels": channels},
+    )
+
+
 def space_to_depth(reader: ModelReader, index: int, op: Any) -> Node:
     """SPACE_TO_DEPTH: the pixels of a block become sets of channels."""
     block = int(op.builtinOptions.blockSize)
@@ -103,9 +117,10 @@ def _moves(
     moved: NDArray, source: tuple[int, ...]
 ) -> tuple[str, Window, dict[str, NDArray]] | None:
     """What moves values from where `moved` says, as a kind of node and its fields."""
-    from_y, from_x, from_c = np.array(np.unravel_index(moved, source))
-    y, x, c = np.indices(moved.shape, sparse=True)
-    height, width, _ = moved.shape
+    pixels, from_c = np.divmod(moved, source[2])
+    from_y, from_x = np.divmod(pixels, source[1])
+    height, width, channels = (int(size) for size in np.shape(moved))
+    y, x, c = np.ogrid[:height, :width, :channels]
     if height % source[0] == 0 and width % source[1] == 0:
         stride = (height // source[0], width // source[1])
         table = from_c[: stride[0], : stride[1]]
@@ -119,15 +134,15 @@ def _moves(
             return kind, window, {"channels": table.reshape(-1)}
     if source[0] % height == 0 and source[1] % width == 0:
         stride = (source[0] // height, source[1] // width)
-        rows, columns, channels = from_y[0, 0], from_x[0, 0], from_c[0, 0]
+        rows, columns, sources = from_y[0, 0], from_x[0, 0], from_c[0, 0]
         if (
             np.array_equal(from_y, np.broadcast_to(y * stride[0] + rows, moved.shape))
             and np.array_equal(
                 from_x, np.broadcast_to(x * stride[1] + columns, moved.shape)
             )
-            and np.array_equal(from_c, np.broadcast_to(channels, moved.shape))
+            and np.array_equal(from_c, np.broadcast_to(sources, moved.shape))
         ):
-            arrays = {"rows": rows, "columns": columns, "channels": channels}
+            arrays = {"rows": rows, "columns": columns, "channels": sources}
             return "space_to_depth", Window(stride=stride), arrays
     return None
 
@@ -140,11 +155,9 @@ def _box(
     rank = len(reader.sizes(op.inputs[0]))
     if len(begin) != rank:
         raise Unsupported("a slice that names some axes only")
-    # A tensor of two axes is one pixel.
-    first = np.concatenate([np.zeros(4 - rank, int), begin])[1:] if rank == 4 else (
-        np.array([0, 0, begin[-1]])
-    )  # fmt: skip
-    step = steps[1:] if rank == 4 else np.array([1, 1, steps[-1]])
+    # Tensors of fewer axes are images of one row, or one pixel.
+    first, step = np.zeros(3, int), np.ones(3, int)
+    first[4 - rank :], step[4 - rank :] = begin[1:], steps[1:]
     if min(step[:2]) < 1:
         raise Unsupported("a slice that takes pixels backwards")
     channels = first[2] + step[2] * np.arange(target[2])

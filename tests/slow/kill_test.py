@@ -47,7 +47,7 @@ EXPORT = [
     "export.packed.pack.pack_regions",
     "export.packed.lowering.lower",
     "export.plan.scheduling.schedule",
-    "export.packed.pack.check_complete",
+    "export.packed.report.report_of",
     "export.packed.pack.delegate",
     "export.litert.verification.compare_outputs",
 ]

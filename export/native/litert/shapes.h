@@ -26,10 +26,12 @@ struct PlanShape {
   }
 
   // Whether a tensor has this shape, with a batch of one: (1, height, width, channels),
-  // or (1, channels) for a single pixel. As many values in another shape do not count.
+  // (1, width, channels) for a single row, or (1, channels) for a single pixel. As many
+  // values in another shape do not count.
   bool is_of(const int32_t* dims, size_t rank) const {
-    const bool is_pixel = sides[0] == 1 && sides[1] == 1 && rank == 2;
-    const size_t skipped = is_pixel ? 2 : 0;
+    const bool is_pixel = sides[0] == 1 && sides[1] == 1 && rank == 2,
+               is_row = sides[0] == 1 && rank == 3;
+    const size_t skipped = is_pixel ? 2 : is_row ? 1 : 0;
     if (rank != 4 - skipped || dims[0] != 1) return false;
     for (size_t i = 1; i < rank; ++i) {
       if (dims[i] < 1 || static_cast<uint32_t>(dims[i]) != sides[i - 1 + skipped]) {

@@ -104,3 +104,28 @@ def test_what_only_moves_values_is_inside(names, place, tmp_path):
         near = [x for x in theirs if x.shape == ours.shape]
         largest = max(np.abs(x).max() for x in near)
         assert min(np.abs(x - ours).max() for x in near) < 0.05 * largest
+
+
+def test_rows_of_pixels_and_single_pixels_are_images(tmp_path):
+    keras.utils.set_random_seed(0)
+    rows = keras.Input((24, 3))
+    x = layers.Conv1D(8, 2, padding="causal", activation="relu")(rows)
+    y = [
+        layers.Conv1D(8, 2, padding="causal", dilation_rate=4, activation=name)(x)
+        for name in ("tanh", "sigmoid")
+    ]
+    x = layers.Add()([layers.Multiply()(y), x])
+    x = layers.Conv1D(8, 3, padding="same", activation="relu")(x)
+    mean = layers.GlobalAveragePooling1D()(x)
+    image = layers.Reshape((3, 4, 5))(layers.Dense(60, activation="relu")(mean))
+    image = layers.Conv2DTranspose(2, 3, 2, padding="same")(image)
+    data = np.random.default_rng(0).normal(size=(8, 24, 3)).astype(np.float32)
+    model = dqa.quantize_model(keras.Model(rows, [x, image]), dqa.DQAConfig(bits=6))
+    dqa.calibrate(model, data, verbose=0)
+    path = tmp_path / "m.tflite"
+    report = export_tflite(model, path, mode="packed", samples=data, strict=True)
+    assert report.ops == {"DQA": 1}
+    assert report.packed.summary() == (
+        "100.0 % of the multiplications in 1 region; no float tensor left"
+    )
+    assert report.max_difference < 0.05 * report.output_range
