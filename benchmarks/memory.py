@@ -126,6 +126,40 @@ def measure(name: str, folder: Path) -> dict:
     return result
 
 
+WORDS = {
+    "unet": "U-Net 512",
+    "mobilenet_v2": "MobileNetV2 224",
+    "mobilenet_v2_linear": "the same, `quantize_linear=True`",
+    "mobilenet_v2_035": "MobileNetV2 0.35 at 144",
+    "resnet32": "ResNet-32",
+}
+
+
+def process_table(result: dict) -> str:
+    """What a process grows by, as the page of figures has it."""
+    lines = [
+        "| network | file | computed | 1 thread | without input, output | 2 threads "
+        "| mapped files |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, words in WORDS.items():
+        for kind in ("float", "int8", "packed", "coded"):
+            row = result.get(name, {}).get(kind, {})
+            if "process" not in row:
+                continue
+            one, two = (row["process"][str(threads)] for threads in THREADS)
+            figures = (
+                row["live_peak"],
+                one["anonymous"],
+                one["anonymous"] - row["inputs_and_outputs"],
+                two["anonymous"],
+                one["file"],
+            )
+            cells = (f"{figure / 2**20:.2f}" for figure in figures)
+            lines.append(f"| {words} | {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draw(result: dict, path: Path) -> None:
     import matplotlib
 
@@ -148,7 +182,7 @@ def draw(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = networks.parser(__doc__.splitlines()[0])
+    parser = networks.parser(__doc__.splitlines()[0], tuple(WORDS))
     parser.add_argument("--svg", type=arguments.output, help="file for a picture")
     options = parser.parse_args()
     networks.prepare(options.networks, options.folder)

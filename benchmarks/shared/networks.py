@@ -88,6 +88,10 @@ def network(name: str):
         model = unet(512, (32, 64, 128), 256)
     elif name == "efficientnet_lite0":
         model = efficientnet_lite0()
+    elif name == "mobilenet_v2_035":
+        model = keras.applications.MobileNetV2(
+            (144, 144, 3), alpha=0.35, weights=None, classifier_activation=None
+        )
     elif name.startswith("mobilenet_v2"):
         model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     else:

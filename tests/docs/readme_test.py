@@ -325,6 +325,20 @@ def test_packed_figures_are_the_measured_ones():
         assert f"{min(gains):.2f} to {max(gains):.2f} times as fast {words}" in text
 
 
+def test_process_growth_is_what_was_measured():
+    result = json.loads((RESULTS / "memory.json").read_text())
+    table = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))["process_table"]
+    assert table(result) in FIGURES
+    arena = {
+        name: rows["packed"]["live_peak"] - rows["packed"]["inputs_and_outputs"]
+        for name, rows in result.items()
+    }
+    assert (
+        f"| MobileNetV2 224 | packed, 4 bits | {arena['mobilenet_v2'] / 1000:.0f} |"
+        in FIGURES
+    )
+
+
 def test_files_that_are_linked_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
