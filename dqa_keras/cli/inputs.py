@@ -24,6 +24,7 @@ BUILT_IN: dict[str, Callable[..., keras.Model]] = {
         f"efficientnet_lite{variant}": partial(models.efficientnet_lite, variant)
         for variant in range(5)
     },
+    "efficientnet_mini": models.efficientnet_mini,
     "mobilenet_v2": models.mobilenet_v2,
     "resnet32": models.resnet32,
     "unet": models.unet,

@@ -26,7 +26,11 @@ from dqa_keras.models import torch_layers
 from dqa_keras.models.weights import save_weights
 
 _MODEL = flags.DEFINE_enum(
-    "model", None, ["resnet32", "mobilenet_v2", "unet"], "What.", required=True
+    "model",
+    None,
+    ["resnet32", "mobilenet_v2", "efficientnet_mini", "unet"],
+    "What.",
+    required=True,
 )
 _DATA = flags.DEFINE_string("data", None, "A TFDS name or an .npz.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps prepared datasets.")
@@ -141,6 +145,15 @@ RECIPES = {
         4e-3,
         0.05,
         ((0.58, 0.5), (0.25, 0.75), (0.17, 1.0)),
+        precision="mixed_bfloat16",
+    ),
+    "efficientnet_mini": Recipe(
+        shift_and_flip,
+        16,
+        128,
+        4e-3,
+        0.05,
+        ((0.6, 0.5), (0.4, 1.0)),
         precision="mixed_bfloat16",
     ),
     "unet": Recipe(
