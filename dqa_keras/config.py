@@ -79,8 +79,11 @@ class DQAConfig:
         method: `"dqa"`, or one of the baselines `"direct"` (no channel is important)
             and `"noisyquant"` (fixed uniform noise, arXiv 2211.16056). Defaults to
             `"dqa"`.
-        signed: `True`, `False`, or `"auto"`: unsigned codes where calibration saw no
-            negative value. Defaults to `"auto"`.
+        signed: `True`: half of the codes lie below 0. `False`: none. `"auto"`: none
+            where calibration saw no negative value; else a zero point that leaves fewer
+            of them below 0, if that takes a tenth or more off the squared error of the
+            calibration data, as after SiLU; else half. Where `bits + extra_bits` is 8,
+            or with `clipping="percentile"`, it is half. Defaults to `"auto"`.
         granularity: `"channel"` or `"tensor"`: whether each channel has a scale of
             its own or all channels of a layer share one range. Defaults to
             `"channel"`.

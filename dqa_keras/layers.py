@@ -55,7 +55,8 @@ class QuantizationParameters:
         extra_bits: Integer. Extra bits m of important channels.
         scale: Float32 array (C,). Step of each channel.
         mask: Boolean array (C,). True for important channels.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean. Whether codes are signed. Or a float: the share of the codes
+            that lie below 0.
         residual_counts: Integer array (2^m,). How often each residual occurs.
         base_counts: Integer array (2^n,). How often each base code occurs, indexed by
             `base & (2^n - 1)`.
@@ -67,7 +68,7 @@ class QuantizationParameters:
     extra_bits: int
     scale: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    signed: bool
+    signed: quantizers.Signed
     residual_counts: NDArray[np.integer]
     base_counts: NDArray[np.integer]
     importance: NDArray[np.floating]
@@ -169,6 +170,8 @@ class Quantizer(keras.layers.Layer):
         self.inverse_scale = state("inverse_scale", (channels,), "float32", 1)
         self.mask = state("mask", (channels,), "bool", 0)
         self.signed = state("signed", (), "bool", 0)
+        # The share of the codes that lie below 0.
+        self.negative_share = state("negative_share", (), "float32", 0)
         self.calibrated = state("calibrated", (), "bool", 0)
         bits, extra_bits = self._configured()
         if self.config.has_budget:
@@ -211,11 +214,11 @@ class Quantizer(keras.layers.Layer):
 
     def code_range(self) -> tuple[Any, Any]:
         """Smallest and largest code of each channel: two float32 tensors (C,)."""
-        mask, signed = map(ops.convert_to_tensor, (self.mask, self.signed))
+        mask, share = map(ops.convert_to_tensor, (self.mask, self.negative_share))
         if self.config.has_budget:
             levels = ops.convert_to_tensor(self.levels)
-            return quantizers.limits(ops.where(mask, levels[1], levels[0]), signed)
-        return quantizers.code_range(self.bits, self.extra_bits, mask, signed)
+            return quantizers.limits(ops.where(mask, levels[1], levels[0]), share)
+        return quantizers.code_range(self.bits, self.extra_bits, mask, share)
 
     def _configured(self) -> tuple[int, int]:
         """Bits n and m that the config asks for."""
@@ -257,7 +260,7 @@ class Quantizer(keras.layers.Layer):
         """Sets the result of calibration and starts quantizing."""
         self.set_scale(np.asarray(calibration.scale, np.float32))
         self.mask.assign(calibration.mask)
-        self.signed.assign(calibration.signed)
+        self.set_signed(calibration.signed)
         for weight, counts in (
             (self.residual_counts, calibration.residual_counts),
             (self.base_counts, calibration.base_counts),
@@ -270,6 +273,11 @@ class Quantizer(keras.layers.Layer):
         self.importance.assign(np.asarray(calibration.importance, np.float32))
         self.sqnr.assign(calibration.sqnr)
         self.calibrated.assign(True)
+
+    def set_signed(self, signed: quantizers.Signed) -> None:
+        """Sets whether codes are signed, or the share of them that lies below 0."""
+        self.signed.assign(bool(signed))
+        self.negative_share.assign(quantizers.negative_share(signed))
 
     def set_scale(self, scale: NDArray[np.float32]) -> None:
         """Sets the step of each channel, float32 (C,), and its reciprocal."""
@@ -302,7 +310,7 @@ class Quantizer(keras.layers.Layer):
             name=self.name,
             bits=bits,
             extra_bits=extra_bits,
-            signed=bool(ops.convert_to_numpy(self.signed)),
+            signed=self._signedness(),
             shape=self.activation_shape,
             mask=to_numpy(self.mask).astype(bool),
             scale=to_numpy(self.scale),
@@ -311,6 +319,10 @@ class Quantizer(keras.layers.Layer):
             ),
             base_lengths=huffman.code_lengths(to_numpy(self.base_counts)[: 2**bits]),
         )
+
+    def _signedness(self) -> quantizers.Signed:
+        share = float(ops.convert_to_numpy(self.negative_share))
+        return share if 0 < share < 0.5 else share > 0
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -6,9 +6,11 @@ channel, $b_c = n + m k_c$ and
 $$q = \mathrm{clip}(\mathrm{rint}(x \cdot s_c^{-1}), q_{min}, q_{max}), \qquad
   \hat x = q \cdot s_c$$
 
-with $[q_{min}, q_{max}] = [0, 2^{b_c} - 1]$ for unsigned codes and
-$[-2^{b_c - 1}, 2^{b_c - 1} - 1]$ for signed ones. An important code splits into
-`base = q >> m`, which fits n bits, and `residual = q - (base << m)` in $[0, 2^m)$.
+with $q_{min} = -z \cdot 2^{m k_c}$ and $q_{max} = q_{min} + 2^{b_c} - 1$. The zero
+point z of a layer says how many of the $2^n$ base codes lie below 0: none of unsigned
+codes, half of signed ones, fewer where the data has a short negative tail. An important
+code splits into `base = q >> m`, which fits n bits, and `residual = q - (base << m)` in
+$[0, 2^m)$.
 
 Everything is float32 until the split, in the order written here: every implementation
 (Keras, NumPy, TFLite, C++, JVM) repeats these operations one by one, so codes agree
@@ -28,19 +30,33 @@ Reference:
 
 from typing import Any
 
+import keras
 from keras import ops
 
 Tensor = Any
 
 
-def code_limits(bits: int, signed: bool) -> tuple[int, int]:
+# Whether codes are signed, or the share of the codes that lie below 0: z / 2^n. `True`
+# is a half.
+Signed = bool | float
+
+
+def negative_share(signed: Signed) -> float:
+    """The share of the codes that lie below 0, in 0..0.5."""
+    share = float(signed)
+    return 0.5 if share == 1 else share
+
+
+def code_limits(bits: int, signed: Signed) -> tuple[int, int]:
     """Smallest and largest of the codes of `bits` bits, as Python integers.
 
     Example:
     >>> code_limits(4, signed=False), code_limits(4, signed=True)
     ((0, 15), (-8, 7))
+    >>> code_limits(4, signed=2 / 16)
+    (-2, 13)
     """
-    smallest = -(2 ** (bits - 1)) if signed else 0
+    smallest = -int(negative_share(signed) * 2**bits)
     return smallest, smallest + 2**bits - 1
 
 
@@ -53,7 +69,8 @@ def code_range(
         bits: Integer. Stored bits n.
         extra_bits: Integer. Extra bits m of important channels.
         mask: Boolean tensor (C,). True for important channels.
-        signed: Boolean scalar (tensor or Python). Whether codes are signed.
+        signed: Scalar (tensor or Python). Boolean: whether codes are signed. Float: the
+            share of the codes that lie below 0.
 
     Returns:
         Two float32 tensors (C,): q_min and q_max.
@@ -67,13 +84,17 @@ def limits(levels: Tensor, signed: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         levels: Tensor (C,). Number of codes of each channel, powers of two.
-        signed: Boolean scalar (tensor or Python). Whether codes are signed.
+        signed: Scalar (tensor or Python). Boolean: whether codes are signed. Float: the
+            share of the codes that lie below 0.
 
     Returns:
         Two float32 tensors (C,): q_min and q_max.
     """
     levels = ops.cast(levels, "float32")
-    offset = ops.where(signed, 0.5 * levels, ops.zeros_like(levels))
+    share = ops.convert_to_tensor(signed)
+    if keras.backend.standardize_dtype(share.dtype) == "bool":
+        share = 0.5 * ops.cast(share, "float32")
+    offset = share * levels
     return -offset, levels - 1.0 - offset
 
 

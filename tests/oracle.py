@@ -9,7 +9,10 @@ import numpy as np
 
 
 def code_range(bits, signed):
-    """q_min and q_max of codes of `bits` bits."""
+    """q_min and q_max of codes of `bits` bits, signed or with a share below 0."""
+    if 0 < signed < 1:
+        below = int(signed * 2**bits)
+        return -below, 2**bits - 1 - below
     if signed:
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return 0, 2**bits - 1

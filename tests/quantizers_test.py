@@ -118,6 +118,22 @@ def test_codes_saturate_at_both_ends(function):
     assert unsigned.tolist() == [[0, 0], [31, 7]]
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (4, 2), (3, 4), (7, 0)])
+def test_codes_with_a_zero_point(n, m):
+    scale, mask = [0.5, 2.0], [True, False]
+    for z in range(1, 2 ** (n - 1)):
+        q_min, q_max = quantizers.code_range(n, m, np.asarray(mask), z / 2**n)
+        assert to_numpy(q_min).tolist() == [-z * 2**m, -z]
+        assert to_numpy(q_max).tolist() == [(2**n - z) * 2**m - 1, 2**n - z - 1]
+        x = np.float32([[-1e9, -1e9], [0, 0], [1e9, 1e9]])
+        q = quantizers.encode(x, 1 / np.float32(scale), q_min, q_max)
+        base, residual = quantizers.split(q, np.asarray(mask), m)
+        assert to_numpy(base).tolist() == [[-z, -z], [0, 0], [2**n - z - 1] * 2]
+        assert to_numpy(q)[1].tolist() == [0, 0]
+        merged = quantizers.merge(base, residual, np.asarray(mask), m)
+        assert to_numpy(merged).tolist() == to_numpy(q).astype(int).tolist()
+
+
 def test_one_signed_bit_is_minus_one_or_zero():
     q = to_numpy(encode([[-9.0], [0.2], [9.0]], [1.0], [False], 1, 0, True))
     assert q.ravel().tolist() == [-1, 0, 0]

@@ -28,7 +28,7 @@ class _Grid:
         self.q_min, self.q_max = variable(), variable()
 
     def assign(self, layer: Quantizer, observer: Observer, bits: int) -> None:
-        signed = bool(ops.convert_to_numpy(layer.signed))
+        signed = ranges.signedness(observer, bits, 0, layer.config)
         scale = ranges.scales(observer, bits, signed, layer.config)
         self.scale.assign(scale)
         self.inverse_scale.assign(np.float32(1) / scale)

@@ -19,7 +19,7 @@ Reference:
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from dqa_keras.calibration.observers import BINS, Observer
 from dqa_keras.calibration.ranges import bin_codes, largest_code
 from dqa_keras.codec import blocks, huffman, sizes
 from dqa_keras.config import MAX_BITS, MAX_EXTRA_BITS
+from dqa_keras.quantizers import Signed, negative_share
 
 Split = tuple[int, int]
 
@@ -64,7 +65,8 @@ class Demand(NamedTuple):
 
     Args:
         observer: `Observer`. Its histograms.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean, or a dictionary from n to whether codes of n bits are signed
+            or the share of them that lies below 0.
         sensitivity: Float64 array (C,). Loss of an input for each unit of a channel's
             mean squared error.
         strips: Tuple of integers. Pixels of each strip of one input.
@@ -72,10 +74,17 @@ class Demand(NamedTuple):
     """
 
     observer: Observer
-    signed: bool
+    signed: bool | Mapping[int, Signed]
     sensitivity: NDArray[np.float64]
     strips: tuple[int, ...]
     code_base: bool
+
+    def signed_at(self, split: Split) -> Signed:
+        """Whether codes are signed, or the share below 0, at some n and m."""
+        if isinstance(self.signed, bool):
+            return self.signed
+        signed = self.signed[split[0]]
+        return signed if sum(split) < MAX_BITS else bool(signed)
 
     @property
     def channels(self) -> int:
@@ -155,7 +164,7 @@ def section_bits(
 
 @functools.lru_cache(maxsize=32)
 def _bin_ranges(
-    bits: int, signed: bool, sign: int
+    bits: int, signed: Signed, sign: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
     """`bin_codes` of one side of zero under `_THRESHOLDS`, as ranges of bins.
 
@@ -171,7 +180,7 @@ def _bin_ranges(
 
 
 @functools.lru_cache(maxsize=32)
-def _errors_below(bits: int, signed: bool, sign: int) -> NDArray[np.float32]:
+def _errors_below(bits: int, signed: Signed, sign: int) -> NDArray[np.float32]:
     """Squared error of each bin, (BINS, T'), from `_OCTAVES` below `_THRESHOLDS` on."""
     steps = np.arange(-_OCTAVES * _STEPS_AN_OCTAVE, _THRESHOLDS.size)
     thresholds = _THRESHOLDS[0] * 2.0 ** (steps / _STEPS_AN_OCTAVE)
@@ -215,44 +224,45 @@ class _Layer:
         self._octaves = np.log2(pooled.width / self._width).astype(np.int64)
         prior = min(_PRIOR_POSITIONS, self._pixels)
         self._prior = prior / (prior + observer.values / demand.channels)
-        self._coded: dict[int, _Coded] = {}
+        self._coded: dict[tuple[int, float], _Coded] = {}
         self._lengths: dict[Split, tuple[NDArray, NDArray]] = {}
 
-    def _at(self, bits: int) -> _Coded:
-        if bits not in self._coded:
-            self._coded[bits] = self._code(bits)
-        return self._coded[bits]
+    def _at(self, bits: int, signed: Signed) -> _Coded:
+        key = bits, negative_share(signed)
+        if key not in self._coded:
+            self._coded[key] = self._code(bits, signed)
+        return self._coded[key]
 
-    def _code(self, bits: int) -> _Coded:
+    def _code(self, bits: int, signed: Signed) -> _Coded:
         demand = self.demand
         channels = np.arange(demand.channels)
         error = np.zeros((channels.size, _THRESHOLDS.size))
         for share, sign in self._share:
-            error += share @ _bin_ranges(bits, demand.signed, sign)[0]
-        error += self._prior * (self._layer_error(bits) - error)
+            error += share @ _bin_ranges(bits, signed, sign)[0]
+        error += self._prior * (self._layer_error(bits, signed) - error)
         best = np.argmin(error, 1)
         tried = np.clip(best[:, None] + _TRIED, 0, _THRESHOLDS.size - 1)
         counts = np.zeros((*tried.shape, 2**bits), np.float32)
         for share, sign in self._share:
-            _, begins, limit = _bin_ranges(bits, demand.signed, sign)
+            _, begins, limit = _bin_ranges(bits, signed, sign)
             below = np.pad(np.cumsum(share, 1), ((0, 0), (1, 0))) * self._pixels
             each = np.diff(below[channels[:, None, None], begins[tried]], axis=2)
             counts[..., sign * np.arange(limit + 1) & (2**bits - 1)] += each
         width = self._width[:, None]
         loss = np.take_along_axis(error, tried, 1) * width**2
-        scale = _THRESHOLDS[tried] * width / largest_code(bits, demand.signed)
+        scale = _THRESHOLDS[tried] * width / largest_code(bits, signed)
         if not self._alive:
             scale = np.ones_like(scale)
         return _Coded(loss * demand.sensitivity[:, None], counts, scale.astype("f4"))
 
-    def _layer_error(self, bits: int) -> NDArray[np.floating]:
+    def _layer_error(self, bits: int, signed: Signed) -> NDArray[np.floating]:
         """Mean squared error of the whole layer's values in each channel's range.
 
         Returns:
             Float array (C, T), in squared bins of the channel.
         """
         error = sum(
-            (share @ _errors_below(bits, self.demand.signed, sign))[0]
+            (share @ _errors_below(bits, signed, sign))[0]
             for share, sign in self._pooled
         )
         first = _STEPS_AN_OCTAVE * (_OCTAVES - np.minimum(self._octaves, _OCTAVES))
@@ -262,7 +272,8 @@ class _Layer:
     def choose(self, split: Split, price: float) -> Choice:
         """The choice of smallest loss + price * bits at these n and m."""
         bits, extra_bits = split
-        demand, high, low = self.demand, self._at(sum(split)), self._at(bits)
+        demand, signed = self.demand, self.demand.signed_at(split)
+        high, low = self._at(sum(split), signed), self._at(bits, signed)
         every = np.arange(demand.channels)
         code = np.arange(2 ** (bits + extra_bits))
         base, residual = code >> extra_bits, code & (2**extra_bits - 1)
@@ -304,7 +315,7 @@ class _Layer:
     def _first(self, split: Split) -> tuple[NDArray, NDArray]:
         """Codeword lengths to begin with: all channels important."""
         bits, extra_bits = split
-        coded = self._at(sum(split))
+        coded = self._at(sum(split), self.demand.signed_at(split))
         counts = coded.counts[:, -_TRIED[0]].sum(0)
         code = np.arange(counts.size)
         base_lengths = np.full(2**bits, float(bits))

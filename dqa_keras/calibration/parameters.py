@@ -24,8 +24,10 @@ from dqa_keras.calibration.observers import Observer, decibels
 from dqa_keras.calibration.statistics import Statistics
 from dqa_keras.calibration.trials import Trials
 from dqa_keras.codec import huffman
+from dqa_keras.config import MAX_BITS
 from dqa_keras.graph import calls
 from dqa_keras.layers import QuantizationParameters, Quantizer
+from dqa_keras.quantizers import Signed
 
 # Images on which codes are tried. Where each has many outputs, as in segmentation, a
 # trial costs more of them and each of them says more.
@@ -62,7 +64,7 @@ class _Scales(NamedTuple):
 
 def _ranker(
     layers: list[Quantizer], trials: Trials | None, verbose: int
-) -> Callable[[Quantizer, Observer, bool, _Scales], NDArray[np.floating]]:
+) -> Callable[[Quantizer, Observer, Signed, _Scales], NDArray[np.floating]]:
     """A function that scores the channels of a layer."""
     greedy = [layer for layer in layers if _is_greedy(layer)]
     progress = tqdm(
@@ -73,7 +75,7 @@ def _ranker(
     )
 
     def rank(
-        layer: Quantizer, observer: Observer, signed: bool, scales: _Scales
+        layer: Quantizer, observer: Observer, signed: Signed, scales: _Scales
     ) -> NDArray[np.floating]:
         if not layer.extra_bits:
             return np.zeros(scales.fine.size)
@@ -102,13 +104,7 @@ def _rescaled(
     return tried[np.argmin(trials.errors(layer, masks, tried))]
 
 
-def _is_signed(layer: Quantizer, observer: Observer) -> bool:
-    if layer.config.signed == "auto":
-        return bool(observer.minimum.min() < 0)
-    return layer.config.signed
-
-
-def _scales(layer: Quantizer, observer: Observer, signed: bool) -> _Scales:
+def _scales(layer: Quantizer, observer: Observer, signed: Signed) -> _Scales:
     return _Scales(
         ranges.scales(observer, layer.bits, signed, layer.config),
         ranges.scales(observer, layer.bits + layer.extra_bits, signed, layer.config),
@@ -118,7 +114,7 @@ def _scales(layer: Quantizer, observer: Observer, signed: bool) -> _Scales:
 def _parameters(
     layer: Quantizer,
     observer: Observer,
-    signed: bool,
+    signed: Signed,
     choice: _Choice,
     scores: NDArray[np.floating],
 ) -> QuantizationParameters:
@@ -162,7 +158,10 @@ def _demand(layer: Quantizer, observer: Observer, images: int) -> bit_allocation
         weight = sensitivity.dampened(observer.sensitivity / images)
     return bit_allocation.Demand(
         observer,
-        _is_signed(layer, observer),
+        {
+            bits: ranges.signedness(observer, bits, 0, layer.config)
+            for bits in range(1, MAX_BITS + 1)
+        },
         weight,
         bit_allocation.strips_of(layer.activation_shape, activations),
         layer.config.entropy == "all",
@@ -210,8 +209,9 @@ def _share_budget(
     for layer, choice in zip(sharing, choices, strict=True):
         demand = demands[layer.name]
         chosen = _Choice(choice.bits, choice.extra_bits, choice.mask, choice.scale)
+        signed = demand.signed_at((choice.bits, choice.extra_bits))
         parameters[layer.name] = _parameters(
-            layer, demand.observer, demand.signed, chosen, demand.sensitivity
+            layer, demand.observer, signed, chosen, demand.sensitivity
         )
     return parameters
 
@@ -299,8 +299,8 @@ def compute(
         if layer.config.has_budget:
             continue
         observer = statistics.observers[layer.name]
-        signed = _is_signed(layer, observer)
-        layer.signed.assign(signed)
+        signed = ranges.signedness(observer, layer.bits, layer.extra_bits, layer.config)
+        layer.set_signed(signed)
         scales = _scales(layer, observer, signed)
         scores = rank(layer, observer, signed, scales)
         mask = allocation.top_share(scores, layer.config.important_fraction)

@@ -13,16 +13,22 @@ from numpy.typing import NDArray
 
 from dqa_keras import quantizers
 from dqa_keras.calibration.observers import BINS, Histogram, Observer
-from dqa_keras.config import Clipping, DQAConfig, Granularity
+from dqa_keras.config import MAX_BITS, Clipping, DQAConfig, Granularity
+from dqa_keras.quantizers import Signed
 
 # Candidate thresholds of the MSE search, in bins: an octave below the smallest possible
 # maximum (BINS / 2) loses more than it gains above 1 bit; four octaves cover 1 bit too.
 _CANDIDATES = np.geomspace(BINS / 16, BINS, 97)
 
+# Zero points that are tried, of all 2^n codes.
+_SHARES = 16
+# What is left of the squared error where a zero point is worth it.
+_WORTH = 0.9
+
 BIN_CENTRES = np.arange(BINS) + 0.5
 
 
-def largest_code(bits: int, signed: bool) -> int:
+def largest_code(bits: int, signed: Signed) -> int:
     """The positive code that a threshold maps to.
 
     One signed bit has codes -1 and 0 only; there the threshold maps to -1.
@@ -45,14 +51,14 @@ class BinCodes(NamedTuple):
 
 
 def bin_codes(
-    thresholds: NDArray[np.float64], bits: int, signed: bool, sign: int
+    thresholds: NDArray[np.float64], bits: int, signed: Signed, sign: int
 ) -> BinCodes:
     """Codes of `bits` bits for each bin, under each threshold (T,) in bins.
 
     Args:
         thresholds: Float64 array (T,). In units of the bins' width.
         bits: Integer in 1..8.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean, or the share of the codes that lie below 0.
         sign: Integer. `1` for the positive side of zero, `-1` for the negative one.
 
     Returns:
@@ -66,7 +72,7 @@ def bin_codes(
 
 
 @functools.lru_cache(maxsize=64)
-def _candidate_errors(bits: int, signed: bool, sign: int) -> NDArray[np.float64]:
+def _candidate_errors(bits: int, signed: Signed, sign: int) -> NDArray[np.float64]:
     """Squared error, in bins, of each bin under each candidate: (BINS, candidates)."""
     return bin_codes(_CANDIDATES, bits, signed, sign).errors
 
@@ -74,7 +80,7 @@ def _candidate_errors(bits: int, signed: bool, sign: int) -> NDArray[np.float64]
 def thresholds(
     observer: Observer,
     bits: int,
-    signed: bool,
+    signed: Signed,
     clipping: Clipping,
     granularity: Granularity,
     percentile: float,
@@ -84,7 +90,7 @@ def thresholds(
     Args:
         observer: `Observer` of C channels.
         bits: Integer in 1..8.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean, or the share of the codes that lie below 0.
         clipping: `"max"`: the largest magnitude seen. `"percentile"`: the magnitude
             that `percentile` percent of the values stay under. `"mse"`: the candidate
             with the smallest mean squared error on the histogram.
@@ -99,7 +105,10 @@ def thresholds(
     if granularity == "tensor":
         observer = observer.pooled()
     if clipping == "max":
-        limits = observer.magnitude.astype(np.float64)
+        low, high = quantizers.code_limits(bits, signed)
+        # Symmetric codes reach as far below 0 as above it.
+        reach = 1.0 if isinstance(signed, bool) else -high / low
+        limits = np.maximum(observer.maximum, -reach * observer.minimum.astype("f8"))
     elif clipping == "percentile":
         total = np.sum([side.astype(np.int64) for side, _ in observer.sides()], axis=0)
         below = np.cumsum(total, axis=1)
@@ -120,13 +129,55 @@ def thresholds(
 
 
 def scales(
-    observer: Observer, bits: int, signed: bool, config: DQAConfig
+    observer: Observer, bits: int, signed: Signed, config: DQAConfig
 ) -> NDArray[np.float32]:
     """The step of each channel for codes of `bits` bits, as a config clips: (C,)."""
     limits = thresholds(
         observer, bits, signed, config.clipping, config.granularity, config.percentile
     )
     return (limits / largest_code(bits, signed)).astype(np.float32)
+
+
+def squared_error(
+    observer: Observer, scale: NDArray[np.float32], bits: int, signed: Signed
+) -> NDArray[np.float64]:
+    """Summed squared quantization error of each channel on its histogram: (C,)."""
+    error = np.zeros(scale.size)
+    for binned in histogram_codes(observer, scale, bits, signed):
+        error += np.einsum("cb,cb->c", binned.counts, binned.errors**2)
+    return error
+
+
+def signedness(
+    observer: Observer, bits: int, extra_bits: int, config: DQAConfig
+) -> Signed:
+    """Whether codes are signed, or the share of them that lies below 0.
+
+    Args:
+        observer: `Observer` of C channels.
+        bits: Integer in 1..8. Stored bits n, at which squared errors are compared.
+        extra_bits: Integer. Extra bits m.
+        config: `DQAConfig`. Its `signed` may leave the choice to the data.
+
+    Returns:
+        Boolean, or a float: a multiple of `2**-bits` between 0 and 0.5.
+    """
+    if config.signed != "auto":
+        return config.signed
+    if observer.minimum.min() >= 0:
+        return False
+
+    def error(signed: Signed) -> float:
+        scale = scales(observer, bits, signed, config)
+        return float(squared_error(observer, scale, bits, signed).sum())
+
+    # Percentiles are of magnitudes, which know no side.
+    if bits + extra_bits == MAX_BITS or config.clipping == "percentile":
+        return True
+    zero_points = range(1, 2 ** (bits - 1))[:: max(1, 2**bits // _SHARES)]
+    errors = {z / 2**bits: error(z / 2**bits) for z in zero_points}
+    best = min(errors, key=errors.__getitem__, default=0.0)
+    return best if errors and errors[best] < _WORTH * error(True) else True
 
 
 class Binned(NamedTuple):
@@ -142,7 +193,7 @@ def histogram_codes(
     observer: Observer,
     scale: NDArray[np.float32],
     bits: int,
-    signed: bool,
+    signed: Signed,
     offset: NDArray[np.float32] | float = 0.0,
 ) -> Iterator[Binned]:
     """The code of each bin of a histogram.
@@ -151,7 +202,7 @@ def histogram_codes(
         observer: `Observer` of C channels.
         scale: Float32 array (C,).
         bits: Integer. Bits b_c of the codes.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean, or the share of the codes that lie below 0.
         offset: Float32 array (C,) that is added before quantization and subtracted
             after (the noise of NoisyQuant). Defaults to none.
 

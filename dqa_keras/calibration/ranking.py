@@ -12,18 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.calibration.observers import Observer
-from dqa_keras.calibration.ranges import histogram_codes
+from dqa_keras.calibration.ranges import squared_error
 from dqa_keras.layers import Quantizer
-
-
-def squared_error(
-    observer: Observer, scale: NDArray[np.float32], bits: int, signed: bool
-) -> NDArray[np.float64]:
-    """Summed squared quantization error of each channel on its histogram: (C,)."""
-    error = np.zeros(scale.size)
-    for binned in histogram_codes(observer, scale, bits, signed):
-        error += np.einsum("cb,cb->c", binned.counts, binned.errors**2)
-    return error
+from dqa_keras.quantizers import Signed
 
 
 def mse_scores(
@@ -31,7 +22,7 @@ def mse_scores(
     scales: tuple[NDArray[np.float32], NDArray[np.float32]],
     bits: int,
     extra_bits: int,
-    signed: bool,
+    signed: Signed,
 ) -> NDArray[np.float64]:
     """Squared error that the extra bits remove from each channel.
 
@@ -40,7 +31,7 @@ def mse_scores(
         scales: Two float32 arrays (C,): the scale at n and at n + m bits.
         bits: Integer. Stored bits n.
         extra_bits: Integer. Extra bits m.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean, or the share of the codes that lie below 0.
 
     Returns:
         Float64 array (C,).

@@ -110,7 +110,9 @@ class Trials:
         """A hash of some trials and all that they depend on."""
         number = [other is layer for other in quantizer_layers(self._model)].index(True)
         signed = bool(ops.convert_to_numpy(layer.signed))
+        share = float(ops.convert_to_numpy(layer.negative_share))
         about = f"{number} {type(layer)} {layer.bits} {layer.extra_bits} {signed}"
+        about += f" {share}"
         text = np.frombuffer(about.encode(), np.uint8)
         return digest([text, masks, scales], self._digest)
 

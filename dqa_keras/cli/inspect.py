@@ -18,6 +18,7 @@ from dqa_keras.analysis.text import printable, table
 from dqa_keras.cli import shared_flags
 from dqa_keras.cli.loading import load_keras
 from dqa_keras.codec import native
+from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export import Metadata, read_metadata
 from dqa_keras.export.packed import pack
 from dqa_keras.export.plan import encoding
@@ -82,7 +83,7 @@ def _text(metadata: Metadata) -> str:
                 " x ".join(str(size or "?") for size in entry.shape),
                 str(entry.bits),
                 str(entry.extra_bits),
-                "yes" if entry.signed else "no",
+                _signed(entry),
                 f"{int(entry.mask.sum())}/{entry.mask.size}",
                 f"{low:.3g}" if low == high else f"{low:.3g}..{high:.3g}",
                 " ".join(map(str, entry.residual_lengths)),
@@ -98,6 +99,12 @@ def _text(metadata: Metadata) -> str:
     ]
     left_out = [f"not quantized: {s['name']}: {s['reason']}" for s in config["skipped"]]
     return "\n".join([*map(printable, lines), table(rows), *map(printable, left_out)])
+
+
+def _signed(entry: LayerTable) -> str:
+    if entry.sign > 1:
+        return f"from {-entry.zero_point}"
+    return "yes" if entry.signed else "no"
 
 
 def _described(normalization: dict[str, list[float]] | None) -> str:

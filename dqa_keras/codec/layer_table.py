@@ -11,6 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.codec import huffman
+from dqa_keras.quantizers import Signed, negative_share
+
+
+def signed_of(sign: int, bits: int) -> Signed:
+    """`LayerTable.signed` of what a file says: the inverse of `LayerTable.sign`."""
+    return bool(sign) if sign <= 1 else (sign - 1) / 2**bits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +27,8 @@ class LayerTable:
         name: String. The quantizer layer's name.
         bits: Integer in 1..8. Bits n of a base code.
         extra_bits: Integer in 0..4. Residual bits m of important channels.
-        signed: Boolean. Whether codes are signed.
+        signed: Boolean. Whether codes are signed. Or a float: the share of the codes
+            that lie below 0, `zero_point / 2**bits`, where it is less than a half.
         shape: Tuple of integers, without the batch axis, channels last; 0 where the
             size is not known before run time.
         mask: Boolean array (C,). True for important channels.
@@ -38,7 +45,7 @@ class LayerTable:
     name: str
     bits: int
     extra_bits: int
-    signed: bool
+    signed: Signed
     shape: tuple[int, ...]
     mask: NDArray[np.bool_]
     scale: NDArray[np.float32]
@@ -59,6 +66,16 @@ class LayerTable:
             "extra_bits must be in 0..4 and bits + extra_bits at most 8. "
             f"Received: bits={bits}, extra_bits={extra_bits}",
         )
+        if not isinstance(self.signed, bool):
+            require(
+                0 < self.signed < 0.5
+                and self.zero_point == self.signed * 2**bits
+                and bits + extra_bits < 8,
+                "signed must be a boolean, or a share z / 2^bits of the codes with "
+                "0 < z < 2^(bits - 1) and bits + extra_bits below 8. "
+                f"Received: signed={self.signed}, bits={bits}, "
+                f"extra_bits={extra_bits}",
+            )
         channels = self.mask.size
         require(
             len(self.shape) >= 1 and self.shape[-1] == channels and channels >= 1,
@@ -90,6 +107,17 @@ class LayerTable:
             np.array_equal(getattr(self, f.name), getattr(other, f.name))
             for f in dataclasses.fields(self)
         )
+
+    @property
+    def zero_point(self) -> int:
+        """Integer z: how many of the base codes lie below 0."""
+        return int(negative_share(self.signed) * 2**self.bits)
+
+    @property
+    def sign(self) -> int:
+        """How files say it: 0 for unsigned codes, 1 for signed ones, else z + 1."""
+        is_known = isinstance(self.signed, bool)
+        return int(self.signed) if is_known else self.zero_point + 1
 
     @property
     def inverse_scale(self) -> NDArray[np.float32]:

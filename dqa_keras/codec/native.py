@@ -79,7 +79,7 @@ class Codec:
         self._native = _native.Codec(
             bits=table.bits,
             extra_bits=table.extra_bits,
-            is_signed=table.signed,
+            sign=table.sign,
             mask=np.ascontiguousarray(table.mask).view(np.uint8),
             scale=np.ascontiguousarray(table.scale, np.float32),
             residual_lengths=np.ascontiguousarray(table.residual_lengths, np.uint8),

@@ -104,6 +104,6 @@ def merge_symbols(
     codes[:, mask] <<= table.extra_bits
     codes[:, mask] |= residual.reshape(len(codes), int(mask.sum()))
     if table.signed:
-        _, high = code_limits(table)
-        codes -= np.where(codes > high, 2 * high + 2, 0).astype(np.int16)
+        low, high = code_limits(table)
+        codes -= np.where(codes > high, high - low + 1, 0).astype(np.int16)
     return codes.astype(code_dtype(table))

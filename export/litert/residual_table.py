@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from dqa_keras.codec.layer_table import LayerTable
+from dqa_keras.codec.layer_table import LayerTable, signed_of
 
 NAME = "DQA_RESIDUAL"
 MAGIC = b"DQAR"
-VERSION = 1
+VERSION = 2  # of files with a zero point
+_WITHOUT_ZERO_POINTS = 1
 
 _HEADER = struct.Struct("<4sHHI")
 _CRC = struct.Struct("<I")
@@ -23,10 +24,12 @@ class MetadataError(ValueError):
 
 def encode(tables: Iterable[LayerTable]) -> bytes:
     """The tables as one buffer."""
+    tables = list(tables)
     records = [_record(table) for table in tables]
+    version = VERSION if any(t.sign > 1 for t in tables) else _WITHOUT_ZERO_POINTS
     body = b"".join(records)
     size = _HEADER.size + len(body) + _CRC.size
-    data = _HEADER.pack(MAGIC, VERSION, len(records), size) + body
+    data = _HEADER.pack(MAGIC, version, len(records), size) + body
     return data + _CRC.pack(zlib.crc32(data))
 
 
@@ -37,7 +40,7 @@ def _record(table: LayerTable) -> bytes:
         [
             struct.pack("<H", len(name)),
             name,
-            struct.pack("<BBBB", table.bits, table.extra_bits, table.signed, rank),
+            struct.pack("<BBBB", table.bits, table.extra_bits, table.sign, rank),
             struct.pack(f"<{rank}I", *table.shape),
             np.packbits(table.mask, bitorder="little").tobytes(),
             table.scale.astype("<f4").tobytes(),
@@ -89,9 +92,10 @@ def decode(data: bytes) -> list[LayerTable]:
     magic, version, count, size = _HEADER.unpack(reader.read(_HEADER.size))
     if magic != MAGIC:
         raise MetadataError(f"{NAME} must start with {MAGIC!r}. Received: {magic!r}")
-    if version != VERSION:
+    if not _WITHOUT_ZERO_POINTS <= version <= VERSION:
         raise MetadataError(
-            f"{NAME} has version {version}; this dqa_keras reads version {VERSION}. "
+            f"{NAME} has version {version}; this dqa_keras reads versions up to "
+            f"{VERSION}. "
             "Upgrade dqa_keras, or export the file again."
         )
     # A FlatBuffer may pad a buffer at its end.
@@ -107,7 +111,7 @@ def decode(data: bytes) -> list[LayerTable]:
         )
     reader = _Reader(body)
     reader.read(_HEADER.size)
-    tables = [_table(reader) for _ in range(count)]
+    tables = [_table(reader, version) for _ in range(count)]
     if reader.left:
         raise MetadataError(f"{NAME} has {reader.left} bytes behind its last table")
     names = [table.name for table in tables]
@@ -117,17 +121,18 @@ def decode(data: bytes) -> list[LayerTable]:
     return tables
 
 
-def _table(reader: _Reader) -> LayerTable:
+def _table(reader: _Reader, version: int) -> LayerTable:
     (name_size,) = reader.numbers("H")
     try:
         name = reader.read(name_size).decode()
     except UnicodeDecodeError as error:
         raise MetadataError(f"{NAME} holds a layer name that is not UTF-8") from error
-    bits, extra_bits, signed, rank = reader.numbers("BBBB")
-    if not (1 <= bits <= 8 and extra_bits <= 4 and signed <= 1 and rank >= 1):
+    bits, extra_bits, sign, rank = reader.numbers("BBBB")
+    most = 1 if version == _WITHOUT_ZERO_POINTS else 255
+    if not (1 <= bits <= 8 and extra_bits <= 4 and sign <= most and rank >= 1):
         raise MetadataError(
             f"{NAME}, layer {name!r}: bits={bits}, extra_bits={extra_bits}, "
-            f"signed={signed}, rank={rank} is not possible"
+            f"sign={sign}, rank={rank} is not possible"
         )
     shape = reader.numbers(f"{rank}I")
     channels = shape[-1]
@@ -141,7 +146,7 @@ def _table(reader: _Reader) -> LayerTable:
             name=name,
             bits=bits,
             extra_bits=extra_bits,
-            signed=bool(signed),
+            signed=signed_of(sign, bits),
             shape=shape,
             mask=mask,
             scale=scale,

@@ -39,12 +39,12 @@ def _packing(layer: Quantizer, table: LayerTable) -> Packing:
     return Packing(
         table.bits,
         table.extra_bits,
-        table.signed,
+        table.sign,
         table.mask,
         # A plan has a byte for the length of a name.
         table.name if len(table.name.encode()) < 256 else "",
         mean_code_bits(layer),
-        layer.config.quantize_linear and table.signed,
+        layer.config.quantize_linear and bool(table.signed),
     )
 
 

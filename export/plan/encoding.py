@@ -19,7 +19,7 @@ from dqa_keras.export.plan.records import (
 )
 
 MAGIC = b"DQAG"
-VERSION = 5
+VERSION = 6
 
 # Buffers that `describe` lists where the arena is fullest.
 _PEAK_LINES = 5
@@ -136,7 +136,7 @@ def _parsed(data: bytes) -> Plan:
     for _ in range(table_count):
         bits, extra, signed, storage, channels, mask = read(_TABLE)
         tables.append(
-            Table(bits, extra, bool(signed), channels, mask, STORAGE_CLASSES[storage])
+            Table(bits, extra, signed, channels, mask, STORAGE_CLASSES[storage])
         )
     records = [read(_OP) for _ in range(op_count)]
     links = [

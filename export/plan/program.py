@@ -25,7 +25,8 @@ class Packing:
     Args:
         bits: Integer. Bits n of a base code.
         extra_bits: Integer. Bits m of a residual.
-        signed: Boolean. Whether codes are signed.
+        signed: Integer. 0 if codes are unsigned, 1 if they are signed, else a zero
+            point plus 1, as `LayerTable.sign`.
         mask: Boolean array (C,). The important channels.
         layer: String. The quantizer whose codewords fit, or empty: there are none.
         coded_bits: Pair of floats. Bits that a base code and a residual take on average
@@ -36,7 +37,7 @@ class Packing:
 
     bits: int
     extra_bits: int
-    signed: bool
+    signed: int
     mask: NDArray[np.bool_]
     layer: str = ""
     coded_bits: tuple[float, float] = (0.0, 0.0)

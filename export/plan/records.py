@@ -90,7 +90,8 @@ class Table:
     Args:
         bits: Integer. Bits n of a base code.
         extra_bits: Integer. Bits m of a residual.
-        signed: Boolean. Whether codes are signed.
+        signed: Integer. 0 if codes are unsigned, 1 if they are signed, else a zero
+            point plus 1, as `LayerTable.sign`.
         channels: Integer.
         mask: Integer. Offset of the mask in the constants: a byte a channel. Unless
             `storage` is raw a layer's name follows, a byte of length in front: the
@@ -100,7 +101,7 @@ class Table:
 
     bits: int
     extra_bits: int
-    signed: bool
+    signed: int
     channels: int
     mask: int
     storage: StorageClass = "raw"

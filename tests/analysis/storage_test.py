@@ -25,7 +25,7 @@ def counted(x, layer):
     """Bits per activation: what the codec writes for each input, mask and lengths."""
     n, m = layer.bits, layer.extra_bits
     scale, mask = layer.scale.numpy(), layer.mask.numpy()
-    q = oracle.codes(x, scale, mask, n, m, bool(layer.signed.numpy()))
+    q = oracle.codes(x, scale, mask, n, m, layer.table().signed)
     table = layer.table()
     blobs = [
         reference.pack(codes.astype(symbols.code_dtype(table))[None], table, "residual")

@@ -4,6 +4,7 @@ import pytest
 
 from dqa_keras.calibration import ranges
 from dqa_keras.calibration.observers import BINS, Observer
+from dqa_keras.config import DQAConfig
 
 
 def observer_of(samples):
@@ -29,6 +30,36 @@ def samples():
         ],
         1,
     ).astype(np.float32)
+
+
+def choice(x, **options):
+    config = DQAConfig(**{"bits": 4, "extra_bits": 2, **options})
+    x = np.asarray(x, np.float32)
+    return ranges.signedness(observer_of(x), config.bits, config.extra_bits, config)
+
+
+@pytest.mark.parametrize("clipping", ["mse", "max"])
+def test_a_short_negative_tail_gets_a_zero_point(samples, clipping):
+    tailed = np.maximum(samples, 0.1 * samples)
+    share = choice(tailed, clipping=clipping)
+    assert 16 * share in (1, 2, 3)
+    assert choice(samples[:, :2], clipping=clipping) is True
+    assert choice(np.abs(tailed), clipping=clipping) is False
+    assert choice(tailed, clipping=clipping, signed=True) is True
+    assert choice(tailed, clipping="percentile") is True
+    assert choice(tailed, clipping=clipping, bits=6) is True
+    assert choice(tailed, clipping=clipping, bits=1) is True
+
+
+def test_max_with_a_zero_point_clips_nothing(samples):
+    tailed = np.float32(np.maximum(samples, 0.3 * samples))
+    config = DQAConfig(clipping="max")
+    observer = observer_of(tailed)
+    for share in (1 / 16, 3 / 16, 7 / 16):
+        scale = ranges.scales(observer, 4, share, config)
+        q = np.rint(tailed / scale)
+        assert q.min() >= -16 * share
+        assert q.max() <= 15 - 16 * share
 
 
 def mean_squared_error(x, threshold, bits, signed):

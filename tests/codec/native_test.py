@@ -10,6 +10,7 @@ from packing_cases import (
     GOLDEN,
     code_pairs,
     golden,
+    kinds_of_codes,
     random_codes,
     random_table,
     random_values,
@@ -50,7 +51,8 @@ def test_compiled_codec_is_the_reference_to_the_bit(runtime, bits, extra_bits):
     rng = np.random.default_rng([bits, extra_bits])
     every = [1, 2, 3, 5, 7, 8, 9, 16, 31, 32, 33, 63, 64, 65, 127, 200, 255, 256, 257]
     for channels in every:
-        signed = bool(rng.integers(2))
+        kinds = kinds_of_codes(bits, extra_bits)
+        signed = kinds[rng.integers(len(kinds))]
         table = random_table(rng, bits, extra_bits, signed, channels)
         shape = (1, int(rng.integers(1, 4)), int(rng.integers(1, 12)), channels)
         fast = codec.Codec(table, runtime)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dqa_keras.codec import huffman, sizes, symbols
-from dqa_keras.codec.layer_table import LayerTable
+from dqa_keras.codec.layer_table import LayerTable, signed_of
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = sorted(path.parent.name for path in FOLDER.glob("*/table.txt"))
@@ -26,7 +26,7 @@ def golden(case):
         name="golden",
         bits=int(fields["bits"][0]),
         extra_bits=int(fields["extra_bits"][0]),
-        signed=fields["signed"] == ["1"],
+        signed=signed_of(int(fields["signed"][0]), int(fields["bits"][0])),
         shape=shape[1:],
         mask=np.array(fields["mask"]) == "1",
         scale=np.array([int(word, 16) for word in fields["scale"]], np.uint32).view(
@@ -50,6 +50,13 @@ def random_lengths(rng, symbols):
     steepness = rng.uniform(0, 3)
     counts = 1e6 * np.exp(-steepness * rng.permutation(symbols))
     return huffman.code_lengths(counts.astype(np.int64))
+
+
+def kinds_of_codes(bits, extra_bits):
+    """Unsigned, signed, and the smallest and largest zero point between."""
+    zero_points = range(1, 2 ** (bits - 1)) if bits + extra_bits < 8 else range(0)
+    ends = {*zero_points[:1], *zero_points[-1:]}
+    return [False, True, *(z / 2**bits for z in sorted(ends))]
 
 
 def random_table(rng, bits, extra_bits, signed, channels):

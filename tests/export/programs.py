@@ -38,10 +38,10 @@ class Builder:
         return index
 
     def codes(self, shape, bits=4, extra_bits=2, signed=False):
-        """A tensor as a quantizer makes it."""
+        """A tensor as a quantizer makes it; `signed` is as in `Packing`."""
         total = bits + extra_bits
         mask = self.random.random(shape[2]) < 0.3
-        zero = 2 ** (total - 1) if signed else 0
+        zero = signed - 1 << extra_bits if signed > 1 else signed << (total - 1)
         packing = Packing(bits, extra_bits, signed, mask)
         step = np.ones(shape[2])
         return Tensor(shape, Type.CODES, step, zero, 2**total - 1, packing=packing)
@@ -54,7 +54,7 @@ class Builder:
         else:
             p = tensor.packing
             width = np.where(p.mask, p.bits + p.extra_bits, p.bits)
-            low = -(2.0 ** (width - 1)) if p.signed else 0.0 * width
+            low = -tensor.zero / 2.0 ** (p.bits + p.extra_bits - width)
             high = low + 2.0**width - 1
             power = np.where(p.mask, 1, 2**p.extra_bits)
         spread = (np.max(high) - np.min(low)) / 2 * gain

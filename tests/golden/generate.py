@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dqa_keras import quantizers
 from dqa_keras.codec import huffman, reference, sizes, symbols
 from dqa_keras.codec.layer_table import LayerTable
 from dqa_keras.export.litert import residual_table
@@ -51,7 +52,7 @@ def special(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.floa
 def make_table(
     bits: int,
     extra_bits: int,
-    signed: bool,
+    signed: quantizers.Signed,
     mask: NDArray[np.bool_],
     values: NDArray[np.float32],
     scale: NDArray[np.float32],
@@ -90,7 +91,7 @@ def write(
     fields = {
         "bits": [table.bits],
         "extra_bits": [table.extra_bits],
-        "signed": [int(table.signed)],
+        "signed": [table.sign],
         "shape": list(values.shape),
         "strip_rows": [strip_rows],
         "mask": table.mask.astype(int).tolist(),
@@ -174,6 +175,13 @@ def main() -> None:
         write(HERE / name, table, values, strip_rows)
         tables.append(dataclasses.replace(table, name=name))
     write_metadata(HERE / "metadata", tables)
+    # A short negative tail: three of sixteen base codes lie below 0.
+    values = rng.normal(size=(1, 5, 6, 24)).astype(np.float32)
+    values = np.maximum(values, 0.2 * values)
+    mask = np.arange(24) % 3 == 0
+    scale = np.where(mask, 0.05, 0.2).astype(np.float32)
+    tail = make_table(4, 2, 3 / 16, mask, values, scale)
+    write(HERE / "tail", tail, values, 2)
 
 
 if __name__ == "__main__":

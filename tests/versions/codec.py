@@ -21,7 +21,7 @@ def main(path: str) -> None:
     codec = module.Codec(
         bits=4,
         extra_bits=2,
-        is_signed=False,
+        sign=0,
         mask=(np.arange(24) % 3 == 0).astype(np.uint8),
         scale=np.full(24, 0.1, np.float32),
         residual_lengths=np.uint8([1, 2, 3, 3]),

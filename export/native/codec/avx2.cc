@@ -194,8 +194,9 @@ DQA_TARGET void unpack(const DqaCodec& codec, const uint8_t* base,
       at += width;
       __m128i bytes = _mm_cvtsi64_si128(static_cast<long long>(codes));
       if (kSigned) {
-        const __m128i sign = _mm_cvtsi64_si128(static_cast<long long>(here.sign));
-        bytes = _mm_sub_epi8(_mm_xor_si128(bytes, sign), sign);
+        const __m128i zero = _mm_cvtsi64_si128(static_cast<long long>(here.zero));
+        const __m128i all = _mm_cvtsi64_si128(static_cast<long long>(here.codes));
+        bytes = _mm_sub_epi8(_mm_and_si128(_mm_add_epi8(bytes, zero), all), zero);
       }
       if (kFloat) {
         const __m256i wide =

@@ -77,6 +77,11 @@ class Joiner {
 };
 
 // x - y in each byte.
+inline uint64_t add_bytes(uint64_t x, uint64_t y) {
+  constexpr uint64_t kHigh = 0x8080808080808080u;
+  return ((x & ~kHigh) + (y & ~kHigh)) ^ ((x ^ y) & kHigh);
+}
+
 inline uint64_t subtract_bytes(uint64_t x, uint64_t y) {
   constexpr uint64_t kHigh = 0x8080808080808080u;
   return ((x | kHigh) - (y & ~kHigh)) ^ ((x ^ ~y) & kHigh);

@@ -28,7 +28,8 @@ Phase phase_of(const DqaTable& table, size_t first) {
     const bool important = table.mask[(first + i) % table.channels] != 0;
     const unsigned at = 8 * i, above = important ? m : 0;
     phase.base_mask |= ((uint64_t{1} << n) - 1) << above << at;
-    if (table.is_signed) phase.sign |= uint64_t{1} << (at + n + above - 1);
+    phase.codes |= ((uint64_t{1} << (n + above)) - 1) << at;
+    phase.zero |= uint64_t{zero_point_of(n, table.sign)} << above << at;
     if (!important) {
       ++unimportant;
       continue;
@@ -95,7 +96,9 @@ Sixteen sixteen_of(const DqaTable& table, size_t first) {
       sixteen.pair_shift[i] = static_cast<int8_t>(-2 * int{sixteen.rank[i] % 4});
       sixteen.important[sixteen.residuals++] = i;
     }
-    if (table.is_signed) sixteen.sign[i] = static_cast<uint8_t>(1u << (width - 1));
+    sixteen.codes[i] = static_cast<uint8_t>((1u << width) - 1);
+    sixteen.zero[i] = static_cast<uint8_t>(zero_point_of(table.bits, table.sign)
+                                           << (width - table.bits));
   }
   return sixteen;
 }
@@ -129,7 +132,9 @@ bool fill_channels(const DqaTable& table, DqaCodec* codec) {
   for (size_t at = 0; at < entries; ++at) {
     const size_t c = at % table.channels;
     const unsigned width = table.bits + (table.mask[c] ? table.extra_bits : 0);
-    const int levels = 1 << width, low = table.is_signed ? -levels / 2 : 0;
+    const int levels = 1 << width;
+    const int low = -static_cast<int>(zero_point_of(table.bits, table.sign)
+                                      << (width - table.bits));
     codec->phases[at] = phase_of(table, c);
     codec->scale[at] = table.scale[c];
     codec->inverse_scale[at] = 1.0f / table.scale[c];
@@ -168,7 +173,8 @@ DqaStatus dqa_codec_create(const DqaTable* table, DqaIsa isa, DqaCodec** codec,
   }
   created->bits = table->bits;
   created->extra_bits = table->extra_bits;
-  created->is_signed = table->is_signed != 0;
+  created->zero_point = dqa::zero_point_of(table->bits, table->sign);
+  created->is_signed = created->zero_point != 0;
   created->channels = table->channels;
   for (uint32_t c = 0; c < table->channels; ++c) created->important += table->mask[c];
   created->kernels = kernels;

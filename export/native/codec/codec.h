@@ -19,7 +19,8 @@ struct Phase {
   uint64_t base_mask;      // where the base code sits in each byte of a code
   uint64_t residual_mask;  // where the residual sits; 0 in unimportant channels
   uint64_t important;      // 0xff in important channels
-  uint64_t sign;           // the sign bit of each code; 0 if codes are unsigned
+  uint64_t codes;          // the bits of each code
+  uint64_t zero;           // how many codes lie below 0, in each byte
   uint64_t move[3];        // bytes that move down 1, 2, 4 places when the residuals of
                            // important channels are brought together
   uint8_t residual_bits[8];  // of this group; of it and the next; ... of four. Then 0
@@ -28,8 +29,8 @@ struct Phase {
 // What a vector of sixteen consecutive values needs to know, in the order in which they
 // follow each other. Vectors begin again after channels / gcd(channels, 16) of them.
 struct Sixteen {
-  int8_t shift[16];  // of base codes: the bits of the residuals below them
-  uint8_t sign[16];  // as in `Phase`
+  int8_t shift[16];             // of base codes: the bits of the residuals below them
+  uint8_t codes[16], zero[16];  // as in `Phase`
   uint8_t rank[16];  // of its residual among those of the vector; 255 if it has none
   uint8_t important[16];  // the places of important values, in order; then 255
   // Where the residuals are if they have two bits each: in which byte (255: nowhere),
@@ -83,7 +84,8 @@ const Kernels* neon_kernels();
 
 struct DqaCodec {
   unsigned bits = 0, extra_bits = 0;
-  bool is_signed = false;
+  bool is_signed = false;   // whether codes lie below 0
+  unsigned zero_point = 0;  // how many of the base codes do
   size_t channels = 0, important = 0;
   bool narrow = false;  // any four groups in a row have at most 56 residual bits
   const dqa::Kernels* kernels = nullptr;

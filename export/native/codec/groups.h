@@ -67,7 +67,8 @@ inline uint64_t give_codes(const DqaCodec& codec, const Phase& phase, uint64_t b
   base = codec.join_base.split(base);
   base = (base & phase.important) << codec.extra_bits | (base & ~phase.important);
   residual = spread_out(codec.join_residual.split(residual), phase);
-  return subtract_bytes((base | residual) ^ phase.sign, phase.sign);
+  const uint64_t up = add_bytes(base | residual, phase.zero) & phase.codes;
+  return subtract_bytes(up, phase.zero);
 }
 
 // The scalar path, and the rounding that all paths share.

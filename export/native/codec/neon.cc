@@ -159,8 +159,9 @@ void unpack_codes(const DqaCodec& codec, const uint8_t* base, const uint8_t* res
       v = vorrq_u8(v, vqtbl1q_u8(ranked, vld1q_u8(here.rank)));
       state->residual_bit += here.residuals * codec.extra_bits;
     }
-    const uint8x16_t sign = vld1q_u8(here.sign);
-    vst1q_u8(codes + state->done, vsubq_u8(veorq_u8(v, sign), sign));
+    const uint8x16_t zero = vld1q_u8(here.zero);
+    v = vandq_u8(vaddq_u8(v, zero), vld1q_u8(here.codes));
+    vst1q_u8(codes + state->done, vsubq_u8(v, zero));
   }
 }
 
@@ -287,15 +288,19 @@ uint64_t join_pairs(uint8x16_t bytes) {
 }
 
 uint8x16_t zero_of(const DqaCodec& codec) {
-  const unsigned width = codec.bits + codec.extra_bits;
-  return vdupq_n_u8(codec.is_signed ? static_cast<uint8_t>(1u << (width - 1)) : 0);
+  return vdupq_n_u8(static_cast<uint8_t>(codec.zero_point << codec.extra_bits));
+}
+
+// The bits of a code.
+uint8x16_t codes_of(const DqaCodec& codec) {
+  return vdupq_n_u8(static_cast<uint8_t>((1u << (codec.bits + codec.extra_bits)) - 1));
 }
 
 template <bool kNibbles, bool kPairs>
 void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
                   uint8_t* base, uint8_t* residual, size_t residual_bytes) {
   const unsigned width = codec.bits, extra = codec.extra_bits;
-  const uint8x16_t zero = zero_of(codec),
+  const uint8x16_t zero = zero_of(codec), all = codes_of(codec),
                    mask = vdupq_n_u8(static_cast<uint8_t>((1u << extra) - 1));
   const int8x16_t down = vdupq_n_s8(static_cast<int8_t>(-static_cast<int>(extra)));
   const VectorJoiner join_base(width);
@@ -303,7 +308,8 @@ void pack_line_as(const DqaCodec& codec, const uint8_t* line, size_t count,
   Turn turn(codec);
   const uint8_t* const end = base + count / 8 * width;
   for (; base != end; line += kStep, base += 2 * width) {
-    const uint8x16_t v = veorq_u8(vld1q_u8(line), zero), upper = vshlq_u8(v, down);
+    const uint8x16_t v = vandq_u8(vsubq_u8(vld1q_u8(line), zero), all),
+                     upper = vshlq_u8(v, down);
     store_base<kNibbles>(upper, join_base, width, base, end);
     if (!kPairs) continue;
     const Sixteen& here = turn.next();
@@ -319,7 +325,7 @@ template <bool kNibbles, bool kPairs>
 void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* residual,
                     size_t residual_bytes, size_t count, uint8_t* line) {
   const unsigned width = codec.bits, extra = codec.extra_bits;
-  const uint8x16_t zero = zero_of(codec), three = vdupq_n_u8(3);
+  const uint8x16_t zero = zero_of(codec), all = codes_of(codec), three = vdupq_n_u8(3);
   const int8x16_t up = vdupq_n_s8(static_cast<int8_t>(extra));
   const Splitter split_base(width, width);
   const size_t last = residual_bytes - 8;
@@ -346,7 +352,7 @@ void unpack_line_as(const DqaCodec& codec, const uint8_t* base, const uint8_t* r
       v = vorrq_u8(v, vandq_u8(vshlq_u8(bytes, vld1q_s8(here.pair_shift)), three));
       bit += here.residuals * extra;
     }
-    vst1q_u8(line, veorq_u8(v, zero));
+    vst1q_u8(line, vandq_u8(vaddq_u8(v, zero), all));
   }
 }
 

@@ -19,7 +19,7 @@ using dqa::crc32;
 using dqa::fail;
 
 constexpr uint8_t kMagic[4] = {'D', 'Q', 'A', 'R'};
-constexpr unsigned kVersion = 1;
+constexpr unsigned kWithoutZeroPoints = 1, kVersion = 2;
 constexpr size_t kHeader = 12;
 constexpr size_t kChecksum = 4;
 
@@ -79,7 +79,7 @@ class Reader {
 // Where one record's parts begin in the buffer.
 struct Record {
   size_t name_size, rank, channels;
-  uint32_t bits, extra_bits, is_signed;
+  uint32_t bits, extra_bits, sign;
   const uint8_t *name, *shape, *mask, *scale, *residual_lengths, *base_lengths;
 };
 
@@ -90,7 +90,8 @@ DqaStatus ends_early(size_t index, DqaError* error) {
               index);
 }
 
-DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* error) {
+DqaStatus read_record(Reader* reader, unsigned version, size_t index, Record* record,
+                      DqaError* error) {
   const uint8_t* const name_size = reader->read(1, 2);
   if (name_size == nullptr) return ends_early(index, error);
   record->name_size = static_cast<size_t>(dqa::load_bytes(name_size, 2));
@@ -106,11 +107,18 @@ DqaStatus read_record(Reader* reader, size_t index, Record* record, DqaError* er
   if (numbers == nullptr) return ends_early(index, error);
   record->bits = numbers[0];
   record->extra_bits = numbers[1];
-  record->is_signed = numbers[2];
+  record->sign = numbers[2];
+  if (record->sign > 1 && version == kWithoutZeroPoints) {
+    return fail(
+        error, DQA_BAD_TABLE,
+        "DQA_RESIDUAL, record %zu: sign must be 0 or 1 in version %u. Received: "
+        "sign=%u",
+        index, version, record->sign);
+  }
   record->rank = numbers[3];
   DqaError rule = {};
-  if (const DqaStatus status = dqa::check_numbers(record->bits, record->extra_bits,
-                                                  record->is_signed, &rule)) {
+  if (const DqaStatus status =
+          dqa::check_numbers(record->bits, record->extra_bits, record->sign, &rule)) {
     return fail(error, status, "DQA_RESIDUAL, record %zu: %s", index, rule.message);
   }
   if (record->rank < 1) {
@@ -170,10 +178,11 @@ DqaStatus read_header(const uint8_t* data, size_t size, size_t* count, Reader* r
                 unsigned{data[3]});
   }
   const auto version = static_cast<unsigned>(dqa::load_bytes(data + 4, 2));
-  if (version != kVersion) {
+  if (version < kWithoutZeroPoints || version > kVersion) {
     return fail(error, DQA_BAD_VERSION,
-                "DQA_RESIDUAL: version must be %u. Received: version=%u", kVersion,
-                version);
+                "DQA_RESIDUAL: version must be %u or %u. Received: version=%u. Upgrade "
+                "the library, or export the file again",
+                kWithoutZeroPoints, kVersion, version);
   }
   const uint64_t stated = dqa::load_bytes(data + 8, 4);
   if (stated < kHeader + kChecksum) {
@@ -261,7 +270,7 @@ DqaLayer copy_record(const Record& record, uint8_t** bytes, uint32_t** shape,
   std::memcpy(*scale, record.scale, sizeof(float) * record.channels);
   layer.table = {record.bits,
                  record.extra_bits,
-                 record.is_signed,
+                 record.sign,
                  static_cast<uint32_t>(record.channels),
                  mask,
                  *scale,
@@ -277,7 +286,8 @@ DqaStatus copy_records(Reader reader, DqaTables* tables, DqaError* error) {
   float* scale = tables->scales.get();
   for (size_t index = 0; index < tables->count; ++index) {
     Record record = {};
-    if (const DqaStatus status = read_record(&reader, index, &record, error)) {
+    if (const DqaStatus status =
+            read_record(&reader, kVersion, index, &record, error)) {
       return status;
     }
     tables->layers[index] = copy_record(record, &bytes, &shape, &scale);
@@ -316,11 +326,12 @@ DqaStatus dqa_tables_open(const uint8_t* data, size_t size, DqaTables** tables,
   if (const DqaStatus status = read_header(data, size, &count, &records, error)) {
     return status;
   }
+  const auto version = static_cast<unsigned>(dqa::load_bytes(data + 4, 2));
   Needs needs;
   Reader reader = records;
   for (size_t index = 0; index < count; ++index) {
     Record record = {};
-    if (const DqaStatus status = read_record(&reader, index, &record, error)) {
+    if (const DqaStatus status = read_record(&reader, version, index, &record, error)) {
       return status;
     }
     needs.add(record);

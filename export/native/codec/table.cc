@@ -36,7 +36,7 @@ DqaStatus check_lengths(const uint8_t* lengths, unsigned width, const char* what
 
 }  // namespace
 
-DqaStatus check_numbers(uint32_t bits, uint32_t extra_bits, uint32_t is_signed,
+DqaStatus check_numbers(uint32_t bits, uint32_t extra_bits, uint32_t sign,
                         DqaError* error) {
   if (bits < 1 || bits > 8 || extra_bits > 4 || bits + extra_bits > 8) {
     return fail(error, DQA_BAD_TABLE,
@@ -44,16 +44,21 @@ DqaStatus check_numbers(uint32_t bits, uint32_t extra_bits, uint32_t is_signed,
                 "Received: bits=%u, extra_bits=%u",
                 bits, extra_bits);
   }
-  if (is_signed > 1) {
-    return fail(error, DQA_BAD_TABLE,
-                "is_signed must be 0 or 1. Received: is_signed=%u", is_signed);
+  // The zero point is below half of the codes, whose bits fit a signed byte.
+  if (sign > 1 && (sign > 1u << (bits - 1) || bits + extra_bits > 7)) {
+    return fail(
+        error, DQA_BAD_TABLE,
+        "sign must be 0, 1 or, where bits + extra_bits is below 8, a zero point "
+        "plus 1 of at most 2^(bits - 1). Received: sign=%u, bits=%u, "
+        "extra_bits=%u",
+        sign, bits, extra_bits);
   }
   return DQA_OK;
 }
 
 DqaStatus check_table(const DqaTable& table, DqaError* error) {
   if (const DqaStatus status =
-          check_numbers(table.bits, table.extra_bits, table.is_signed, error)) {
+          check_numbers(table.bits, table.extra_bits, table.sign, error)) {
     return status;
   }
   for (uint32_t c = 0; c < table.channels; ++c) {

@@ -236,7 +236,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   DqaTable table = {};
   table.bits = data[0];
   table.extra_bits = data[1];
-  table.is_signed = data[2];
+  table.sign = data[2];
   table.channels = data[3];
   const size_t rows = data[4], pixels = data[5], strip_rows = data[6];
   const Mode mode = mode_of(data);

@@ -29,14 +29,14 @@ inline void check(bool holds, const char* what, const char* file, int line) {
 
 // A table that owns its arrays.
 struct Table {
-  uint32_t bits = 4, extra_bits = 2, is_signed = 0;
+  uint32_t bits = 4, extra_bits = 2, sign = 0;
   Bytes mask, residual_lengths, base_lengths;
   std::vector<float> scale;
 
   DqaTable view() const {
     return {bits,
             extra_bits,
-            is_signed,
+            sign,
             static_cast<uint32_t>(mask.size()),
             mask.data(),
             scale.data(),
@@ -79,7 +79,7 @@ inline Table golden_table(const Fields& fields) {
   Table table;
   table.bits = as_number(fields.at("bits")[0]);
   table.extra_bits = as_number(fields.at("extra_bits")[0]);
-  table.is_signed = as_number(fields.at("signed")[0]);
+  table.sign = as_number(fields.at("signed")[0]);
   for (const auto& word : fields.at("mask")) table.mask.push_back(word == "1");
   for (const auto& word : fields.at("scale")) {
     const auto pattern = static_cast<uint32_t>(std::stoul(word, nullptr, 16));

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dqa_keras import LayerTable
 from dqa_keras.codec import huffman
 from dqa_keras.codec import native as codec
+from dqa_keras.codec.layer_table import signed_of
 from dqa_keras.export import MetadataError
 from dqa_keras.export.litert.residual_table import decode, encode
 
@@ -21,11 +22,14 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "metadata"
 
 def make_table(name="relu", bits=4, extra_bits=2, channels=5, seed=0):
     random = np.random.default_rng(seed)
+    sign = seed % 4
+    if sign > 2 ** (bits - 1) or bits + extra_bits > 7:
+        sign %= 2
     return LayerTable(
         name=name,
         bits=bits,
         extra_bits=extra_bits,
-        signed=bool(seed % 2),
+        signed=signed_of(sign, bits),
         shape=(3, 0, channels),
         mask=random.random(channels) < 0.5,
         scale=random.random(channels).astype(np.float32) + np.float32(0.01),
@@ -120,6 +124,19 @@ def test_incomplete_huffman_lengths_are_refused():
         decode(with_crc(bytes(body)))
 
 
+def test_a_zero_point_makes_version_2():
+    plain, offset = make_table(seed=1), make_table(seed=3)
+    assert (offset.zero_point, offset.sign) == (2, 3)
+    assert encode([plain])[4] == 1
+    both = encode([plain, dataclasses.replace(offset, name="silu")])
+    assert both[4] == 2
+    assert [table.signed for table in decode(both)] == [True, 2 / 16]
+    body = bytearray(both[:-4])
+    body[4] = 1
+    with pytest.raises(MetadataError, match="sign=3"):
+        decode(with_crc(bytes(body)))
+
+
 def test_bytes_behind_the_last_record_are_refused():
     body = bytearray(encode([make_table()])[:-4]) + b"\0"
     body[8:12] = struct.pack("<I", len(body) + 4)
@@ -148,7 +165,7 @@ def read_native(data: bytes):
             name=name.decode(),
             bits=bits,
             extra_bits=extra_bits,
-            signed=bool(is_signed),
+            signed=signed_of(sign, bits),
             shape=tuple(np.frombuffer(shape, np.uint32).tolist()),
             mask=np.frombuffer(mask, np.uint8).astype(bool),
             scale=np.frombuffer(scale, np.float32),
@@ -159,7 +176,7 @@ def read_native(data: bytes):
             name,
             bits,
             extra_bits,
-            is_signed,
+            sign,
             shape,
             mask,
             scale,

@@ -43,6 +43,14 @@ def test_convolutions_of_all_code_widths(bits, signed):
     check(one_conv(bits=bits[0], extra_bits=bits[1], signed=signed))
 
 
+@pytest.mark.parametrize("bits", [(2, 1), (3, 2), (4, 2), (7, 0)])
+def test_codes_with_a_zero_point(bits):
+    window = Window(3, 3, (2, 2), top=1, left=1)
+    for signed in {2, 2 ** (bits[0] - 1)}:
+        codes = {"bits": bits[0], "extra_bits": bits[1], "signed": signed}
+        check(one_conv(window=window, **codes))
+
+
 @pytest.mark.parametrize(
     "window",
     [

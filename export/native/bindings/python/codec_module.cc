@@ -52,7 +52,7 @@ DqaType type_of(const Array& values) {
 
 class Codec {
  public:
-  Codec(uint32_t bits, uint32_t extra_bits, bool is_signed, const Bytes& mask,
+  Codec(uint32_t bits, uint32_t extra_bits, uint32_t sign, const Bytes& mask,
         const Floats& scale, const Bytes& residual_lengths, const Bytes& base_lengths,
         const std::string& isa)
       : channels_(mask.size()) {
@@ -64,7 +64,7 @@ class Codec {
     }
     const DqaTable table = {bits,
                             extra_bits,
-                            is_signed,
+                            sign,
                             static_cast<uint32_t>(channels_),
                             mask.data(),
                             scale.data(),
@@ -178,16 +178,16 @@ nb::bytes as_bytes(const T* values, size_t count) {
   return nb::bytes(reinterpret_cast<const char*>(values), count * sizeof(T));
 }
 
-// One layer as a tuple: name, bits, extra_bits, is_signed, then shape (uint32), mask,
+// One layer as a tuple: name, bits, extra_bits, sign, then shape (uint32), mask,
 // scale (float32), residual_lengths and base_lengths as bytes.
 nb::tuple as_tuple(const DqaLayer& layer) {
   const DqaTable& table = layer.table;
-  return nb::make_tuple(
-      as_bytes(layer.name, layer.name_size), table.bits, table.extra_bits,
-      table.is_signed, as_bytes(layer.shape, layer.rank),
-      as_bytes(table.mask, table.channels), as_bytes(table.scale, table.channels),
-      as_bytes(table.residual_lengths, size_t{1} << table.extra_bits),
-      as_bytes(table.base_lengths, size_t{1} << table.bits));
+  return nb::make_tuple(as_bytes(layer.name, layer.name_size), table.bits,
+                        table.extra_bits, table.sign, as_bytes(layer.shape, layer.rank),
+                        as_bytes(table.mask, table.channels),
+                        as_bytes(table.scale, table.channels),
+                        as_bytes(table.residual_lengths, size_t{1} << table.extra_bits),
+                        as_bytes(table.base_lengths, size_t{1} << table.bits));
 }
 
 // The reader of DQA_RESIDUAL as interpreters use it; tests hold it against Python's.
@@ -212,9 +212,9 @@ NB_MODULE(_codec, module) {
   module.def("read_tables", &read_tables, "data"_a);
   module.def("best_isa", [] { return kIsaNames[dqa_codec_isa(nullptr)]; });
   nb::class_<Codec>(module, "Codec")
-      .def(nb::init<uint32_t, uint32_t, bool, const Bytes&, const Floats&, const Bytes&,
-                    const Bytes&, const std::string&>(),
-           "bits"_a, "extra_bits"_a, "is_signed"_a, "mask"_a, "scale"_a,
+      .def(nb::init<uint32_t, uint32_t, uint32_t, const Bytes&, const Floats&,
+                    const Bytes&, const Bytes&, const std::string&>(),
+           "bits"_a, "extra_bits"_a, "sign"_a, "mask"_a, "scale"_a,
            "residual_lengths"_a, "base_lengths"_a, "isa"_a)
       .def_prop_ro("isa", &Codec::isa)
       .def("pack", &Codec::pack, "values"_a, "storage"_a, "rows"_a, "strip_rows"_a,

@@ -33,8 +33,8 @@ typedef struct {
 
 typedef enum { DQA_RAW = 0, DQA_RESIDUAL = 1, DQA_ALL = 2 } DqaStorage;
 
-/* Float32 values, or codes of one byte each (int8 if the table is signed, uint8 if
- * not). */
+/* Float32 values, or codes of one byte each (uint8 if the table's sign is 0, else
+ * int8). */
 typedef enum { DQA_FLOAT32 = 0, DQA_CODES = 1 } DqaType;
 
 /* Instruction sets; all give the same bytes. */
@@ -53,9 +53,12 @@ typedef enum {
  * codeword lengths (NULL) takes 58 KB less each, and refuses strips of the storage
  * classes that need them. */
 typedef struct {
-  uint32_t bits;                   /* n, 1..8 */
-  uint32_t extra_bits;             /* m, 0..4; n + m <= 8 */
-  uint32_t is_signed;              /* 0 or 1 */
+  uint32_t bits;       /* n, 1..8 */
+  uint32_t extra_bits; /* m, 0..4; n + m <= 8 */
+  /* 0: codes are unsigned. 1: signed; half of the 2^n base codes lie below 0. Above:
+   * the zero point plus 1; so many base codes lie below 0, fewer than half, n + m < 8.
+   */
+  uint32_t sign;
   uint32_t channels;               /* C, 1..65,536 */
   const uint8_t* mask;             /* C bytes, 1 for an important channel */
   const float* scale;              /* C positive finite numbers */

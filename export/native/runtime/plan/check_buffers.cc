@@ -13,7 +13,7 @@ constexpr uint64_t kMaxBytes = uint64_t{1} << (sizeof(size_t) > 4 ? 31 : 28);
 uint64_t packed_row(const Plan& plan, const Buffer& b) {
   if (b.table >= plan.tables.size() || b.type != Type::kCodes) return 0;
   const Table& table = plan.tables[b.table];
-  const unsigned zero = table.is_signed ? 1u << (table.bits + table.extra_bits - 1) : 0;
+  const unsigned zero = table.zero_point << table.extra_bits;
   if (table.channels != b.channels || b.zero != zero) return 0;
   return dqa_strip_bound(table.codec.get(), table.storage, b.width);
 }

@@ -72,7 +72,7 @@ struct CodecDeleter {
 struct Table {
   std::unique_ptr<DqaCodec, CodecDeleter> codec;
   uint32_t bits = 0, extra_bits = 0, channels = 0;
-  bool is_signed = false;
+  uint32_t zero_point = 0;       // how many base codes lie below 0
   DqaStorage storage = DQA_RAW;  // rows of other classes vary in size
   // Codes of unimportant channels are stored without their low `extra_bits`, which are
   // 0. `code * widen` shifts a stored code up; `code * narrow >> 8` shifts it down.

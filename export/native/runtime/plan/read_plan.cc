@@ -5,6 +5,7 @@
 
 #include "codec/crc32.h"
 #include "codec/errors.h"
+#include "codec/table.h"
 #include "dqa/residual_table.h"
 #include "runtime/ops/coded.h"
 #include "runtime/ops/winograd.h"
@@ -13,7 +14,7 @@
 namespace dqa {
 namespace {
 
-constexpr uint32_t kVersion = 5;
+constexpr uint32_t kVersion = 6;
 
 // Reads numbers one after the other. The length of the bytes was checked.
 class Reader {
@@ -130,9 +131,8 @@ class Codewords {
 
  private:
   static bool is_alike(const DqaTable& a, const DqaTable& b) {
-    return a.bits == b.bits && a.extra_bits == b.extra_bits &&
-           a.is_signed == b.is_signed && a.channels == b.channels &&
-           std::memcmp(a.mask, b.mask, a.channels) == 0;
+    return a.bits == b.bits && a.extra_bits == b.extra_bits && a.sign == b.sign &&
+           a.channels == b.channels && std::memcmp(a.mask, b.mask, a.channels) == 0;
   }
 
   const uint8_t* data_;
@@ -151,7 +151,7 @@ DqaStatus add_table(Plan* plan, DqaIsa isa, DqaStorage storage, const DqaTable& 
   added.codec.reset(codec);
   added.bits = table.bits;
   added.extra_bits = table.extra_bits;
-  added.is_signed = table.is_signed != 0;
+  added.zero_point = zero_point_of(table.bits, table.sign);
   added.channels = table.channels;
   added.storage = storage;
   for (uint32_t c = 0; c < table.channels; ++c) {
@@ -167,16 +167,15 @@ DqaStatus read_tables(Reader* in, size_t count, DqaIsa isa, Codewords* codewords
                       Plan* plan, DqaError* error) {
   for (size_t i = 0; i < count; ++i) {
     const auto bits = in->read<uint8_t>(), extra = in->read<uint8_t>(),
-               is_signed = in->read<uint8_t>(), storage = in->read<uint8_t>();
+               sign = in->read<uint8_t>(), storage = in->read<uint8_t>();
     const auto channels = in->read<uint32_t>(), mask = in->read<uint32_t>();
     if (channels < 1 || channels > kMaxChannels || bits < 1 || bits > 8 || extra > 4 ||
         storage > DQA_ALL || !is_constant(*plan, mask, channels)) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: table %zu", i);
     }
     const std::vector<float> scale(channels, 1.0f);
-    DqaTable table = {
-        bits,         extra,   is_signed != 0, channels, plan->constants + mask,
-        scale.data(), nullptr, nullptr};
+    DqaTable table = {bits,         extra,   sign,   channels, plan->constants + mask,
+                      scale.data(), nullptr, nullptr};
     if (storage != DQA_RAW) {
       if (const DqaStatus status =
               codewords->find(*plan, uint64_t{mask} + channels,

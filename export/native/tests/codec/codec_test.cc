@@ -105,7 +105,7 @@ void check_golden(const std::string& folder, DqaIsa isa) {
                        geometry.rows, geometry.row_pixels, threads, floats.data(),
                        nullptr) == DQA_OK);
       for (size_t i = 0; i < codes.size(); ++i) {
-        const int q = table.is_signed ? static_cast<int8_t>(codes[i]) : codes[i];
+        const int q = table.sign != 0 ? static_cast<int8_t>(codes[i]) : codes[i];
         wanted[i] = static_cast<float>(q) * table.scale[i % table.scale.size()];
       }
       CHECK(same(floats, wanted));
@@ -132,7 +132,10 @@ Table random_table(uint32_t bits, uint32_t extra_bits, uint32_t channels,
   Table table;
   table.bits = bits;
   table.extra_bits = extra_bits;
-  table.is_signed = random->below(2);
+  table.sign = random->below(2);
+  if (table.sign != 0 && table.bits > 1 && table.bits + table.extra_bits < 8) {
+    table.sign += random->below(1u << (table.bits - 1));
+  }
   const uint32_t share = random->below(4);  // none, few, most or all
   for (uint32_t c = 0; c < channels; ++c) {
     table.mask.push_back(random->below(3) < share);
@@ -236,7 +239,8 @@ void check_bad_tables() {
   CHECK(refused([](Table* t) { t->bits = 0; }));
   CHECK(refused([](Table* t) { t->bits = 9; }));
   CHECK(refused([](Table* t) { t->bits = 7; }));
-  CHECK(refused([](Table* t) { t->is_signed = 2; }));
+  CHECK(refused([](Table* t) { t->sign = (1u << (t->bits - 1)) + 1; }));
+  CHECK(refused([](Table* t) { t->sign = 2, t->extra_bits = 8 - t->bits; }));
   CHECK(refused([](Table* t) { t->mask.clear(); }));
   CHECK(refused([](Table* t) { t->mask[1] = 2; }));
   CHECK(refused([](Table* t) { t->scale[1] = 0; }));

@@ -95,7 +95,7 @@ void check_golden_tables(const std::string& golden) {
     }
     const DqaTable& table = layer->table;
     CHECK(table.bits == wanted.bits && table.extra_bits == wanted.extra_bits);
-    CHECK(table.is_signed == wanted.is_signed);
+    CHECK(table.sign == wanted.sign);
     CHECK(Bytes(table.mask, table.mask + table.channels) == wanted.mask);
     CHECK(table.channels == wanted.scale.size());
     CHECK(std::memcmp(table.scale, wanted.scale.data(), 4 * wanted.scale.size()) == 0);
@@ -158,9 +158,10 @@ void check_header_rules() {
     CHECK(std::strstr(error.message, "Received") != nullptr);
   }
   CHECK(open(with(0, 'X'), &tables, &error) == DQA_CORRUPT);
-  CHECK(open(with(4, 2), &tables, &error) == DQA_BAD_VERSION);
+  CHECK(open(with(4, 3), &tables, &error) == DQA_BAD_VERSION);
   CHECK(std::strcmp(error.message,
-                    "DQA_RESIDUAL: version must be 1. Received: version=2") == 0);
+                    "DQA_RESIDUAL: version must be 1 or 2. Received: "
+                    "version=3. Upgrade the library, or export the file again") == 0);
   CHECK(open(with(8, 15), &tables, &error) == DQA_CORRUPT);
   CHECK(open(with(11, 0x80), &tables, &error) == DQA_TRUNCATED);
   CHECK(open(with(20, 9), &tables, &error) == DQA_CORRUPT);
@@ -192,7 +193,7 @@ void check_record_rules() {
   CHECK(set(kBits, 9, "bits must be") == DQA_BAD_TABLE);
   CHECK(set(kExtraBits, 5, "extra_bits in 0..4") == DQA_BAD_TABLE);
   CHECK(set(kBits, 8, "their sum at most 8") == DQA_BAD_TABLE);
-  CHECK(set(kSigned, 2, "is_signed must be") == DQA_BAD_TABLE);
+  CHECK(set(kSigned, 2, "sign must be") == DQA_BAD_TABLE);
   CHECK(set(kRank, 0, "rank must be") == DQA_BAD_TABLE);
   CHECK(set(kRank, 255, "record must end") == DQA_TRUNCATED);
   CHECK(set(kChannels, 0, "number of channels") == DQA_BAD_TABLE);

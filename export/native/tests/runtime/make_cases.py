@@ -23,7 +23,7 @@ from dqa_keras.export.plan.scheduling import schedule
 SAME = Window(3, 3, top=1, left=1)
 
 
-def residual(bits: int, extra_bits: int, signed: bool, channels: int) -> Builder:
+def residual(bits: int, extra_bits: int, signed: int, channels: int) -> Builder:
     """Convolutions of every kind around an addition; stored skips, in place."""
     build = Builder((21, 19, 3))
     codes = (bits, extra_bits, signed)
@@ -118,7 +118,7 @@ def gated() -> Builder:
     return build
 
 
-def lines(bits: int, extra_bits: int, signed: bool) -> Builder:
+def lines(bits: int, extra_bits: int, signed: int) -> Builder:
     """A stored skip whose rows are whole vectors of codes."""
     build = Builder((9, 12, 3))
     codes = (bits, extra_bits, signed)
@@ -156,6 +156,8 @@ def main(folder: Path) -> None:
     programs = {
         "codes": residual(4, 2, False, 20).program,
         "signed": residual(5, 2, True, 16).program,
+        "tail": residual(4, 2, 3, 20).program,
+        "tail_lines": lines(4, 2, 4).program,
         "eight": residual(8, 0, False, 33).program,
         "narrow": narrow().program,
         "tiled": tiled().program,

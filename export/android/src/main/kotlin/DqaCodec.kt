@@ -90,7 +90,9 @@ public class DqaCodec(private val table: DqaTable) {
                 code = (code shl table.extraBits) or residual[next++].toInt()
                 width += table.extraBits
             }
-            if (table.signed) code = code shl (32 - width) shr (32 - width)
+            // The highest codes lie below 0.
+            val negative = table.zeroPoint shl width - table.bits
+            if (code >= (1 shl width) - negative) code -= 1 shl width
             codes[first + index] = code.toByte()
         }
     }

@@ -53,7 +53,7 @@ internal class Golden(private val folder: File) {
         name = folder.name,
         bits = ints("bits")[0],
         extraBits = ints("extra_bits")[0],
-        signed = ints("signed")[0] == 1,
+        zeroPoint = ints("signed")[0].let { if (it == 1) 1 shl ints("bits")[0] - 1 else maxOf(it - 1, 0) },
         shape = shape.drop(1).toIntArray(),
         important = ints("mask").map { it == 1 }.toBooleanArray(),
         scale = fields.getValue("scale").map { Float.fromBits(it.toLong(16).toInt()) }.toFloatArray(),
@@ -73,7 +73,7 @@ internal class Golden(private val folder: File) {
 internal fun assertSame(expected: DqaTable, found: DqaTable) {
     fun fields(table: DqaTable) = with(table) {
         listOf(
-            name, bits, extraBits, signed, shape.toList(), important.toList(), scale.toList(),
+            name, bits, extraBits, zeroPoint, shape.toList(), important.toList(), scale.toList(),
             residualLengths.toList(), baseLengths.toList(),
         )
     }
