@@ -57,6 +57,13 @@ def _integers(value: Sum, ranges: dict[int, Bounds]) -> Bounds:
     # Zeros around the tensor count as well.
     lowest, highest = np.minimum(low, 0), np.maximum(high, 0)
     kernel = value.node.arrays.get("kernel", np.ones((1, 1, len(low))))
+    if value.node.kind == "grouped":
+        # Each output sees the channels of its group.
+        shape = (-1, 1, 1, kernel.shape[3])
+        made = len(kernel) * kernel.shape[3] // len(low)
+        lowest, highest = (
+            np.repeat(end.reshape(shape), made, axis=0) for end in (lowest, highest)
+        )
     axes = (0, 1) if kernel.ndim == 3 else (1, 2, 3)
     downs = np.minimum(kernel * lowest, kernel * highest).sum(axis=axes)
     ups = np.maximum(kernel * lowest, kernel * highest).sum(axis=axes)

@@ -1,13 +1,14 @@
 """Takes some pixels and channels of a tensor, or zeros around it."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dqa_keras.export.packed.value import Codes
-from dqa_keras.export.plan.ops import OpCode, Window
-from dqa_keras.export.plan.program import Operation, Program, Tensor
+from dqa_keras.export.plan.ops import BLOCK, OpCode, Window
+from dqa_keras.export.plan.program import Floats, Operation, Program, Tensor
 
 
 def gathered(
@@ -35,22 +36,8 @@ def gathered(
     inner = program.tensors[source.tensor]
     if channels is None:
         channels = np.arange(shape[2])
-    packing = inner.packing
-    if packing is not None and not np.array_equal(
-        channels, np.arange(len(packing.mask))
-    ):
-        packing = dataclasses.replace(packing, mask=packing.mask[channels], layer="")
-    out = _added(
-        program,
-        dataclasses.replace(
-            inner,
-            shape=shape,
-            step=inner.step[channels],
-            low=None if inner.low is None else inner.low[channels],
-            high=None if inner.high is None else inner.high[channels],
-            packing=packing,
-        ),
-    )
+    taken = dataclasses.replace(some_channels(inner, channels), shape=shape)
+    out = _added(program, taken)
     window = dataclasses.replace(
         window, top=window.top + source.pads[0], left=window.left + source.pads[2]
     )
@@ -62,6 +49,55 @@ def gathered(
         )
     )  # fmt: skip
     return out
+
+
+def some_channels(tensor: Tensor, channels: NDArray) -> Tensor:
+    """A tensor as its channels of some numbers are."""
+    packing = tensor.packing
+    if packing is not None and not np.array_equal(
+        channels, np.arange(len(packing.mask))
+    ):
+        packing = dataclasses.replace(packing, mask=packing.mask[channels], layer="")
+    return dataclasses.replace(
+        tensor,
+        shape=(*tensor.shape[:2], len(channels)),
+        step=tensor.step[channels],
+        low=None if tensor.low is None else tensor.low[channels],
+        high=None if tensor.high is None else tensor.high[channels],
+        packing=packing,
+    )
+
+
+def groups(kernel: Floats, inputs: int) -> Iterator[tuple[NDArray, NDArray, Floats]]:
+    """A grouped convolution as convolutions of at least a block of channels, if it can.
+
+    Kernels compute a block of output channels at once: groups of fewer are computed
+    together, with zeros for each other's channels, which costs no more.
+
+    Args:
+        kernel: Float array (O, Ky, Kx, channels of a group).
+        inputs: Integer. Channels of the input.
+
+    Yields:
+        Integer arrays of the channels that a part reads and writes, and its kernel.
+    """
+    size = kernel.shape[3]
+    count = inputs // size
+    made = kernel.shape[0] // count
+    together = max(1, BLOCK // made)
+    for first in range(0, count, together):
+        end = min(first + together, count)
+        shape = ((end - first) * made, *kernel.shape[1:3], (end - first) * size)
+        whole = np.zeros(shape)
+        for group in range(end - first):
+            outputs = slice(group * made, (group + 1) * made)
+            own = kernel[(first + group) * made : (first + group + 1) * made]
+            whole[outputs, :, :, group * size : (group + 1) * size] = own
+        yield (
+            np.arange(first * size, end * size),
+            np.arange(first * made, end * made),
+            whole,
+        )
 
 
 def ungathered(program: Program, tensor: int, channels: NDArray) -> tuple[int, NDArray]:

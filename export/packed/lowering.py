@@ -53,7 +53,7 @@ def _outside(emitter: Emitter, tensor: int) -> Sum:
     value = emitter.values[tensor]
     if (
         isinstance(value, Sum)
-        and not value.is_transposed
+        and not value.comes_in_parts
         and not emitter.uses.get(tensor, 0)
     ):
         return value
@@ -107,7 +107,7 @@ def _open(emitter: Emitter, tensor: int) -> Sum:
 def _addable(emitter: Emitter, tensor: int) -> Sum:
     """A value that may still be added to."""
     value = _open(emitter, tensor)
-    return emitter.scaled(emitter.codes(tensor)) if value.is_transposed else value
+    return emitter.scaled(emitter.codes(tensor)) if value.comes_in_parts else value
 
 
 def _multiply(emitter: Emitter, node: Node) -> Sum:
@@ -222,6 +222,7 @@ _LOWERINGS: dict[str, Callable[[Emitter, Node], Sum | Input | Codes]] = {
     "conv": _windowed,
     "depthwise": _windowed,
     "transpose": _windowed,
+    "grouped": _windowed,
     "average": _average,
     "add": _add,
     "subtract": _subtract,

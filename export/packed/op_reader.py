@@ -95,7 +95,7 @@ def _conv_2d(reader: ModelReader, index: int, op: Any) -> Node:
     if kernel.shape[3] == 1 and outputs == inputs > 1:  # a group for each channel
         kind, kernel = "depthwise", kernel[..., 0].transpose(1, 2, 0)
     elif kernel.shape[3] != inputs:
-        raise Unsupported("a grouped convolution")
+        kind = "grouped"
     return node_of(
         reader,
         kind,
@@ -108,20 +108,19 @@ def _conv_2d(reader: ModelReader, index: int, op: Any) -> Node:
 
 
 def _depthwise_conv_2d(reader: ModelReader, index: int, op: Any) -> Node:
-    kernel = reader.constant(op.inputs[1])
-    if op.builtinOptions.depthMultiplier != 1:
-        raise Unsupported("a depth multiplier other than 1")
+    kernel = reader.constant(op.inputs[1])[0].astype(np.float64)
+    kind, window = "depthwise", _window(reader, op, kernel.shape[:2], True)
+    bias = reader.bias(op, kernel.shape[2])
+    if op.builtinOptions.depthMultiplier != 1:  # groups of one channel
+        kind, kernel = "grouped", kernel.transpose(2, 0, 1)[..., None]
     return node_of(
         reader,
-        "depthwise",
+        kind,
         index,
         op.inputs[:1],
-        window=_window(reader, op, kernel.shape[1:3], True),
+        window=window,
         clamp=reader.clamp(op),
-        arrays={
-            "kernel": kernel[0].astype(np.float64),
-            "bias": reader.bias(op, kernel.shape[3]),
-        },
+        arrays={"kernel": kernel, "bias": bias},
     )
 
 

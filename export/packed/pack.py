@@ -232,8 +232,8 @@ def _ranges(data: bytes, model: Any, regions: Sequence[Region], samples: Any) ->
 
 def _may_be_kept(node: Node) -> bool:
     return node.kind in (
-        "conv", "depthwise", "transpose", "add", "affine", "clamp", "average",
-        "hard_swish", "function", "prelu", "multiply", "subtract", "same",
+        "conv", "depthwise", "transpose", "grouped", "add", "affine", "clamp",
+        "average", "hard_swish", "function", "prelu", "multiply", "subtract", "same",
     )  # fmt: skip
 
 

@@ -52,9 +52,9 @@ class Sum:
     factor: int | None = None
 
     @property
-    def is_transposed(self) -> bool:
-        """Whether its sums come out as channels that become pixels afterwards."""
-        return self.node is not None and self.node.kind == "transpose"
+    def comes_in_parts(self) -> bool:
+        """Whether what it becomes is put together afterwards, of channels."""
+        return self.node is not None and self.node.kind in ("transpose", "grouped")
 
     @property
     def is_clipped(self) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dqa_keras.export.litert.model_reader import ModelReader, Unsupported
 from dqa_keras.export.packed.bounds import bounds_of
-from dqa_keras.export.packed.gathering import gathered
+from dqa_keras.export.packed.gathering import gathered, groups, some_channels
 from dqa_keras.export.packed.partition import Region
 from dqa_keras.export.packed.value import Codes, Input, Sum
 from dqa_keras.export.plan import winograd
@@ -144,7 +144,7 @@ class Emitter:
                 if at not in node.inputs:
                     continue
                 taps = node.window.height * node.window.width
-                if node.kind in ("conv", "transpose"):
+                if node.kind in ("conv", "transpose", "grouped"):
                     products = max(products, node.arrays["kernel"][0].size)
                 elif node.kind in ("depthwise", "average"):
                     products = max(products, taps)
@@ -258,8 +258,10 @@ class Emitter:
             power: Float array (C,), what codes are multiplied by. Defaults to ones.
             is_output: Boolean. Defaults to `False`.
         """
-        if value.is_transposed:
-            self._emit_transposed(value, inverse_step, limits, output, name, power)
+        if value.comes_in_parts:
+            grouped = value.node is not None and value.node.kind == "grouped"
+            emit = self._emit_groups if grouped else self._emit_transposed
+            emit(value, inverse_step, limits, output, name, power)
             return
         low = np.maximum(value.low * inverse_step, limits[0])
         high = np.minimum(value.high * inverse_step, limits[1])
@@ -380,6 +382,46 @@ class Emitter:
                 Window(stride=(factors[0], factors[1])), name=name,
             )
         )  # fmt: skip
+
+    def _emit_groups(
+        self,
+        value: Sum,
+        inverse_step: Floats,
+        limits: tuple[Any, Any],
+        output: int,
+        name: str,
+        power: Floats | None,
+    ) -> None:
+        """Convolves some groups at a time, each from its own channels."""
+        if value.node is None or value.operand is None:
+            raise Unsupported("a grouped convolution without a kernel")
+        out, source = self.program.tensors[output], self.program.tensors[value.operand]
+        parts, places = [], []
+        for taken, made, kernel in groups(value.node.arrays["kernel"], source.shape[2]):
+            size = (*source.shape[:2], len(taken))
+            operand = Codes(value.operand)
+            read = gathered(self.program, operand, Window(), size, name, taken)
+            index = self.add_tensor(some_channels(out, made))
+            part = dataclasses.replace(
+                value,
+                shape=(*value.shape[:2], len(made)),
+                node=dataclasses.replace(
+                    value.node, kind="conv", arrays={"kernel": kernel}
+                ),
+                operand=read,
+                gain=value.gain[made],
+                bias=value.bias[made],
+            )
+            low, high = (np.broadcast_to(x, value.shape[2])[made] for x in limits)
+            powers = None if power is None else power[made]
+            self.emit(part, inverse_step[made], (low, high), index, name, powers)
+            parts.append(index)
+            places.append(int(made[0]))
+        if len(parts) > 255:
+            raise Unsupported(f"groups in {len(parts)} parts; a plan joins at most 255")
+        self.program.operations.append(
+            Operation(OpCode.CONCAT, parts, output, places=places, name=name)
+        )
 
     def emit_output(self, value: Sum, number: int, name: str) -> None:
         """Emits the operation that writes an output of the region."""

@@ -16,7 +16,7 @@ def _operand(emitter: Emitter, node: Node) -> Sum:
     """The value that a function is of, not yet in wide codes."""
     (tensor,) = node.inputs
     value = emitter.values[tensor]
-    if not isinstance(value, Sum) or not emitter.alone(tensor) or value.is_transposed:
+    if not isinstance(value, Sum) or not emitter.alone(tensor) or value.comes_in_parts:
         return emitter.scaled(emitter.codes(tensor))
     return value
 
