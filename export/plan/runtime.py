@@ -18,6 +18,7 @@ ISAS = {
     "avx-vnni": 4,
     "avx512-vnni": 5,
     "neon-dot": 6,
+    "neon-i8mm": 7,
 }
 
 

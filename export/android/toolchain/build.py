@@ -53,6 +53,8 @@ COMMON = [
 OURS = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
 # On 64-bit Arm vector instructions are always there: scalar code serves comparisons.
 SMALL = ["-Oz", "-fno-vectorize", "-fno-slp-vectorize"]
+# Nothing is thrown through the inner loops.
+KERNELS = ["-fno-exceptions", "-fno-unwind-tables"]
 RUNTIME = ["-std=c++23", "-Os", "-w"]
 # __BIONIC__: the unwinder then asks the system where a function's table lies. Without
 # __linux__ it does not look for signal handlers' frames: nothing throws through those.
@@ -97,7 +99,8 @@ def sources(abi: str) -> Iterator[tuple[Path, list[object]]]:
     for name in ("codec", "runtime", "litert", "bindings/jni"):
         for path in sorted((NATIVE / name).rglob("*.cc")):
             is_spare = abi == "arm64-v8a" and path.stem in ("scalar", "scalar_kernels")
-            how = [*OURS, *(SMALL if is_spare else [])]
+            is_kernel = path.parent.name == "kernels" or path.stem in ("avx2", "neon")
+            how = [*OURS, *(SMALL if is_spare else []), *(KERNELS if is_kernel else [])]
             yield path, [*how, "-I", NATIVE / "include", "-I", NATIVE]
     yield HERE / "runtime.cc", RUNTIME
     for folder, names in (("libcxx", LIBCXX), ("libcxxabi", LIBCXXABI)):

@@ -243,10 +243,10 @@ bool read_isa(const char* name, DqaIsa* isa) {
   constexpr struct {
     const char* name;
     DqaIsa isa;
-  } kNames[] = {{"auto", DQA_AUTO},        {"scalar", DQA_SCALAR},
-                {"avx2", DQA_AVX2},        {"avx-vnni", DQA_AVX_VNNI},
-                {"neon", DQA_NEON},        {"avx512-vnni", DQA_AVX512_VNNI},
-                {"neon-dot", DQA_NEON_DOT}};
+  } kNames[] = {{"auto", DQA_AUTO},         {"scalar", DQA_SCALAR},
+                {"avx2", DQA_AVX2},         {"avx-vnni", DQA_AVX_VNNI},
+                {"neon", DQA_NEON},         {"avx512-vnni", DQA_AVX512_VNNI},
+                {"neon-dot", DQA_NEON_DOT}, {"neon-i8mm", DQA_NEON_I8MM}};
   for (const auto& known : kNames) {
     if (std::strcmp(name, known.name) != 0) continue;
     *isa = known.isa;
@@ -306,7 +306,7 @@ DQA_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(
       if (report_error != nullptr) {
         report_error(
             "DQA delegate: the only option is isa: auto, scalar, avx2, avx-vnni, "
-            "avx512-vnni, neon or neon-dot");
+            "avx512-vnni, neon, neon-dot or neon-i8mm");
       }
       return nullptr;
     }

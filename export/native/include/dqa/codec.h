@@ -46,7 +46,8 @@ typedef enum {
   /* The runtime alone has these: */
   DQA_AVX_VNNI = 4,
   DQA_AVX512_VNNI = 5,
-  DQA_NEON_DOT = 6
+  DQA_NEON_DOT = 6,
+  DQA_NEON_I8MM = 7
 } DqaIsa;
 
 /* One layer's table, as in DQA_RESIDUAL. The arrays are copied. A codec without

@@ -239,6 +239,7 @@ const RuntimeKernels* avx_vnni_runtime_kernels();
 const RuntimeKernels* avx512_runtime_kernels();
 const RuntimeKernels* neon_runtime_kernels();
 const RuntimeKernels* neon_dot_runtime_kernels();
+const RuntimeKernels* neon_i8mm_runtime_kernels();
 
 }  // namespace dqa
 

@@ -203,12 +203,86 @@ inline void run_sums(const ConvRow& row, const EndKernels<ConvRow>& kernels,
   compute_tiles(row, 0, kernels.sums, kernels.max_pixels, row.pixels, to, row.blocks);
 }
 
+// The most pixels of a tile of dot products.
+constexpr unsigned kDotPixels = 5;
+
+// The weights of two groups as matrices take them: eight inputs of each channel, 0 for
+// those of a group that a run lacks. Returns whether there is room for them.
+constexpr size_t kMatrixBytes = 48 * 1024;
+inline bool zip_weights(const ConvRow& row, const int8_t* weights, int8_t* zipped) {
+  const size_t runs = size_t{row.taps_y} * row.runs;
+  if (runs * ((row.run_groups + 1) / 2) * 8 * kBlock > kMatrixBytes) return false;
+  for (size_t run = 0; run < runs; ++run) {
+    for (size_t twos = row.run_groups / 2; twos > 0; --twos) {
+      asm volatile(
+          "ld1 {v0.4s-v3.4s}, [%[from]], #64\nld1 {v4.4s-v7.4s}, [%[from]], #64\n"
+          "zip1 v16.4s, v0.4s, v4.4s\nzip2 v17.4s, v0.4s, v4.4s\n"
+          "zip1 v18.4s, v1.4s, v5.4s\nzip2 v19.4s, v1.4s, v5.4s\n"
+          "zip1 v20.4s, v2.4s, v6.4s\nzip2 v21.4s, v2.4s, v6.4s\n"
+          "zip1 v22.4s, v3.4s, v7.4s\nzip2 v23.4s, v3.4s, v7.4s\n"
+          "st1 {v16.4s-v19.4s}, [%[to]], #64\nst1 {v20.4s-v23.4s}, [%[to]], #64\n"
+          : [from] "+r"(weights), [to] "+r"(zipped)
+          :
+          : "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17",
+            "v18", "v19", "v20", "v21", "v22", "v23");
+    }
+    if (row.run_groups % 2 == 0) continue;
+    for (unsigned q = 0; q < 4; ++q, weights += kBlock, zipped += 2 * kBlock) {
+      const uint32x4_t four = vreinterpretq_u32_s8(vld1q_s8(weights));
+      vst1q_s8(zipped, vreinterpretq_s8_u64(vmovl_u32(vget_low_u32(four))));
+      vst1q_s8(zipped + kBlock, vreinterpretq_s8_u64(vmovl_high_u32(four)));
+    }
+  }
+  return true;
+}
+
+struct PairKernels {
+  const TilesKernel<ConvRow>* dots;
+  TilesKernel<ConvRow> four, six;
+};
+
+// Pixels in tiles of three pairs and of two, and one that is left with dot products; so
+// are all where weights are too many or serve too few pixels.
+inline void in_pairs(const ConvRow& row, size_t offset, size_t pixels, const Ends& to,
+                     unsigned blocks, const PairKernels& kernels) {
+  alignas(16) int8_t zipped[kMatrixBytes];
+  const size_t pairs = pixels / 2, tiles = (pairs + 2) / 3, large = pairs - 2 * tiles,
+               step = row.pixel_bytes;
+  ConvRow block = row, matrices = row;
+  Ends ends = to;
+  for (;; --blocks) {
+    if (pixels < 6 || !zip_weights(row, block.weights, zipped)) {
+      compute_tiles(block, offset, kernels.dots, kDotPixels, pixels, ends, 1);
+    } else {
+      matrices.weights = zipped;
+      matrices.rows = block.rows;
+      matrices.start = block.start;
+      Ends moving = ends;
+      kernels.six(matrices, offset, large, moving, 1);
+      moving.advance(6 * large);
+      kernels.four(matrices, offset + 6 * large * step, tiles - large, moving, 1);
+      moving.advance(4 * (tiles - large));
+      if (pixels % 2 != 0) {
+        kernels.dots[0](block, offset + (pixels - 1) * step, 1, moving, 1);
+      }
+    }
+    if (blocks == 1) return;
+    block.next_block();
+    block.rows += block.rows_step;
+    ends.next_block();
+  }
+}
+
 void neon_conv(const ConvRow& row, Epilogue* epilogue);
 void neon_sums(const ConvRow& row, int32_t* sums);
 
 // With dot products.
 void neon_dot_conv(const ConvRow& row, Epilogue* epilogue);
 void neon_dot_sums(const ConvRow& row, int32_t* sums);
+
+// With products of matrices, which machines with dot products have or lack.
+void neon_matrix_conv(const ConvRow& row, Epilogue* epilogue);
+void neon_matrix_sums(const ConvRow& row, int32_t* sums);
 
 }  // namespace dqa
 

@@ -296,6 +296,15 @@ bool has_dot() {
 #endif
 }
 
+bool has_matrix() {
+#if defined(__linux__)
+  constexpr unsigned long kInt8MatrixMultiply = 1ul << 13;
+  return has_dot() && (getauxval(AT_HWCAP2) & kInt8MatrixMultiply) != 0;
+#else
+  return false;  // Apple's since 2022 alone
+#endif
+}
+
 RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums, uint8_t less) {
   RuntimeKernels kernels = scalar_runtime_kernels();
   kernels.isa = isa;
@@ -326,6 +335,12 @@ const RuntimeKernels* neon_dot_runtime_kernels() {
   return has_dot() ? &kKernels : nullptr;
 }
 
+const RuntimeKernels* neon_i8mm_runtime_kernels() {
+  static const RuntimeKernels kKernels =
+      kernels_of(DQA_NEON_I8MM, neon_matrix_conv, neon_matrix_sums, 128);
+  return has_matrix() ? &kKernels : nullptr;
+}
+
 }  // namespace dqa
 
 #else
@@ -333,6 +348,7 @@ const RuntimeKernels* neon_dot_runtime_kernels() {
 namespace dqa {
 const RuntimeKernels* neon_runtime_kernels() { return nullptr; }
 const RuntimeKernels* neon_dot_runtime_kernels() { return nullptr; }
+const RuntimeKernels* neon_i8mm_runtime_kernels() { return nullptr; }
 }  // namespace dqa
 
 #endif

@@ -172,7 +172,7 @@ int main(int count, char** paths) {
   for (int i = 1; i < count; ++i) {
     const Case expected = read_case(paths[i]);
     for (const DqaIsa isa : {DQA_SCALAR, DQA_AVX2, DQA_AVX_VNNI, DQA_AVX512_VNNI,
-                             DQA_NEON, DQA_NEON_DOT}) {
+                             DQA_NEON, DQA_NEON_DOT, DQA_NEON_I8MM}) {
       if (dqa_runtime_has_isa(isa) == 0) continue;
       for (uint32_t threads = 1; threads <= 3; ++threads, ++checks) {
         good = check(paths[i], expected, isa, threads) && good;
