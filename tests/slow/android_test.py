@@ -167,12 +167,13 @@ ARM32 = ("qemu-arm-static", "-L", "/usr/arm-linux-gnueabi")
     ("abi", "emulator"),
     [
         ("x86_64", ()),
+        ("arm64-v8a", (*ARM64, "max,sve=off,sme=off")),
         ("arm64-v8a", (*ARM64, "neoverse-n1")),
         ("arm64-v8a", (*ARM64, "cortex-a53")),
         ("arm64-v8a", (*ARM64, "neoverse-n1", "-p", PAGE)),
         ("armeabi-v7a", ARM32),
     ],
-    ids=["x86_64", "dot product", "no dot product", "16 KiB pages", "32 bits"],
+    ids=["x86_64", "I8MM", "dot product", "no dot product", "16 KiB pages", "32 bits"],
 )
 def test_plans_give_the_same_bytes_and_failed_allocations_a_message(abi, emulator):
     shim = BUILD / "shim" / abi
