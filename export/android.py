@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from dqa_keras.export.android_app import app_files
 from dqa_keras.export.android_names import class_name
 from dqa_keras.export.litert.metadata import read_metadata
 from dqa_keras.export.tflite import ExportReport, export_tflite
@@ -22,6 +23,12 @@ from dqa_keras.version import __version__
 # What the app's Gradle file asks for; export/android/pom.xml tests with the same.
 TFLITE = "org.tensorflow:tensorflow-lite:2.16.1"
 FLATBUFFERS = "com.google.flatbuffers:flatbuffers-java:25.2.10"
+
+_DEPENDENCIES = f"""\
+    implementation(files("libs/dqa-android.aar"))
+    implementation("{TFLITE}")
+    implementation("{FLATBUFFERS}")
+"""
 
 _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 # Hard keywords of Kotlin in lower case, and Java's: no package may have them.
@@ -41,10 +48,12 @@ def export_android(
     package: str = "com.example.app",
     **options: Any,
 ) -> ExportReport:
-    """Writes a model with what an Android app needs to run it.
+    """Writes a model as an Android app, or as what an app needs to run it.
 
     The folder gets a `README.md` with the Gradle lines, the model (and its labels as
-    text) in `src/main/assets`, and in `src/main/kotlin` a class that runs it.
+    text) in `src/main/assets`, and in `src/main/kotlin` a class that runs it. If the
+    model takes one image and gives scores of classes, for the image or for each pixel,
+    Gradle's files, a manifest and a screen make it a whole app.
 
     Args:
         model: Keras model with calibrated quantizers.
@@ -76,9 +85,14 @@ def export_android(
     >>> for path in sorted(folder.rglob("*.*")):
     ...     print(path.relative_to(folder))
     README.md
+    build.gradle.kts
+    settings.gradle.kts
+    src/main/AndroidManifest.xml
     src/main/assets/colours.tflite
     src/main/assets/colours_labels.txt
     src/main/kotlin/com/example/app/Colours.kt
+    src/main/kotlin/com/example/app/MainActivity.kt
+    src/main/kotlin/com/example/app/Pictures.kt
     """
     if not _PACKAGE.fullmatch(package) or set(_RESERVED.split()) & set(
         package.split(".")
@@ -109,8 +123,13 @@ def export_android(
             text = "".join(f"{label}\n" for label in labels)
             path.with_name(f"{asset}_labels.txt").write_text(text, encoding="utf-8")
         packed = report.packed is not None
-        source.write_text(_source(_kind(model), package, name, asset, packed))
-        (staged / "README.md").write_text(_readme(package, name, asset, packed))
+        kind = _kind(model)
+        source.write_text(_source(kind, package, name, asset, packed))
+        if kind != "tensors":
+            app = app_files(kind, package, name, asset, _DEPENDENCIES)
+            for place, text in app.items():
+                (staged / place).write_text(text, encoding="utf-8")
+        (staged / "README.md").write_text(_readme(kind, package, name, asset, packed))
         _move(staged, folder)
     finally:
         shutil.rmtree(staged)
@@ -245,11 +264,12 @@ class {name}(context: Context) : AutoCloseable {{
 }
 
 
-def _readme(package: str, name: str, asset: str, packed: bool) -> str:
+def _readme(kind: str, package: str, name: str, asset: str, packed: bool) -> str:
     delegate = " \\\n    --external_delegate_path=/data/local/tmp/libdqa_delegate.so"
     return f"""\
 {_title(asset)}
 
+{_lines(kind != "tensors", *_APP)}\
 Copy `src` into an app module (package `{package}`) and add to its build script:
 
 ```kotlin
@@ -259,10 +279,7 @@ android {{
     androidResources {{ noCompress += "tflite" }}
 }}
 dependencies {{
-    implementation(files("libs/dqa-android.aar"))
-    implementation("{TFLITE}")
-    implementation("{FLATBUFFERS}")
-}}
+{_DEPENDENCIES}}}
 ```
 
 `make android` in a checkout of dqa_keras builds `dqa-android.aar`.
@@ -279,6 +296,16 @@ adb shell /data/local/tmp/benchmark_model \\
 ```
 """
 
+
+_APP: Sequence[str] = (
+    "This folder is an app that shows class, time and memory for a picture from the",
+    "camera or the gallery. Put `dqa-android.aar` into `libs`, then open the folder in",
+    "Android Studio, or run `gradle installDebug`: Gradle 8.7, JDK 17, Android SDK 34.",
+    "",
+    "An app of your own needs neither `MainActivity.kt` nor `Pictures.kt`, nor the",
+    "manifest.",
+    "",
+)
 
 _NEEDS: Sequence[str] = (
     "The `.tflite` holds built-in ops only: it also runs in the\n"

@@ -30,7 +30,7 @@ android: android-native android-shim android-jars android-models
 # The Kotlin alone, that of docs/android.md with it: no native code, no
 # tests.
 kotlin: android-jars install
-	mkdir -p $(ANDROID_BUILD)/models
+	mkdir -p $(ANDROID_BUILD)/exported
 	$(ANDROID_SNIPPETS)
 	mvn -q -B -f $(ANDROID) test-compile
 
@@ -96,8 +96,8 @@ android-jars:
 		unzip -qoj $(ANDROID_BUILD)/tflite/*.jar 'native/lib/*.so' \
 			-d $(ANDROID_BUILD)/tflite; }
 
-# The .aar in an app, on Android's own framework. Its manifest and assets are linked and
-# aligned as Gradle's plugin would, against the framework's resources.
+# The .aar in an app that was exported, on Android's own framework. Its manifest and assets
+# are linked and aligned as Gradle's plugin would, against the framework's resources.
 ANDROID_APP := $(ANDROID_BUILD)/app
 FRAMEWORK = $(firstword $(wildcard $(HOME)/.m2/repository/org/robolectric/android-all/*/*.jar))
 
@@ -106,15 +106,23 @@ android-robolectric:
 	rm -rf $(ANDROID_APP) && mkdir -p $(ANDROID_APP)/assets \
 		$(ANDROID_APP)/resources/com/android/tools
 	unzip -q $(ANDROID_BUILD)/dqa-android.aar -d $(ANDROID_APP)
-	cp $(ANDROID_BUILD)/models/resnet32_packed/src/main/assets/* $(ANDROID_APP)/assets
+	for name in resnet32 unet; do \
+		cp $(ANDROID_BUILD)/models/$${name}_packed/src/main/assets/* $(ANDROID_APP)/assets && \
+		cp -r $(ANDROID_BUILD)/models/$${name}_packed/src/main/kotlin $(ANDROID_APP) \
+		|| exit 1; \
+	done
 	cp LICENSE $(ANDROID_APP)/assets/compressed.txt
-	cp $(ANDROID)/robolectric/src/main/AndroidManifest.xml $(ANDROID_APP)
+	sed -e 's|<manifest|& package="com.example.resnet32.packed"|' \
+		-e 's|<application|<uses-sdk android:minSdkVersion="24" android:targetSdkVersion="34"/>&|' \
+		$(ANDROID_BUILD)/models/resnet32_packed/src/main/AndroidManifest.xml \
+		> $(ANDROID_APP)/AndroidManifest.xml
 	aapt2 link --manifest $(ANDROID_APP)/AndroidManifest.xml -A $(ANDROID_APP)/assets \
 		-0 .tflite -I $(FRAMEWORK) -o $(ANDROID_APP)/linked.apk
 	zipalign 4 $(ANDROID_APP)/linked.apk $(ANDROID_APP)/app.apk
 	printf '%s\n' android_resource_apk=$(abspath $(ANDROID_APP))/app.apk \
 		android_merged_manifest=$(abspath $(ANDROID_APP))/AndroidManifest.xml \
 		> $(ANDROID_APP)/resources/com/android/tools/test_config.properties
+	echo sdk=34 > $(ANDROID_APP)/resources/robolectric.properties
 	mvn -q -B -f $(ANDROID)/robolectric test
 
 # Models and plans for the tests, and the Kotlin that comes with them.
@@ -123,3 +131,5 @@ android-models: extensions
 	PYTHONPATH=tests/export $(PYTHON) $(NATIVE)/tests/runtime/make_cases.py \
 		$(ANDROID_BUILD)/cases
 	$(PYTHON) $(ANDROID)/make_models.py $(ANDROID_BUILD)/models
+	rm -rf $(ANDROID_BUILD)/exported && mkdir -p $(ANDROID_BUILD)/exported
+	cp -r $(ANDROID_BUILD)/models/*/src/main/kotlin/* $(ANDROID_BUILD)/exported

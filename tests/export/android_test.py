@@ -3,6 +3,7 @@
 import re
 import types
 from pathlib import Path
+from xml.etree import ElementTree
 
 import adb_lines
 import keras
@@ -18,6 +19,7 @@ from dqa_keras.export import (
     read_metadata,
 )
 from dqa_keras.export.android import FLATBUFFERS, TFLITE
+from dqa_keras.export.android_app import app_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,8 +52,13 @@ def folder(quantized_cnn, pictures, tmp_path_factory):
 def test_a_folder_holds_what_an_app_needs(folder):
     assert contents(folder) == {
         "README.md",
+        "build.gradle.kts",
+        "settings.gradle.kts",
+        "src/main/AndroidManifest.xml",
         "src/main/assets/small_cnn.tflite",
         "src/main/assets/small_cnn_labels.txt",
+        "src/main/kotlin/org/example/shop/MainActivity.kt",
+        "src/main/kotlin/org/example/shop/Pictures.kt",
         "src/main/kotlin/org/example/shop/SmallCnn.kt",
     }
     assets = folder / "src/main/assets"
@@ -87,6 +94,25 @@ def test_sources_are_whole(kind, packed):
     assert source.count("{") == source.count("}")
     if kind == "tensors":
         assert ("addDelegate(delegate)" in source) == packed
+
+
+@pytest.mark.parametrize("kind", ["classes", "segments"])
+def test_an_app_is_whole(kind):
+    files = app_files(kind, "a.b", "Name", "asset", android._DEPENDENCIES)
+    for path, text in files.items():
+        assert not re.search("<<|>>", text), path
+        assert text.count("{") == text.count("}"), path
+    names = {
+        word
+        for path, text in files.items()
+        if path.endswith(".kt")
+        for word in re.findall(r"^import [\w.]+\.(\w+)$", text, re.M)
+    }
+    # A model's class has none of their names.
+    for name in names:
+        asset = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+        assert android_names.class_name(asset) == f"{name}Model"
+    ElementTree.fromstring(files["src/main/AndroidManifest.xml"])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +193,9 @@ def test_versions_are_those_that_the_library_is_tested_with():
         ("context", "ContextModel"),
         ("bitmap", "BitmapModel"),
         ("auto closeable", "AutoCloseableModel"),
+        ("main_activity", "MainActivityModel"),
+        ("pictures", "PicturesModel"),
+        ("button", "ButtonModel"),
         ("dqa_classifier", "DqaClassifierModel"),
         ("strings", "Strings"),
     ],
@@ -185,8 +214,7 @@ def test_a_model_called_string_gets_a_class_of_its_own(small_cnn, pictures, tmp_
     export_android(
         model, tmp_path / "out", samples=pictures[:1], labels=["é", "b", "c"]
     )
-    (source,) = (tmp_path / "out").rglob("*.kt")
-    assert source.name == "StringModel.kt"
+    (source,) = (tmp_path / "out").rglob("StringModel.kt")
     assert "class StringModel(context: Context)" in source.read_text()
     (labels,) = (tmp_path / "out").rglob("*_labels.txt")
     assert labels.read_bytes() == "é\nb\nc\n".encode()

@@ -22,8 +22,10 @@ internal class Exported(private val model: String, mode: String) {
         return ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes).apply { rewind() }
     }
 
+    val file = folder.resolve("image.png")
+
     /** The picture as the framework decodes its file. */
-    val picture: Bitmap get() = BitmapFactory.decodeFile(folder.resolve("image.png").path)
+    val picture: Bitmap get() = BitmapFactory.decodeFile(file.path)
 
     /** The number of the class that Keras gives the picture. */
     val classOfKeras: Int get() = folder.resolve("class.txt").readText().trim().toInt()
