@@ -34,8 +34,8 @@ Neighbours neighbours_at(const Plan& plan, const Op& op, size_t first,
 
 // Moves a few channels of pixels; rows of a hostile plan may overlap.
 template <class Code>
-void move_codes(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
-                size_t pixels) {
+void move_codes(size_t pixels, const uint8_t* from, size_t from_step, uint8_t* to,
+                size_t to_step) {
   for (size_t p = 0; p < pixels; ++p, from += from_step, to += to_step) {
     Code code;
     std::memcpy(&code, from, sizeof code);
@@ -57,9 +57,9 @@ void gather_row(const Run& run, const Op& op, uint32_t y) {
     if (part.count > 1) {
       copy_pixels(first, step, moved, out.pixel_bytes(), part.count * bytes, out.width);
     } else if (bytes == 1) {
-      move_codes<uint8_t>(first, step, moved, out.pixel_bytes(), out.width);
+      move_codes<uint8_t>(out.width, first, step, moved, out.pixel_bytes());
     } else {
-      move_codes<uint16_t>(first, step, moved, out.pixel_bytes(), out.width);
+      move_codes<uint16_t>(out.width, first, step, moved, out.pixel_bytes());
     }
     c += part.count;
   }
