@@ -23,7 +23,7 @@ class Item:
     """Something in the arena from one stage to another, both included.
 
     Those of a single stage may say in `held` during which of its calls they are needed,
-    a bit for each.
+    a bit for each. `behind` are bytes that stay free behind it, at the arena's end.
     """
 
     size: int
@@ -31,6 +31,11 @@ class Item:
     last: int
     offset: int = -1
     held: int = ALWAYS
+    behind: int = 0
+
+    def end(self, offset: int) -> int:
+        """Where the arena ends at least if the item has this offset."""
+        return offset + self.size + self.behind
 
 
 class _Neighbour:
@@ -89,7 +94,7 @@ def _place(
             )
         )
     end = max(
-        (offset + item.size for offset, item in zip(offsets, items, strict=True)),
+        (item.end(offset) for offset, item in zip(offsets, items, strict=True)),
         default=0,
     )
     return end, offsets
@@ -104,13 +109,22 @@ def best_place(items: list[Item], leads: dict[tuple[int, int], int]) -> int:
             born, to how far the new one must begin in front of the old one.
 
     Returns:
-        The end of the last item.
+        The end of the last item, and of what stays free behind it.
     """
     numbers = range(len(items))
     orders: list[list[int]] = [
         sorted(numbers, key=lambda i: (items[i].first, -items[i].size)),
         sorted(numbers, key=lambda i: (items[i].first, items[i].size)),
         sorted(numbers, key=lambda i: -items[i].size),
+        # What shares memory with others comes last.
+        sorted(
+            numbers,
+            key=lambda i: (items[i].held != ALWAYS, items[i].first, -items[i].size),
+        ),
+        sorted(
+            numbers,
+            key=lambda i: (items[i].first, items[i].held != ALWAYS, -items[i].size),
+        ),
         sorted(numbers, key=lambda i: (items[i].first - items[i].last, -items[i].size)),
         sorted(
             numbers, key=lambda i: (items[i].first == items[i].last, items[i].first)
@@ -125,7 +139,7 @@ def best_place(items: list[Item], leads: dict[tuple[int, int], int]) -> int:
     for _ in range(_EFFORT // len(items) if items else 0):
         # What ends highest goes first, or somewhere in front, and all are placed anew.
         at = next(
-            place for place, i in enumerate(order) if offsets[i] + items[i].size == end
+            place for place, i in enumerate(order) if items[i].end(offsets[i]) == end
         )
         to = choose.choice([0, choose.randrange(at + 1)])
         order.insert(to, order.pop(at))

@@ -4,7 +4,7 @@ import struct
 import zlib
 
 from dqa_keras.codec.sizes import STORAGE_CLASSES
-from dqa_keras.export.plan.ops import ADDENDS, OpCode, Window
+from dqa_keras.export.plan.ops import ADDENDS, BLOCK, OpCode, Window
 from dqa_keras.export.plan.peak import peak_of
 from dqa_keras.export.plan.records import (
     NONE,
@@ -48,7 +48,7 @@ def encode(plan: Plan) -> bytes:
     links = [link for op in plan.ops for link in op.links]
     parts = []
     for b in plan.buffers:
-        head = (b.kind, b.type, b.zero, 0, b.height, b.width, b.channels)
+        head = (b.kind, b.type, b.zero, b.group // BLOCK, b.height, b.width, b.channels)
         tail = (b.rows, b.left, b.right, b.offset, b.size, b.table, b.slot)
         parts.append(_BUFFER.pack(*head, *tail, b.peak))
     for t in plan.tables:
@@ -124,12 +124,12 @@ def _parsed(data: bytes) -> Plan:
 
     buffers = []
     for _ in range(buffer_count):
-        kind, type_, zero, _, height, width, channels, *rest = read(_BUFFER)
+        kind, type_, zero, group, height, width, channels, *rest = read(_BUFFER)
         rows, left, right, offset, size, table, slot, peak = rest
         buffers.append(
             Buffer(
                 Kind(kind), Type(type_), height, width, channels, zero, peak, rows,
-                left, right, offset, size, table, slot,
+                left, right, offset, size, table, slot, group * BLOCK,
             )
         )  # fmt: skip
     tables = []
@@ -204,7 +204,9 @@ def describe(plan: Plan) -> str:
         b = plan.buffers[number]
         size = f"{b.height}x{b.width}x{b.channels}"
         if b.kind == Kind.LINE_BUFFER:
-            return f"line buffer {number} ({b.rows} of {size} {b.type.name.lower()})"
+            groups = f", {b.group} channels at once" if b.group else ""
+            kind = b.type.name.lower()
+            return f"line buffer {number} ({b.rows} of {size} {kind}{groups})"
         if b.kind != Kind.STORED:
             return f"{b.kind.name.lower()} {number} ({size})"
         bits = ""

@@ -55,6 +55,10 @@ class Buffer:
         size: Integer. Bytes in the arena. Defaults to `0`.
         table: Integer. How a stored buffer is packed, or `NONE` for plain bytes.
         slot: Integer. The input whose magnitude scales the values, or `NONE`.
+        group: Integer. If not `0`: a depthwise convolution has so many channels at once
+            computed for its window, by the convolution in front of it. The line buffer
+            only keeps its `rows` for the next window, without columns of zeros. A
+            multiple of 32.
     """
 
     kind: Kind
@@ -71,6 +75,7 @@ class Buffer:
     size: int = 0
     table: int = NONE
     slot: int = NONE
+    group: int = 0
 
     @property
     def pixel_bytes(self) -> int:

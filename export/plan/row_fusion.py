@@ -5,7 +5,9 @@ line buffers, which hold only the last rows needed. Between stages tensors are s
 whole, in packed form. `stage_search` chooses among the ways to cut.
 """
 
-import dataclasses
+import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,120 +15,24 @@ import numpy as np
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import ALWAYS, align
 from dqa_keras.export.plan.coded_size import row_bytes, row_scratch
-from dqa_keras.export.plan.ops import GROUP, OpCode, Window
+from dqa_keras.export.plan.ops import BLOCK, GROUP, OpCode, Window
 from dqa_keras.export.plan.program import Operation, Program
-from dqa_keras.export.plan.records import Buffer, Kind
-from dqa_keras.export.plan.time_model import CALL, WEIGHT_BYTE, row_time
+from dqa_keras.export.plan.records import Buffer, Kind, Type
+from dqa_keras.export.plan.time_model import CALL, COPIED_BYTE, row_time
+from dqa_keras.export.plan.walk import (
+    Cut,
+    LineBuffer,
+    Move,
+    Step,
+    Walk,
+    call_time,
+    rows_kept,
+    rows_seen,
+)
 
-
-def rows_seen(
-    code: OpCode, window: Window, addend: bool, height: int, first: int, end: int
-) -> tuple[int, int]:
-    """The rows of an input that some rows of an output see.
-
-    Args:
-        code: `OpCode`.
-        window: `Window`.
-        addend: Boolean. Whether the input is added to the sum.
-        height: Integer. Rows of the input.
-        first: Integer. First row of the output.
-        end: Integer. The row after the last one.
-
-    Returns:
-        The first row of the input, and the one after the last. Where taps read zeros
-        around the input, these may lie outside of it.
-    """
-    if not addend:
-        first, end = code.rule.rows(window, first, end)
-        if code.rule.frame:
-            return first, end
-    first = min(max(first, 0), height - 1)
-    return first, max(min(end, height), first + 1)
-
-
-@dataclasses.dataclass
-class Move:
-    """One op of a stage: an operation, or a tensor's way in or out of memory."""
-
-    code: OpCode
-    reads: list[tuple[int, bool]]  # tensor, whether an addend
-    writes: int  # tensor; -1 - number for an output
-    window: Window
-    operation: Operation | None = None
-    rows: int = 1  # that it computes at once, if they exist
-
-    @property
-    def is_sink(self) -> bool:
-        """Whether it takes rows out of the stage."""
-        return self.code == OpCode.STORE or self.writes < 0
-
-
-@dataclasses.dataclass
-class LineBuffer:
-    """What a stage keeps of a tensor."""
-
-    rows: int = 0
-    left: int = 0
-    right: int = 0
-    # When rows of it are held, a bit for each call of the stage. All bits if more than
-    # rows lie in it: zeros around them.
-    held: int = ALWAYS
-
-
-@dataclasses.dataclass
-class Walk:
-    """What happens in a stage of operations first to end, row by row."""
-
-    first: int
-    end: int
-    moves: list[Move]
-    strips: int
-    line_buffers: dict[int, LineBuffer]
-    time: float  # as `time_model` counts it
-    calls: int
-    # Whenever rows were stored: rows of the tensors that die in the stage that were
-    # loaded by then, and rows of those that are born in it.
-    stored: list[tuple[list[int], list[int]]]
-    dying: list[int]
-    born: list[int]
-
-
-@dataclasses.dataclass
-class Cut:
-    """A stage, and what it takes."""
-
-    walk: Walk
-    memory: int  # bytes of the arena while it runs, if placing them wastes none
-    # For each pair of a tensor that dies and one that is born: how far the new one
-    # must begin in front of the old one.
-    leads: dict[tuple[int, int], int]
-
-
-def call_time(move: Move) -> float:
-    """The time of one call, besides that of its rows."""
-    arrays = move.operation.arrays if move.operation else {}
-    if "weights" not in arrays or move.code == OpCode.QUANTIZE_INPUT:
-        return CALL
-    return CALL + WEIGHT_BYTE * arrays["weights"].nbytes
-
-
-class _Step:
-    """A move while its stage is walked through."""
-
-    def __init__(
-        self, move: Move, height: int, row_time: float, call_time: float
-    ) -> None:
-        self.move = move
-        self.height = height
-        self.row_time = row_time
-        self.call_time = call_time
-        self.done = 0  # rows that exist, or that stand for zeros behind the last one
-        self.rows = 0  # that must be kept
-        self.written: list[int] = []  # the call that computed each row
-        self.held = 0
-        # What it reads: the step that makes it; by its own first row, the first row
-        # that it sees; by the end of its own rows, the end of those.
-        self.reads: list[tuple[_Step, list[int], list[int]]] = []
+# Channels that are computed at once in front of a depthwise convolution: what its
+# kernels take together.
+TOGETHER = 32
 
 
 class Stages:
@@ -142,12 +48,14 @@ class Stages:
         self._operations = self._wanted(program.operations)
         self._producer: dict[int, int] = {}
         self._last: dict[int, int] = {}
+        self._readers: Counter[int] = Counter()
         self._rows: dict[tuple, tuple[list[int], list[int]]] = {}
         for index, operation in enumerate(self._operations):
             if not operation.is_output:
                 self._producer[operation.output] = index
             for tensor in self._read_by(operation):
                 self._last[tensor] = index
+                self._readers[tensor] += 1
         self._stored = (
             np.array([*self._producer.values()]),
             np.array([self._last.get(tensor, -1) for tensor in self._producer]),
@@ -217,25 +125,52 @@ class Stages:
                 moves.append(Move(OpCode.STORE, [(writes, False)], writes, Window()))
         return moves
 
-    def _steps(self, moves: list[Move]) -> list[_Step]:
+    def _pairs(self, moves: list[Move]) -> dict[int, Move]:
+        """Convolutions that may compute channels in groups, by what they write.
+
+        A depthwise one behind each is all that reads it.
+        """
+        return {
+            maker.writes: maker
+            for maker, reader in itertools.pairwise(moves)
+            if (maker.code, reader.code) == (OpCode.CONV, OpCode.DEPTHWISE)
+            and reader.reads[0][0] == maker.writes
+            and self._readers[maker.writes] == len(maker.reads) == 1
+            and self._tensors[maker.writes].type == Type.CODES
+            and self._shape(maker.writes)[2] % BLOCK == 0
+        }
+
+    def _step(self, move: Move) -> Step:
+        height = self._shape(move.writes)[0]
+        return Step(move, height, self._row_time(move), call_time(move))
+
+    def _steps(self, moves: list[Move], pairs: dict[int, Move]) -> list[Step]:
         """Moves with the rows that they read of each other."""
-        steps = [
-            _Step(
-                move, self._shape(move.writes)[0], self._row_time(move), call_time(move)
-            )
-            for move in moves
-        ]
+        steps = [self._step(move) for move in moves if move.writes not in pairs]
         makers = {
             step.move.writes: step for step in steps if step.move.code != OpCode.STORE
         }
         for step in steps:
             for tensor, addend in step.move.reads:
-                rows = self._rows_of(step, tensor, addend)
-                step.reads.append((makers[tensor], *rows))
+                firsts, ends = self._rows_of(step, tensor, addend)
+                if tensor in pairs:
+                    maker = self._step(pairs[tensor])
+                    step.rows_kept = rows_kept(firsts, ends, maker.height)
+                    groups = -(-self._shape(tensor)[2] // TOGETHER)
+                    copied = (step.rows_kept + 1) * math.prod(self._shape(tensor)[1:])
+                    step.row_time += maker.row_time * maker.height / step.height
+                    step.row_time += copied * COPIED_BYTE
+                    step.call_time += maker.call_time + 2 * groups * CALL
+                    tensor = maker.move.reads[0][0]
+                    inner = self._rows_of(maker, tensor, False)
+                    made = [min(end, maker.height) for end in ends]
+                    firsts = [inner[0][min(e, maker.height - 1)] for e in made[:-1]]
+                    ends = [inner[1][e] for e in made]
+                step.reads.append((makers[tensor], firsts, ends))
         return steps
 
     def _rows_of(
-        self, step: _Step, tensor: int, addend: bool
+        self, step: Step, tensor: int, addend: bool
     ) -> tuple[list[int], list[int]]:
         """The rows of a tensor that a move sees, by its own first row and end."""
         move = step.move
@@ -254,7 +189,7 @@ class Stages:
         return self._rows[key]
 
     @staticmethod
-    def _walk(steps: list[_Step], strips: int) -> Iterator[tuple[_Step, int]]:
+    def _walk(steps: list[Step], strips: int) -> Iterator[tuple[Step, int]]:
         """Every step and the end of its rows, as the runtime runs them.
 
         Who asks sets `done` of the step to that end.
@@ -285,7 +220,9 @@ class Stages:
                     else:
                         yield step, end
 
-    def walk(self, first: int, end: int, pixels: int = 1) -> Walk | None:
+    def walk(
+        self, first: int, end: int, pixels: int = 1, grouped: bool = False
+    ) -> Walk | None:
         """Walks through operations first to end as one stage.
 
         Args:
@@ -294,19 +231,22 @@ class Stages:
             pixels: Integer. How many an op computes at once, at least, if they exist.
                 Defaults to `1`: whole rows, one by one. With more, weights are loaded
                 less often, and line buffers are larger.
+            grouped: Boolean. Whether convolutions in front of depthwise ones compute a
+                group of channels at once. Defaults to `False`.
 
         Returns:
-            A `Walk`, or `None` if nothing leaves the stage.
+            A `Walk`, or `None` if nothing leaves the stage or could be grouped.
         """
         moves = self._moves(first, end)
         sinks = [move for move in moves if move.is_sink]
-        if not sinks:
+        pairs = self._pairs(moves) if grouped else {}
+        if not sinks or (grouped and not pairs):
             return None
         for move in moves:
             move.rows = -(-pixels // self._shape(move.writes)[1])
         height, width, _ = min(self._shape(m.writes) for m in sinks)
         strips = -(-height // -(-pixels // width))
-        steps = self._steps(moves)
+        steps = self._steps(moves, pairs)
         dying = [
             step
             for step in steps
@@ -339,6 +279,10 @@ class Stages:
             for s in steps
             if not s.move.is_sink
         }
+        for s in steps:
+            if s.rows_kept:
+                kept = LineBuffer(s.rows_kept, group=TOGETHER)
+                line_buffers[s.move.reads[0][0]] = kept
         self._frame(moves, line_buffers)
         return Walk(
             first, end, moves, strips, line_buffers, time, calls, stored,
@@ -358,7 +302,7 @@ class Stages:
             for i, before in zip(walk.dying, gone, strict=True):
                 for j, after in zip(walk.born, there, strict=True):
                     leads[i, j] = max(leads[i, j], after - before)
-        memory = most + self._lasting(walk.first, walk.end) + self._scratch(walk.moves)
+        memory = most + self._lasting(walk.first, walk.end) + self._scratch(walk)
         memory += self._lines_end(walk)
         return Cut(walk, memory, leads)
 
@@ -385,10 +329,21 @@ class Stages:
         producers, lasts, sizes = self._stored
         return int(sizes[(producers < first) & (lasts >= end)].sum())
 
-    def _scratch(self, moves: list[Move]) -> int:
-        """Bytes of rows on their way to or from memory, or of tiles."""
+    def group_window(self, walk: Walk, move: Move) -> int:
+        """Bytes of the rows that a window covers of a group of channels."""
+        lines = walk.line_buffers.get(move.reads[0][0]) if move.reads else None
+        if lines is None or not lines.group:
+            return 0
+        _, width, channels = self._shape(move.reads[0][0])
+        w = move.window
+        rows = (move.rows - 1) * w.stride[0] + (w.height - 1) * w.dilation[0] + 1
+        return rows * (lines.left + width + lines.right) * min(lines.group, channels)
+
+    def _scratch(self, walk: Walk) -> int:
+        """Bytes of rows on their way to or from memory, of tiles, or of groups."""
         room = 0
-        for move in moves:
+        for move in walk.moves:
+            room = max(room, self.group_window(walk, move))
             shape = self._shape(move.writes)
             if move.code == OpCode.STORE:
                 room = max(room, row_scratch(self._tensors[move.writes], "raw"))
@@ -430,7 +385,9 @@ class Stages:
         t = self._tensors[tensor]
         buffer = Buffer(
             Kind.LINE_BUFFER, t.type, *t.shape, t.zero, t.peak, lines.rows, lines.left,
-            lines.right, slot=t.slot,
+            lines.right, slot=t.slot, group=lines.group,
         )  # fmt: skip
         buffer.size = lines.rows * buffer.row_bytes
+        if lines.group:
+            buffer.size = lines.rows * buffer.width * buffer.channels
         return buffer

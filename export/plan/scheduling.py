@@ -39,8 +39,9 @@ from dqa_keras.export.plan.records import (
     Table,
     Type,
 )
-from dqa_keras.export.plan.row_fusion import Cut, Move, Stages, Walk
+from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.stage_search import StageSearch, possible_walks, time_of
+from dqa_keras.export.plan.walk import Cut, Move, Walk
 
 # Readable bytes behind the last buffer, which wide loads may touch.
 _SLACK = 64
@@ -295,7 +296,8 @@ def planned(
     ops: list[Op] = []
     stages: list[Stage] = []
     scratches: list[tuple[Op, Item]] = []
-    row = 0  # bytes that a row takes on its way to or from memory, or some tiles
+    # Bytes, by stage, of a row on its way to or from memory, of tiles or of groups.
+    rows = [0] * len(cuts)
 
     def add_buffer(
         buffer: Buffer, first: int, last: int, held: int = ALWAYS
@@ -320,7 +322,6 @@ def planned(
                 if t.packing is not None:
                     table = len(tables)
                     tables.append(_table(t, t.packing, storage, constants))
-                    row = max(row, row_scratch(t, storage))
                 if storage != "raw":
                     size = coded_bytes(t, storage)
                 buffer = Buffer(
@@ -337,9 +338,14 @@ def planned(
         for move in cut.walk.moves:
             ops.append(_op(move, line_buffers, stored, constants, first_output))
             reads = [tensors[tensor] for tensor, _ in move.reads]
+            rows[number] = max(rows[number], scheduler.group_window(cut.walk, move))
+            if move.code in (OpCode.LOAD, OpCode.STORE):
+                storage = coded.get(move.writes, "raw")
+                room = row_scratch(tensors[move.writes], storage)
+                rows[number] = max(rows[number], room)
             if move.code == OpCode.WINOGRAD:
                 room = winograd.room(reads[0].shape[2], tensors[move.writes].shape)
-                row = max(row, room)
+                rows[number] = max(rows[number], room)
             if move.operation is not None and any(t.slot != NONE for t in reads):
                 op = ops[-1]
                 addends = sum(link.addend for link in op.links)
@@ -352,13 +358,15 @@ def planned(
             Stage(len(ops) - len(cut.walk.moves), len(cut.walk.moves), cut.walk.strips)
         )
     items += [item for _, item in scratches]
+    for item in items:
+        item.behind = max(rows) if any(rows[item.first : item.last + 1]) else 0
     end = best_place(items, leads)
     for item, index in zip(items, owner, strict=False):
         buffers[index].offset = item.offset
     for op, item in scratches:
         op.scratch = item.offset
     data = bytes(constants.data)
-    arena = align(end + row + _SLACK)
+    arena = align(max(end, max(rows)) + _SLACK)
     return Plan(buffers, tables, ops, stages, arena, len(data)), data
 
 

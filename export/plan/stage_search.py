@@ -7,7 +7,8 @@ one by one and with several at once.
 
 from collections.abc import Iterator
 
-from dqa_keras.export.plan.row_fusion import Cut, Stages, Walk
+from dqa_keras.export.plan.row_fusion import Stages
+from dqa_keras.export.plan.walk import Cut, Walk
 
 # Pixels that an op computes at once, at least. More hardly saves time.
 _PIXELS = (1, 12, 24, 48, 96)
@@ -44,6 +45,9 @@ def _variants(stages: Stages, first: int, end: int) -> Iterator[Walk]:
         walk = stages.walk(first, end, pixels)
         if walk is not None:
             yield walk
+    grouped = stages.walk(first, end, grouped=True)
+    if grouped is not None:
+        yield grouped
 
 
 class StageSearch:

@@ -216,6 +216,7 @@ def check(program, seed=0, plan=None, tables=b""):
             i
             for i, op in enumerate(plan.ops)
             if plan.buffers[op.output].kind == Kind.LINE_BUFFER
+            and not plan.buffers[op.output].group
         }
         assert {op for op, _ in rows} == line_buffers
         assert len(set(rows)) == len(rows), "rows were computed twice"

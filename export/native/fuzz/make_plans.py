@@ -40,6 +40,13 @@ def programs() -> Iterator[Any]:
     build.output(build.conv(pooled, build.codes((4, 4, 3)), Window()))
     yield build.program
 
+    build = Builder((8, 9, 3))
+    first = build.conv(build.input, build.codes((8, 9, 8)), Window())
+    first = build.conv(first, build.codes((8, 9, 80)), Window())
+    half = build.conv(first, build.codes((4, 5, 80)), strided, depthwise=True)
+    build.output(build.conv(half, build.codes((4, 5, 3)), Window()))
+    yield build.program
+
     build = Builder((5, 6, 3))
     first = build.conv(build.input, build.codes((5, 6, 18)), Window())
     for channels in (5, 20):

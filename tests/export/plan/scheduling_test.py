@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from programs import Builder, check, slid
 
-from dqa_keras.export.plan.ops import Window
+from dqa_keras.export.plan.encoding import encode
+from dqa_keras.export.plan.ops import BLOCK, OpCode, Window
 from dqa_keras.export.plan.records import Kind
-from dqa_keras.export.plan.scheduling import schedule, without_linear
+from dqa_keras.export.plan.row_fusion import Stages
+from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
+from dqa_keras.export.plan.scheduling import planned, schedule, without_linear
+from dqa_keras.export.plan.stage_search import StageSearch, possible_walks
 
 
 def mask_of(channels):
@@ -121,6 +125,45 @@ def test_rows_that_are_not_needed_at_once_share_memory():
         if any(a < d and c < b for (a, b), (c, d) in combinations(plain, 2)):
             return
     raise AssertionError("no two line buffers share memory")
+
+
+def grouped(program):
+    """A plan whose channels are computed in groups wherever they can be."""
+    stages = Stages(program)
+    walks = possible_walks(stages)
+    chosen = [w for w in walks if any(n.group for n in w.line_buffers.values())]
+    single = [w for w in walks if w.end == w.first + 1]
+    cuts = StageSearch(stages, chosen + single).fastest()
+    plan, constants = planned(program, stages, cuts, {})
+    assert any(b.group for b in plan.buffers)
+    return plan, constants
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 7])
+def test_channels_in_groups_are_the_reference(seed):
+    program = network(seed, linear=False)
+    check(program, plan=grouped(program))
+
+
+def test_groups_that_others_read_are_refused():
+    def other_code(plan, number):
+        maker = next(op for op in plan.ops if op.output == number)
+        plan.ops[plan.ops.index(maker) + 1].code = OpCode.MAX_POOL
+
+    def kept_too_few(plan, number):
+        buffer = plan.buffers[number]
+        buffer.size //= buffer.rows
+        buffer.rows = 1
+
+    def odd_group(plan, number):
+        plan.buffers[number].group = BLOCK
+
+    for change in (other_code, kept_too_few, odd_group):
+        plan, constants = grouped(network(3, linear=False))
+        number = next(i for i, b in enumerate(plan.buffers) if b.group and b.rows > 1)
+        change(plan, number)
+        with pytest.raises(RuntimeFailure, match="invalid"):
+            NativeRuntime(encode(plan), constants)
 
 
 def test_thinner_strips_compute_the_same():

@@ -1,6 +1,7 @@
 // Convolutions, and sums of scaled codes.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "runtime/kernels/tiles.h"
 #include "runtime/ops/ops.h"
@@ -47,15 +48,9 @@ void time_requantizing(const Run& run, ConvRow row, Epilogue e) {
   run.times->requantize += spent.count();
 }
 
-}  // namespace
-
-DqaStatus conv(Run& run, size_t index, Rows todo) {
-  const Op& op = run.plan.ops[index];
-  const Buffer &in = run.input(op), &out = run.buffer(op.output);
-  const Piece piece = run.piece(todo, blocks_of(out), run.kernels.conv_blocks);
-  const Prepared& prepared = run.prepared[index];
+// What is the same for all rows and blocks of a convolution.
+ConvRow whole_conv(const Op& op, const Buffer& in) {
   const size_t groups = groups_of(in);
-  const uint8_t* rows[kMaxTaps];
   ConvRow row = {};
   row.taps_y = op.taps_y;
   const bool is_dense = op.dilation_x == 1;
@@ -65,18 +60,127 @@ DqaStatus conv(Run& run, size_t index, Rows todo) {
   row.pixel_bytes = op.stride_x * in.pixel_bytes();
   row.wide = in.type == Type::kWide;
   row.peak = in.peak;
-  row.rows = rows;
   row.start_step = kBlock;
   row.block_bytes = size_t{op.taps_y} * op.taps_x * groups * kBlock * kGroup;
+  return row;
+}
+
+// Some blocks from number b on, at most those before `end`.
+void set_blocks(const Run& run, size_t index, size_t b, size_t end, ConvRow* row) {
+  const Prepared& prepared = run.prepared[index];
   const size_t most = run.kernels.takes_blocks ? kBlocks : run.kernels.conv_blocks;
+  row->blocks = static_cast<unsigned>(std::min(most, end - b));
+  row->weights = reinterpret_cast<const int8_t*>(run.plan.constants +
+                                                 run.plan.ops[index].weights) +
+                 b * row->block_bytes;
+  row->start = prepared.start.data() + b * kBlock;
+  const std::vector<uint32_t>& spans = prepared.spans[b];
+  row->spans = spans.empty() ? nullptr : spans.data();
+  row->span_count = spans.size();
+}
+
+// The rows of one group of channels of a grouped buffer that a window covers.
+class GroupWindow {
+ public:
+  GroupWindow(const Run& run, size_t index, Rows todo)
+      : run_(run),
+        index_(index),
+        op_(run.plan.ops[index]),
+        in_(run.input(op_)),
+        seen_(rows_seen(run.plan, op_, run.plan.link(op_, 0), todo)),
+        made_(rows_made(run.plan, op_, todo)) {}
+
+  // Fills the window: rows that were kept, rows that are computed, and zeros.
+  void fill(size_t first) {
+    first_ = first;
+    pixel_ = group_channels(in_, first);
+    const size_t row = row_bytes();
+    for (int64_t y = seen_.first; y < seen_.end; ++y) {
+      uint8_t* const to = framed_row(y);
+      if (y < 0 || y >= in_.height) {
+        std::memset(to, in_.zero, row);
+        continue;
+      }
+      const size_t left = in_.left * pixel_, width = in_.width * pixel_;
+      std::memset(to, in_.zero, left);
+      std::memset(to + left + width, in_.zero, row - left - width);
+      if (y < made_.first) std::memcpy(to + left, kept_row(y), width);
+    }
+    compute();
+    const uint32_t from =
+        std::max(made_.first, made_.end - std::min(made_.end, in_.rows));
+    for (uint32_t y = from; y < made_.end; ++y) {
+      std::memcpy(kept_row(y), framed_row(y) + in_.left * pixel_, in_.width * pixel_);
+    }
+  }
+
+  size_t pixel_bytes() const { return pixel_; }
+
+  // Where the taps of the first pixel of output row y begin.
+  void rows(uint32_t y, const uint8_t** rows) const {
+    for (int t = 0; t < op_.taps_y; ++t) {
+      const int64_t from = int64_t{y} * op_.stride_y - op_.top + t * op_.dilation_y;
+      rows[t] =
+          framed_row(std::max(from, seen_.first)) +
+          (static_cast<size_t>(in_.left) - static_cast<size_t>(op_.left)) * pixel_;
+    }
+  }
+
+ private:
+  size_t row_bytes() const {
+    return (size_t{in_.left} + in_.width + in_.right) * pixel_;
+  }
+
+  uint8_t* framed_row(int64_t y) const {
+    return run_.row_scratch() + static_cast<size_t>(y - seen_.first) * row_bytes();
+  }
+
+  uint8_t* kept_row(int64_t y) const {
+    const size_t row = static_cast<size_t>(y) % in_.rows;
+    return run_.arena + in_.offset + (first_ * in_.rows + row * pixel_) * in_.width;
+  }
+
+  // The rows that are new, by the op in front.
+  void compute() const {
+    const Op& maker = *(&op_ - 1);
+    const Buffer& from = run_.input(maker);
+    const uint8_t* at[kMaxTaps];
+    ConvRow row = whole_conv(maker, from);
+    row.rows = at;
+    row.pixels = in_.width;
+    const size_t end = (first_ + pixel_) / kBlock;
+    for (size_t b = first_ / kBlock; b < end; b += row.blocks) {
+      set_blocks(run_, index_ - 1, b, end, &row);
+      for (uint32_t y = made_.first; y < made_.end; ++y) {
+        Epilogue e = epilogue(run_, maker, y, b, row.blocks);
+        e.out = framed_row(y) + in_.left * pixel_ + b * kBlock - first_;
+        e.out_bytes = pixel_;
+        window_rows(run_, maker, from, y, at);
+        run_.kernels.conv(row, &e);
+      }
+    }
+  }
+
+  const Run& run_;
+  const size_t index_;
+  const Op& op_;
+  const Buffer& in_;
+  const SeenRows seen_;
+  const Rows made_;
+  size_t first_ = 0, pixel_ = 0;
+};
+
+}  // namespace
+
+DqaStatus conv(Run& run, size_t index, Rows todo) {
+  const Op& op = run.plan.ops[index];
+  const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  const Piece piece = run.piece(todo, blocks_of(out), run.kernels.conv_blocks);
+  const uint8_t* rows[kMaxTaps];
+  ConvRow row = whole_conv(op, in);
+  row.rows = rows;
   for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
-    row.blocks = static_cast<unsigned>(std::min(most, piece.end_block - b));
-    row.weights = reinterpret_cast<const int8_t*>(run.plan.constants + op.weights) +
-                  b * row.block_bytes;
-    row.start = prepared.start.data() + b * kBlock;
-    const std::vector<uint32_t>& spans = prepared.spans[b];
-    row.spans = spans.empty() ? nullptr : spans.data();
-    row.span_count = spans.size();
+    set_blocks(run, index, b, piece.end_block, &row);
     uint32_t joined = 0;
     for (uint32_t y = piece.rows.first; y < piece.rows.end; y += joined) {
       joined = rows_in_line(run, op, {y, piece.rows.end});
@@ -89,6 +193,17 @@ DqaStatus conv(Run& run, size_t index, Rows todo) {
   }
   return DQA_OK;
 }
+
+namespace {
+
+// The groups of channels that are this thread's.
+Piece group_piece(const Run& run, Rows rows, const Buffer& in) {
+  const size_t groups = (blocks_of(in) + in.group - 1) / in.group;
+  return {rows, groups * run.part / run.parts * in.group,
+          std::min(blocks_of(in), groups * (run.part + 1) / run.parts * in.group)};
+}
+
+}  // namespace
 
 DqaStatus depthwise(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
@@ -111,7 +226,11 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
       row.span_rows == 0 ? 0 : (op.taps_y + row.span_rows - 1) / row.span_rows;
   const bool interleaved = !prepared.interleaved.empty();
   const size_t step = interleaved ? 2 : 1;
-  const Piece piece = run.piece(todo, blocks_of(out), step);
+  const bool grouped = is_grouped(in);
+  const size_t group = in.group * kBlock;
+  const Piece piece =
+      grouped ? group_piece(run, todo, in) : run.piece(todo, blocks_of(out), step);
+  GroupWindow window(run, index, todo);
   const auto pixels = [&](DepthwiseKernel kernel, size_t b, size_t blocks) {
     const size_t first = b * kBlock;
     row.weights =
@@ -124,24 +243,40 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
     row.blocks = static_cast<unsigned>(blocks);
     for (uint32_t y = piece.rows.first; y < piece.rows.end; ++y) {
       Epilogue e = epilogue(run, op, y, b, static_cast<unsigned>(blocks));
-      window_rows(run, op, in, y, rows);
-      for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first * in.element_bytes();
+      if (grouped) {
+        window.rows(y, rows);
+        for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first % group;
+      } else {
+        window_rows(run, op, in, y, rows);
+        for (unsigned t = 0; t < op.taps_y; ++t) rows[t] += first * in.element_bytes();
+      }
       kernel(row, &e);
     }
   };
-  if (interleaved) {
-    if (piece.first_block == piece.end_block) return DQA_OK;
-    const size_t number = piece.first_block / step;
-    row.arrays = prepared.arrays.data() + number;
-    row.interleaved = prepared.interleaved.data() +
-                      number * (prepared.interleaved.size() / prepared.arrays.size());
-    pixels(run.kernels.depthwise_interleaved, piece.first_block,
-           piece.end_block - piece.first_block);
+  const auto compute = [&](size_t first, size_t end) {
+    if (interleaved) {
+      if (first == end) return;
+      const size_t number = first / step;
+      row.arrays = prepared.arrays.data() + number;
+      row.interleaved = prepared.interleaved.data() +
+                        number * (prepared.interleaved.size() / prepared.arrays.size());
+      pixels(run.kernels.depthwise_interleaved, first, end - first);
+      return;
+    }
+    const size_t most = run.kernels.takes_blocks ? kBlocks : 1;
+    for (size_t b = first; b < end; b += row.blocks) {
+      pixels(run.kernels.depthwise, b, std::min(most, end - b));
+    }
+  };
+  if (!grouped) {
+    compute(piece.first_block, piece.end_block);
     return DQA_OK;
   }
-  const size_t most = run.kernels.takes_blocks ? kBlocks : 1;
-  for (size_t b = piece.first_block; b < piece.end_block; b += row.blocks) {
-    pixels(run.kernels.depthwise, b, std::min(most, piece.end_block - b));
+  for (size_t b = piece.first_block; b < piece.end_block; b += in.group) {
+    window.fill(b * kBlock);
+    row.pixel_bytes = op.stride_x * window.pixel_bytes();
+    row.tap_bytes = op.dilation_x * window.pixel_bytes();
+    compute(b, std::min(b + in.group, piece.end_block));
   }
   return DQA_OK;
 }

@@ -25,6 +25,40 @@ bool is_complete(const Plan& plan, const Op& op) {
   return true;
 }
 
+// Whether grouped buffers of an op are written by a convolution and read by a depthwise
+// one right behind it, and by nothing else.
+bool has_groups_in_place(const Plan& plan, const Stage& stage, size_t index) {
+  const Op& op = plan.ops[index];
+  if (is_grouped(plan.buffers[op.output])) {
+    if (op.code != OpCode::kConv || op.link_count != 1 ||
+        index + 1 >= size_t{stage.first} + stage.count ||
+        !is_complete(plan, plan.ops[index + 1]) ||
+        plan.link(plan.ops[index + 1], 0).buffer != op.output) {
+      return false;
+    }
+  }
+  for (size_t k = 0; k < op.link_count; ++k) {
+    const uint16_t read = plan.link(op, k).buffer;
+    if (!is_grouped(plan.buffers[read])) continue;
+    if (k > 0 || op.code != OpCode::kDepthwise || index == stage.first ||
+        plan.ops[index - 1].output != read) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether the rows of a grouped input that an op sees are kept or computed for it, and
+// fit the room for them.
+bool has_window(const Plan& plan, const Op& op, Rows todo) {
+  const Buffer& in = plan.input(op);
+  const SeenRows seen = rows_seen(plan, op, plan.link(op, 0), todo);
+  const Rows made = rows_made(plan, op, todo);
+  const size_t row = (size_t{in.left} + in.width + in.right) * group_channels(in, 0);
+  return made.first - std::max<int64_t>(seen.first, 0) <= in.rows &&
+         static_cast<uint64_t>(seen.end - seen.first) * row <= group_window(op, in);
+}
+
 }  // namespace
 
 DqaStatus check_ops(const Plan& plan, DqaError* error) {
@@ -53,6 +87,9 @@ DqaStatus check_ops(const Plan& plan, DqaError* error) {
         if (!there) return corrupt(error, "it reads what was not written", next);
       }
       written[op.output] = static_cast<uint32_t>(s);
+      if (!has_groups_in_place(plan, stage, next)) {
+        return corrupt(error, "channels in groups go to a depthwise convolution", next);
+      }
       if (const char* rule = broken_rule(plan, op)) return corrupt(error, rule, next);
     }
   }
@@ -78,18 +115,19 @@ DqaStatus check_line_buffers(const Plan& plan, DqaError* error) {
           if (is_line_buffer(output) && todo.end - todo.first > output.rows) {
             return corrupt(error, "its line buffer is too small", index);
           }
-          for (size_t k = 0; k < op.link_count; ++k) {
-            const Buffer& b = plan.buffers[plan.link(op, k).buffer];
-            if (!is_line_buffer(b)) continue;
-            const Link& link = plan.link(op, k);
-            const int64_t first = rows_seen(plan, op, link, todo).first;
-            const uint32_t done = at.done[link.buffer];
-            if (rows_read(plan, op, link, todo).end > done || !holds(b, first, done)) {
-              return corrupt(error, "it reads rows that its line buffer does not hold",
-                             index);
-            }
-          }
-          return DQA_OK;
+          bool held = !is_grouped(plan.input(op)) || has_window(plan, op, todo);
+          for_each_link(
+              plan, op, todo, [&](const Op& reader, const Link& link, Rows rows) {
+                const Buffer& b = plan.buffers[link.buffer];
+                if (!is_line_buffer(b)) return;
+                const int64_t first = rows_seen(plan, reader, link, rows).first;
+                const uint32_t done = at.done[link.buffer];
+                held = held && rows_read(plan, reader, link, rows).end <= done &&
+                       holds(b, first, done);
+              });
+          if (held) return DQA_OK;
+          return corrupt(error, "it reads rows that its line buffer does not hold",
+                         index);
         });
     if (status != DQA_OK) return status;
   }

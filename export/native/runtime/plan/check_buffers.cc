@@ -27,6 +27,11 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   }
   if (b.kind == Kind::kInput || b.kind == Kind::kOutput) return b.type != Type::kWide;
   if (b.type == Type::kFloat) return false;
+  if (is_grouped(b)) {
+    return b.type == Type::kCodes && b.group % 2 == 0 && b.channels % kBlock == 0 &&
+           b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
+           uint64_t{b.rows} * b.width * b.channels == b.size;
+  }
   if (is_line_buffer(b)) {
     return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
            (uint64_t{b.left} + b.width + b.right) * b.pixel_bytes() <= kMaxBytes &&
@@ -49,12 +54,15 @@ DqaStatus check_buffers(const Plan& plan, DqaError* error) {
       return fail(error, DQA_CORRUPT, "the plan is invalid: buffer %zu", i);
     }
   }
-  // Codes are packed from here, and wide loads may reach past the last buffer.
-  const uint64_t end = plan.row_scratch + kSlack;
+  // Wide loads may reach past the last buffer. What stages that need the row scratch
+  // have in it is theirs to lose.
+  if (plan.row_scratch + uint64_t{kSlack} > plan.arena) {
+    return fail(error, DQA_CORRUPT, "the plan is invalid: no room for a row");
+  }
   for (size_t i = 0; i < plan.buffers.size(); ++i) {
     const Buffer& b = plan.buffers[i];
     if ((is_line_buffer(b) || b.kind == Kind::kStored) &&
-        (b.offset % 16 != 0 || uint64_t{b.offset} + b.size + end > plan.arena)) {
+        (b.offset % 16 != 0 || uint64_t{b.offset} + b.size + kSlack > plan.arena)) {
       return fail(error, DQA_CORRUPT,
                   "the plan is invalid: buffer %zu lies outside its arena", i);
     }

@@ -86,8 +86,7 @@ const char* broken_epilogue(const Plan& plan, const Op& op, size_t operands) {
   const uint64_t arrays = 1u + (op.link_count - operands);
   const uint64_t bytes = arrays * blocks_of(out) * kBlock * sizeof(float);
   if (scaled != (op.scratch != kNone) ||
-      (scaled && (op.scratch % 16 != 0 ||
-                  op.scratch + bytes + plan.row_scratch + kSlack > plan.arena))) {
+      (scaled && (op.scratch % 16 != 0 || op.scratch + bytes + kSlack > plan.arena))) {
     return "its scratch lies outside the arena";
   }
   return nullptr;

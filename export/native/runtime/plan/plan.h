@@ -2,6 +2,7 @@
 #ifndef DQA_RUNTIME_PLAN_PLAN_H_
 #define DQA_RUNTIME_PLAN_PLAN_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,6 +30,7 @@ struct Buffer {
   Kind kind;
   Type type;
   uint8_t zero;
+  uint8_t group;  // blocks of channels; see is_grouped
   uint32_t height, width, channels, rows;
   uint16_t left, right;
   uint32_t offset, size, table, slot, peak;
@@ -122,6 +124,16 @@ struct Rows {
 inline size_t align(size_t size) { return (size + 63) / 64 * 64; }
 
 inline bool is_line_buffer(const Buffer& b) { return b.kind == Kind::kLineBuffer; }
+
+// Whether a depthwise convolution has the rows of a buffer computed, by the op in front
+// of it, a group of channels after the other: each in the row scratch, for its window.
+// The buffer keeps the last rows for the next window: [group][row][pixel][channel].
+inline bool is_grouped(const Buffer& b) { return is_line_buffer(b) && b.group != 0; }
+
+// Channels of the group that begins at one.
+inline size_t group_channels(const Buffer& b, size_t first) {
+  return std::min(size_t{b.group} * kBlock, b.channels - first);
+}
 
 // Groups and blocks of channels, the last of which may be incomplete.
 inline size_t groups_of(const Buffer& b) { return (b.channels + kGroup - 1) / kGroup; }

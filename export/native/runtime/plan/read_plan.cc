@@ -10,6 +10,7 @@
 #include "runtime/ops/coded.h"
 #include "runtime/ops/winograd.h"
 #include "runtime/plan/check.h"
+#include "runtime/schedule/row_schedule.h"
 
 namespace dqa {
 namespace {
@@ -52,7 +53,7 @@ Buffer read_buffer(Reader* in) {
   b.kind = static_cast<Kind>(in->read<uint8_t>());
   b.type = static_cast<Type>(in->read<uint8_t>());
   in->read(&b.zero);
-  in->read<uint8_t>();
+  in->read(&b.group);
   for (uint32_t* field : {&b.height, &b.width, &b.channels, &b.rows}) in->read(field);
   in->read(&b.left);
   in->read(&b.right);
@@ -207,6 +208,11 @@ size_t longest_row(const Plan& plan) {
     if (bytes > longest) longest = bytes;
   }
   for (const Op& op : plan.ops) {
+    if (op.code == OpCode::kDepthwise && op.first_link < plan.links.size() &&
+        plan.links[op.first_link].buffer < plan.buffers.size() &&
+        is_grouped(plan.input(op))) {
+      longest = std::max(longest, group_window(op, plan.input(op)));
+    }
     if (op.code != OpCode::kWinograd || op.first_link >= plan.links.size()) continue;
     const uint16_t in = plan.links[op.first_link].buffer;
     if (in >= plan.buffers.size() || op.output >= plan.buffers.size()) continue;

@@ -16,29 +16,38 @@ namespace {
 void clear_line_buffers(const Run& run, const Stage& stage) {
   for (size_t i = 0; i < stage.count; ++i) {
     const Buffer& b = run.buffer(run.plan.ops[stage.first + i].output);
-    if (!is_line_buffer(b)) continue;
+    if (!is_line_buffer(b) || is_grouped(b)) continue;
     std::memset(run.arena + b.offset, b.type == Type::kCodes ? b.zero : 0, b.size);
   }
 }
 
-// Whether rows behind the last one of its input, which an op sees, were other rows.
-bool lacks_zeros(const Run& run, size_t index, Rows rows) {
+// Calls `visit(buffer, end)` if rows behind the last one, which an op sees as far as
+// `end`, were other rows.
+template <class Visit>
+void find_rows_behind(const Run& run, size_t index, Rows rows, Visit visit) {
   const Op& op = run.plan.ops[index];
-  if (rows.end <= rows.first || !sees_zeros(op.code)) return false;
-  const Buffer& in = run.input(op);
-  return in.rows <= in.height &&
-         rows_seen(run.plan, op, run.plan.link(op, 0), rows).end > in.height;
+  if (rows.end <= rows.first || !sees_zeros(op.code)) return;
+  for_each_link(run.plan, op, rows, [&](const Op& reader, const Link& link, Rows of) {
+    const Buffer& b = run.buffer(link.buffer);
+    if (link.addend != 0 || !is_line_buffer(b) || b.rows > b.height) return;
+    const int64_t end = rows_seen(run.plan, reader, link, of).end;
+    if (end > b.height) visit(b, static_cast<uint32_t>(end));
+  });
+}
+
+bool lacks_zeros(const Run& run, size_t index, Rows rows) {
+  bool lacks = false;
+  find_rows_behind(run, index, rows, [&](const Buffer&, uint32_t) { lacks = true; });
+  return lacks;
 }
 
 void clear_rows_behind(const Run& run, size_t index, Rows rows) {
-  const Op& op = run.plan.ops[index];
-  const Buffer& in = run.input(op);
-  const auto end =
-      static_cast<uint32_t>(rows_seen(run.plan, op, run.plan.link(op, 0), rows).end);
-  for (uint32_t y = in.height; y < end; ++y) {
-    std::memset(run.framed_row(in, y), in.type == Type::kCodes ? in.zero : 0,
-                in.row_bytes());
-  }
+  find_rows_behind(run, index, rows, [&](const Buffer& b, uint32_t end) {
+    for (uint32_t y = b.height; y < end; ++y) {
+      std::memset(run.framed_row(b, y), b.type == Type::kCodes ? b.zero : 0,
+                  b.row_bytes());
+    }
+  });
 }
 
 void save_rows(const Run& run) {

@@ -51,6 +51,21 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
   return {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
 }
 
+Rows rows_made(const Plan& plan, const Op& op, Rows output) {
+  const Link& link = plan.link(op, 0);
+  const uint32_t first = output.first;
+  const uint32_t before =
+      first == 0 ? 0 : rows_read(plan, op, link, {first - 1, first}).end;
+  return {before, std::max(before, rows_read(plan, op, link, output).end)};
+}
+
+size_t group_window(const Op& op, const Buffer& in) {
+  const size_t rows =
+      (size_t{op.rows} - 1) * op.stride_y + (size_t{op.taps_y} - 1) * op.dilation_y + 1;
+  const size_t width = size_t{in.left} + in.width + in.right;
+  return rows * width * group_channels(in, 0);
+}
+
 namespace {
 
 // The first row of every output that a strip of a stage and the strips after it need;

@@ -21,6 +21,29 @@ SeenRows rows_seen(const Plan& plan, const Op& op, const Link& link, Rows output
 // Those of them that the tensor has, or the one that is next to them.
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output);
 
+// The rows of a grouped input that are computed for some rows of an op's output: those
+// that were not for rows before.
+Rows rows_made(const Plan& plan, const Op& op, Rows output);
+
+// Bytes of a group of channels of all rows that the window of an op covers.
+size_t group_window(const Op& op, const Buffer& in);
+
+// Calls `visit(op, link, rows)` for all that is read for some rows of an op's output,
+// and what they are read for.
+template <class Visit>
+void for_each_link(const Plan& plan, const Op& op, Rows rows, Visit visit) {
+  for (size_t k = 0; k < op.link_count; ++k) {
+    const Link& link = plan.link(op, k);
+    if (!is_grouped(plan.buffers[link.buffer])) {
+      visit(op, link, rows);
+      continue;
+    }
+    const Op& maker = *(&op - 1);
+    const Rows made = rows_made(plan, op, rows);
+    if (made.end > made.first) visit(maker, plan.link(maker, 0), made);
+  }
+}
+
 // The rows that an op computes when some rows of its output are needed: Winograd tiles
 // are two rows high.
 inline Rows rows_computed(const Plan& plan, const Op& op, Rows output) {
@@ -94,23 +117,25 @@ inline NextRows next_rows(const Plan& plan, const Asked& asked, const Progress& 
 // anything.
 inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first) return false;
-  for (size_t k = 0; k < op.link_count; ++k) {
-    const Link& link = plan.link(op, k);
-    if (!is_line_buffer(plan.buffers[link.buffer])) continue;
-    const uint32_t wanted = rows_read(plan, op, link, rows).end;
-    if (at->done[link.buffer] >= wanted) continue;
+  bool lacks = false;
+  for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
+    if (lacks || !is_line_buffer(plan.buffers[link.buffer])) return;
+    const uint32_t wanted = rows_read(plan, reader, link, output).end;
+    if (at->done[link.buffer] >= wanted) return;
     at->asked.push_back({at->maker[link.buffer], wanted});
-    return true;
-  }
-  return false;
+    lacks = true;
+  });
+  return lacks;
 }
 
 // Zeros behind the last row take the place of a row that is read no more.
 inline void see_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first || !sees_zeros(op.code)) return;
-  const Link& link = plan.link(op, 0);
-  const int64_t end = rows_seen(plan, op, link, rows).end;
-  if (end > at->done[link.buffer]) at->done[link.buffer] = static_cast<uint32_t>(end);
+  for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
+    if (link.addend != 0 || !is_line_buffer(plan.buffers[link.buffer])) return;
+    const int64_t end = rows_seen(plan, reader, link, output).end;
+    if (end > at->done[link.buffer]) at->done[link.buffer] = static_cast<uint32_t>(end);
+  });
 }
 
 // Calls `visit(op index, computed, halo)` for the rows of each op that each strip

@@ -224,6 +224,14 @@ std::vector<Saved> endangered(const Plan& plan, const Stage& stage, Strips strip
   return rows;
 }
 
+// Threads share the groups of channels of a stage that has some.
+bool has_groups(const Plan& plan, const Stage& stage) {
+  for (size_t i = 0; i < stage.count; ++i) {
+    if (is_grouped(plan.buffers[plan.ops[stage.first + i].output])) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Partition partition_stages(const Plan& plan, unsigned threads) {
@@ -240,8 +248,12 @@ Partition partition_stages(const Plan& plan, unsigned threads) {
   size_t end = plan.arena;
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const Stage& stage = plan.stages[s];
-    const std::vector<Strips> shares = share_strips(plan, stage, threads, &at);
-    std::vector<std::vector<HaloRows>> halo = share_halo_rows(plan, stage, shares, &at);
+    std::vector<Strips> shares;
+    std::vector<std::vector<HaloRows>> halo;
+    if (!has_groups(plan, stage)) {
+      shares = share_strips(plan, stage, threads, &at);
+      halo = share_halo_rows(plan, stage, shares, &at);
+    }
     partition.together[s] = halo.empty() || is_together(plan, stage, shares, &at);
     for (unsigned t = 0; t < threads; ++t) {
       Share& share = partition.workers[t].shares[s];

@@ -23,6 +23,7 @@ LAYOUTS = {
     "Depthwise": Weights.DEPTHWISE,
     "Tiles": Weights.TILES,
     "Knots": Weights.KNOTS,
+    "Sources": Weights.CHANNELS,
 }
 # Rows of an operand that rows 6 to 9 of the output need, with strides of 2.
 WINDOW = Window(3, 3, (2, 2), top=1, left=1)
