@@ -244,8 +244,10 @@ class Execution {
                     }
                     compute_once(run, thread, index, todo);
                     pool_.synchronize();
-                    if (thread == 0 && program_.watch.observer != nullptr) {
-                      show(run, program_.watch, index, todo);
+                    if (program_.watch.observer != nullptr) {
+                      if (thread == 0) show(run, program_.watch, index, todo);
+                      // The next op may pack the row where it lies.
+                      pool_.synchronize();
                     }
                     return DQA_OK;
                   });
