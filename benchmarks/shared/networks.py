@@ -92,6 +92,14 @@ def network(name: str):
         model = keras.applications.MobileNetV2(
             (144, 144, 3), alpha=0.35, weights=None, classifier_activation=None
         )
+    elif name == "mobilenet_v3_large":
+        model = keras.applications.MobileNetV3Large(
+            (224, 224, 3), weights=None, classifier_activation=None
+        )
+    elif name == "efficientnet_v2_b0":
+        model = keras.applications.EfficientNetV2B0(
+            weights=None, input_shape=(224, 224, 3), classifier_activation=None
+        )
     elif name.startswith("mobilenet_v2"):
         model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     else:
