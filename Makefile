@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:
 	@echo "make demo     train, quantize, export and compare on real digits (offline)"
-	@echo "make test     style, types, doctests, unit and end-to-end tests"
+	@echo "make test     doctests, unit and end-to-end tests"
 	@echo "make notebooks   runs every notebook"
 	@echo "make test-backends    the same codes on JAX and PyTorch"
 	@echo "make browser  Chromium, which the tests of dqa report need"
@@ -66,7 +66,7 @@ lint: install lint-native
 browser:
 	@$(call need,chromedriver,chromium chromium-driver)
 
-test: lint browser
+test: install browser
 	$(PYTHON) -m pytest --doctest-modules dqa_keras export tests -n 2 --dist loadfile \
 	  --ignore tests/docs/notebooks_test.py --ignore tests/backends --ignore tests/slow \
 	  --cov=dqa_keras --cov=export --cov-report=term:skip-covered --cov-fail-under=90

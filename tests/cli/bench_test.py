@@ -70,7 +70,7 @@ def test_a_foreign_file_is_not_taken_for_figures(refused, content, tmp_path):
     ("arguments", "message"),
     [
         (["latency", "--isa=guess"], "--isa must be one of auto, "),
-        (["coverage", "--models", "guess"], "invalid choice: 'guess'"),
+        (["coverage", "--json=c", "--models", "guess"], "invalid choice: 'guess'"),
         (
             ["packed_accuracy", "--model=guess", "--weights=w", "--data=d"],
             "--model must be one of ",
