@@ -77,8 +77,10 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def main() -> None:
+    from shared.modern_networks import NETWORKS
+
     path, rows = keras_applications.measure_all(
-        __file__, __doc__.splitlines()[0], measure
+        __file__, __doc__.splitlines()[0], measure, NETWORKS
     )
     path.with_suffix(".md").write_text(table(rows))
     print(table(rows), end="")

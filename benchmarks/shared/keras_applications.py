@@ -4,7 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shared import arguments, results
@@ -22,7 +22,10 @@ def model_names() -> list[str]:
 
 
 def measure_all(
-    script: str, usage: str, measure: Callable[[str], dict]
+    script: str,
+    usage: str,
+    measure: Callable[[str], dict],
+    others: Iterable[str] = (),
 ) -> tuple[Path, dict[str, dict]]:
     """Runs a benchmark of these models by its command line; prints as it goes.
 
@@ -33,6 +36,7 @@ def measure_all(
         script: Path of the benchmark.
         usage: What it does, for its help.
         measure: Function from a model's name to its row.
+        others: Names of models that it builds itself, measured too.
 
     Returns:
         Path of the file, and the row of each model.
@@ -47,8 +51,12 @@ def measure_all(
     if options.one:
         print(json.dumps(measure(options.one)))
         sys.exit()
+    names = [*model_names(), *others]
+    for name in options.models or ():
+        if name not in names:
+            parser.error(f"argument --models: invalid choice: {name!r}")
     rows = results.read(options.json)
-    for name in options.models or model_names():
+    for name in options.models or names:
         if name in rows and "error" not in rows[name]:
             continue
         command = [sys.executable, script, "--json", options.json, "--one", name]
