@@ -17,7 +17,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,11 @@ FORMS: dict[str, dict[str, Any]] = {
 def build(revision: str, folder: Path) -> Path:
     """Installs a revision, its native code built, into a folder of its own."""
     source = folder / "source"
-    archive = folder / "source.tar"
-    subprocess.run(["git", "archive", "-o", archive, revision], cwd=ROOT, check=True)
-    with tarfile.open(archive) as files:
-        files.extractall(source, filter="data")
+    source.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", revision], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", source], check=True, input=archive)
     site = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip, "--target", site, source], check=True)
