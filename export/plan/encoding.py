@@ -225,6 +225,8 @@ def describe(plan: Plan) -> str:
     for held in peak.held[:_PEAK_LINES]:
         text = f"  {held.size} B {buffer(held.buffer)}  {held.layer}"
         lines.append(text.rstrip())
+    if peak.room:
+        lines.append(f"  {peak.room} B for rows, tiles or groups at work")
     for number, stage in enumerate(plan.stages):
         ops = plan.ops[stage.first : stage.first + stage.count]
         line_buffers = sum(

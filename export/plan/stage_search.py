@@ -96,11 +96,14 @@ class StageSearch:
         return sizes[low]
 
     def front(self, memory: float) -> Iterator[list[Cut]]:
-        """The fastest stages of so many bytes, then of fewer and fewer."""
+        """The fastest stages of so many bytes, then of fewer, down to the least."""
+        least = self.least()
         while cuts := self.fastest(memory):
             yield cuts
             most = max(cut.memory for cut in cuts)
-            memory = min(most - 1, _FINER * most)
+            if most <= least:
+                return
+            memory = max(least, _FINER * most)
 
 
 def time_of(cuts: list[Cut]) -> float:

@@ -151,7 +151,7 @@ def test_the_layers_values_count_the_same_in_bins_of_any_width():
     width = layer.demand.observer.width
     pooled = layer.demand.observer.pooled()
     for bits in (2, 5):
-        errors = layer._layer_error(bits, False) * width[:, None] ** 2
+        errors = layer._layer_error(bits, True) * width[:, None] ** 2
         values = np.concatenate(
             [
                 sign * (np.arange(bit_allocation.BINS) + 0.5) * pooled.width

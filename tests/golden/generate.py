@@ -5,7 +5,8 @@
 Each folder holds one tensor: `table.txt` (a field a line; floats as their bit pattern),
 `values.bin` (float32), `codes.bin` (a byte each), and one blob for each storage class.
 `metadata/` holds `DQA_RESIDUAL` buffers: `cases.bin` has the table of every case, under
-the case's name, `names.bin` names that are hard to read.
+the case's name, but that of `tail`, which needs version 2 and is in `tail.bin`;
+`names.bin` has names that are hard to read.
 The bytes are the format: if this script changes one, FORMAT.md's version changes too.
 """
 
@@ -182,6 +183,8 @@ def main() -> None:
     scale = np.where(mask, 0.05, 0.2).astype(np.float32)
     tail = make_table(4, 2, 3 / 16, mask, values, scale)
     write(HERE / "tail", tail, values, 2)
+    named = residual_table.encode([dataclasses.replace(tail, name="tail")])
+    (HERE / "metadata" / "tail.bin").write_bytes(named)
 
 
 if __name__ == "__main__":

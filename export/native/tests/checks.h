@@ -46,8 +46,9 @@ struct Table {
 };
 
 constexpr const char* kGoldenCases[] = {
-    "blocks",    "eight_bits", "fallback", "odd",     "one_bit", "one_channel",
-    "saturated", "seven_bits", "special",  "typical", "vector",  "zeros"};
+    "blocks",      "eight_bits", "fallback",   "odd",     "one_bit",
+    "one_channel", "saturated",  "seven_bits", "special", "tail",
+    "typical",     "vector",     "zeros"};
 
 inline Bytes read_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

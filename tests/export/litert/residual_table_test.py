@@ -99,8 +99,8 @@ def test_every_flipped_bit_is_refused():
 
 def test_a_newer_version_says_to_upgrade():
     data = bytearray(encode([make_table()]))
-    data[4] = 2
-    with pytest.raises(MetadataError, match=r"version 2.*Upgrade"):
+    data[4] = 3
+    with pytest.raises(MetadataError, match=r"version 3.*Upgrade"):
         decode(bytes(data))
 
 

@@ -61,7 +61,9 @@ internal class MetadataTest {
     @Test
     fun `golden tables read as written`() {
         val folder = property("golden").resolve("metadata")
-        val tables = DqaTable.readAll(ByteBuffer.wrap(folder.resolve("cases.bin").readBytes()))
+        val tables = listOf("cases.bin", "tail.bin").flatMap {
+            DqaTable.readAll(ByteBuffer.wrap(folder.resolve(it).readBytes()))
+        }
         assertEquals(Golden.ALL.map { it.table.name }.toSet(), tables.map { it.name }.toSet())
         for (case in Golden.ALL) assertSame(case.table, tables.single { it.name == case.table.name })
         val names = DqaTable.readAll(ByteBuffer.wrap(folder.resolve("names.bin").readBytes())).map { it.name }

@@ -42,7 +42,7 @@ internal class MutationTest {
             for (file in files) {
                 val residual = file.find("DQAR", near = "residual")
                 val size = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN).getInt(residual + 8)
-                val json = file.find("{\n \"format\"", near = "json")
+                val json = file.find("{\"format\"", near = "json")
                 val bytes = file.clone()
                 var end = bytes.size
                 when (random.nextInt(5)) {
