@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 import dqa_keras as dqa
 from dqa_keras.cli import bench, main
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 OLD = b"what was there before"
 ABSURD = [
     "",

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 import dqa_keras as dqa
 from dqa_keras.export import ExportReport, export_tflite
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
 OLD = b"what was there before"

@@ -17,6 +17,9 @@ from dqa_keras.export import export_tflite, load_packed
 from dqa_keras.export.litert.interpreter import Runner
 from dqa_keras.graph.layer_kinds import is_activation
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 layers, ops = keras.layers, keras.ops
 SIZE = 8  # of an image; steps keep it at 2 or more
 EXAMPLES = 5

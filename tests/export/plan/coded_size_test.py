@@ -16,6 +16,9 @@ from dqa_keras.export.plan.records import NONE, Kind
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import schedule
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 
 def coded_buffers(plan):
     return [

@@ -19,6 +19,9 @@ from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import planned, schedule, without_linear
 from dqa_keras.export.plan.stage_search import StageSearch, possible_walks
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 
 def mask_of(channels):
     return np.arange(channels) % 10 < 3

@@ -16,6 +16,9 @@ from dqa_keras.export.plan.stage_search import (
     time_of,
 )
 
+# Measuring what is covered takes longer than the tests themselves.
+pytestmark = pytest.mark.no_cover
+
 
 @hypothesis.settings(max_examples=6, deadline=None, derandomize=True)
 @hypothesis.given(
