@@ -64,6 +64,9 @@ class ExportReport:
             outputs on the samples. Not zero for a deep network: the last bit of a
             convolution differs between engines and can flip a code.
         output_range: Float. Largest absolute output of Keras, to judge that by.
+        agreement: Float in 0..1. Share of the samples, or of their pixels, for which
+            the largest output is the same in Keras and LiteRT. `None` for outputs of
+            one value.
         packed: `PackedReport` of `mode="packed"`: what runs on packed activations and
             what does not, with the reason. `None` for built-in exports.
     """
@@ -74,6 +77,7 @@ class ExportReport:
     quantizers: int
     max_difference: float
     output_range: float
+    agreement: float | None
     packed: PackedReport | None = None
 
 
@@ -227,20 +231,27 @@ def export_tflite(
             if task_labels is not None:
                 data = task_metadata.with_labels(data, task_labels)
             run = _runner(data, mode, byte_input)
-            differences, ranges = zip(
-                *(verification.compare_outputs(run, model, trial) for trial in trials),
-                strict=True,
-            )
+            comparisons = [
+                verification.compare_outputs(run, model, trial) for trial in trials
+            ]
             temporary.write_bytes(data)
     return ExportReport(
         path=str(path),
         size=len(data),
         ops=dict(Counter(flatbuffer.op_names(flatbuffer.parse(data)))),
         quantizers=compared,
-        max_difference=max(differences),
-        output_range=max(ranges),
+        max_difference=max(one.difference for one in comparisons),
+        output_range=max(one.output_range for one in comparisons),
+        agreement=_agreement(comparisons),
         packed=report,
     )
+
+
+def _agreement(comparisons: list[verification.OutputComparison]) -> float | None:
+    decisions = sum(one.decisions for one in comparisons)
+    if not decisions:
+        return None
+    return sum(one.agreed for one in comparisons) / decisions
 
 
 def _add_task_metadata(

@@ -74,9 +74,12 @@ def _packed_lines(report: ExportReport) -> str:
 
 def describe_export(report: ExportReport) -> str:
     """What was written and checked, for the screen."""
+    agreement = ""
+    if report.agreement is not None:
+        agreement = f"; the same class in {100 * report.agreement:.1f} %"
     return _packed_lines(report) + (
         f"wrote {report.path}: {report.size / 1024:.0f} KiB, {report.quantizers} "
         "quantizers agree with Keras to the bit on the same input\n"
         f"largest difference at the output: {report.max_difference:.3g} "
-        f"(outputs reach {report.output_range:.3g})"
+        f"(outputs reach {report.output_range:.3g}){agreement}"
     )

@@ -187,9 +187,26 @@ def check_codes(data: bytes, model: keras.Model, samples: Any) -> int:
     return len(sites) + merged
 
 
+class OutputComparison(NamedTuple):
+    """An exported file's outputs beside Keras'.
+
+    Args:
+        difference: Float. The largest absolute difference.
+        output_range: Float. Keras' largest absolute output.
+        decisions: Integer. Places where one of several values is the largest: one for
+            a vector of classes, one a pixel for a map of them.
+        agreed: Integer. Those of them where it is the same one in both.
+    """
+
+    difference: float
+    output_range: float
+    decisions: int
+    agreed: int
+
+
 def compare_outputs(
     run: Callable[[Any], Sequence[NDArray]], model: keras.Model, samples: Any
-) -> tuple[float, float]:
+) -> OutputComparison:
     """Compares the outputs of an exported file with Keras'.
 
     Args:
@@ -198,12 +215,13 @@ def compare_outputs(
         samples: A batch of inputs, in the structure that the model takes.
 
     Returns:
-        Two floats: the largest absolute difference, and Keras' largest absolute output.
+        An `OutputComparison`.
 
     Raises:
         VerificationError: If an output is NaN or infinite where Keras' is finite.
     """
     difference = output_range = 0.0
+    decisions = agreed = 0
     for image in images(samples):
         expected = keras.tree.flatten(model(image, training=False))
         for index, (ours, theirs) in enumerate(zip(expected, run(image), strict=True)):
@@ -214,7 +232,11 @@ def compare_outputs(
             gaps, sizes = np.abs(wanted - theirs)[finite], np.abs(wanted[finite])
             difference = max(difference, float(np.max(gaps, initial=0)))
             output_range = max(output_range, float(np.max(sizes, initial=0)))
-    return difference, output_range
+            if wanted.ndim > 1 and wanted.shape[-1] > 1:
+                same = np.argmax(wanted, -1) == np.argmax(theirs, -1)
+                decisions += same.size
+                agreed += int(np.sum(same))
+    return OutputComparison(difference, output_range, decisions, agreed)
 
 
 def _not_a_number(place: str) -> VerificationError:

@@ -43,6 +43,26 @@ def test_what_keras_computes_as_nan_or_infinite_is_not_compared():
     def run(image):
         return [np.array([[7, -7, 1.5]], np.float32)]
 
-    difference, largest = compare_outputs(run, model, x)
-    assert difference == pytest.approx(0.5)
-    assert largest == pytest.approx(1)
+    compared = compare_outputs(run, model, x)
+    assert compared.difference == pytest.approx(0.5)
+    assert compared.output_range == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "decisions", "agreed"), [((3,), 2, 1), ((1, 2, 3), 4, 3), ((1,), 0, 0)]
+)
+def test_decisions_are_classes_or_pixels_and_not_single_values(
+    shape, decisions, agreed
+):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    x = np.arange(2 * np.prod(shape), dtype=np.float32).reshape(2, *shape)
+
+    def run(image):
+        other = np.array(image)
+        if other.flat[0] == 0:  # of the first image, the first pixel's class
+            other[..., 0].flat[0] = 99
+        return [other]
+
+    compared = compare_outputs(run, model, x)
+    assert (compared.decisions, compared.agreed) == (decisions, agreed)
