@@ -177,7 +177,7 @@ def test_figures_of_efficientnet_lite0_are_the_measured_ones():
         r"^## EfficientNet-Lite0.*?(?=^## )", FIGURES, re.M | re.DOTALL
     )
     assert f"float model's {rows['float']:.2f} %" in " ".join(part.split())
-    shown = re.findall(r"^\| ([a-z][a-z ]* [\d.]+) \| (.*) \|$", part, re.MULTILINE)
+    shown = re.findall(r"^\| ([a-z][a-z0-9 ]* [\d.]+) \| (.*) \|$", part, re.MULTILINE)
     assert {name for name, _ in shown} == set(rows["cells"])
     for name, figures in shown:
         cell = rows["cells"][name]
