@@ -12,13 +12,15 @@ ANDROID_ZIG := $(ANDROID_BUILD)/$(subst ==,-,$(ZIGLANG))
 TFLITE_AARS := tensorflow-lite:2.16.1 tensorflow-lite-api:2.16.1 tensorflow-lite:2.6.0
 TFLITE_LINUX := ai.djl.tflite:tflite-native-cpu:2.6.2:jar:linux-x86_64
 ANDROID_SHIM_FLAGS := -O1 -Wall -Wextra -Werror
-ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) docs/android.md
+ANDROID_SNIPPETS = $(PYTHON) $(ANDROID)/snippets.py $(ANDROID_BUILD) \
+	docs/android.md docs/litert2.md
 
 .PHONY: android kotlin android-native android-shim android-jars android-models \
-	android-robolectric
+	android-litert2 android-robolectric
 
 android: android-native android-shim android-jars android-models
 	$(ANDROID_SNIPPETS) $(ANDROID_BUILD)/models/*/README.md
+	$(MAKE) android-litert2
 	mvn -q -B -f $(ANDROID) verify
 	mvn -q -B -f $(ANDROID)/gradle test
 	$(MAKE) android-robolectric
@@ -95,6 +97,18 @@ android-jars:
 			-Dartifact=$(TFLITE_LINUX) && \
 		unzip -qoj $(ANDROID_BUILD)/tflite/*.jar 'native/lib/*.so' \
 			-d $(ANDROID_BUILD)/tflite; }
+
+# The C of docs/litert2.md as the library that the page's Kotlin loads, with LiteRT 2 of
+# the wheel.
+ANDROID_LITERT2 := tests/export/native/litert/headers
+
+android-litert2:
+	litert=$$($(PYTHON) -c 'import ai_edge_litert; print(*ai_edge_litert.__path__)') && \
+	java=$$(dirname $$(readlink -f $$(command -v javac)))/../include && \
+	gcc -O1 -Wall -Wextra -Werror -fPIC -shared -I$$java -I$$java/linux \
+		-I$(ANDROID_LITERT2) -I$(NATIVE)/include $(ANDROID_BUILD)/c/litert2.c \
+		$$litert/libLiteRt.so $(ANDROID_BUILD)/native/x86_64/libdqa_delegate.so \
+		-Wl,-rpath,$$litert -o $(ANDROID_BUILD)/c/libpacked_model.so
 
 # The .aar in an app that was exported, on Android's own framework. Its manifest and assets
 # are linked and aligned as Gradle's plugin would, against the framework's resources.

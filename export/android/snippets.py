@@ -1,8 +1,8 @@
-"""Writes the Kotlin of Markdown files as sources: `snippets.py OUT FILE...`.
+"""Writes Kotlin and C of Markdown files as sources: `snippets.py OUT FILE...`.
 
 Kotlin for an app goes to `OUT/snippets`, each block in a package of its own unless it
 names one. Blocks that begin with `// app/build.gradle.kts` become functions of a Gradle
-project, all in `OUT/gradle/lines/lines.kt`.
+project, all in `OUT/gradle/lines/lines.kt`. The C of a file is one source in `OUT/c`.
 """
 
 import json
@@ -14,17 +14,19 @@ BUILD_SCRIPT = "// app/build.gradle.kts\n"
 
 
 def main(folder: Path, documents: list[Path]) -> None:
-    """Writes `snippets/FILE_1.kt` and on, and the lines of build scripts."""
-    sources, scripts = folder / "snippets", folder / "gradle/lines"
-    for each in (sources, scripts):
+    """Writes `snippets/FILE_1.kt` and on, `c/FILE.c`, and lines of build scripts."""
+    sources, scripts, native = (
+        folder / name for name in ("snippets", "gradle/lines", "c")
+    )
+    for each in (sources, scripts, native):
         each.mkdir(parents=True, exist_ok=True)
     lines = []
     for document in documents:
-        blocks = re.findall(
-            r"^```kotlin\n(.*?)^```$", document.read_text(), re.M | re.S
-        )
+        blocks = code(document, "kotlin")
         if not blocks:
             raise SystemExit(f"{document} has no Kotlin: is it still the right file?")
+        if c := code(document, "c"):
+            (native / f"{document.stem}.c").write_text("".join(c))
         for number, block in enumerate(blocks, 1):
             if block.startswith(BUILD_SCRIPT):
                 lines.append((f"{document}, block {number}", block))
@@ -35,6 +37,12 @@ def main(folder: Path, documents: list[Path]) -> None:
             )
             (sources / f"{name}.kt").write_text(head + block)
     (scripts / "lines.kt").write_text(build_scripts(lines))
+
+
+def code(document: Path, language: str) -> list[str]:
+    """The blocks of a language."""
+    pattern = rf"^```{language}\n(.*?)^```$"
+    return re.findall(pattern, document.read_text(), re.M | re.S)
 
 
 def build_scripts(lines: list[tuple[str, str]]) -> str:

@@ -78,7 +78,8 @@ phone: $(PHONE)/libLiteRt.so
 	done
 	echo $(filter ai-edge-litert%,$(ARM_WHEELS)) > $(PHONE)/version
 
-# The program under qemu, with a script in adb's place.
-phone-test: phone extensions
+# The program under qemu, with a script in adb's place; and the C of docs/litert2.md.
+phone-test: phone arm-tools extensions
 	@$(call need,qemu-aarch64-static,qemu-user-static)
-	$(PYTHON) -m pytest tests/benchmarks/devices/phone_test.py
+	$(PYTHON) -m pytest tests/benchmarks/devices/phone_test.py \
+		tests/export/native/litert/litert2_page_test.py

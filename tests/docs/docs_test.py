@@ -1,7 +1,8 @@
 """Every code block of README and docs is run, or named here with the reason it is not.
 
 The Python blocks and `dqa` commands of a page run from top to bottom, in one namespace
-and one folder. Kotlin is compiled by `make android`, README's Python by readme_test.
+and one folder. Kotlin is compiled by `make android`, README's Python by readme_test, C
+by litert2_page_test.
 """
 
 import importlib
@@ -146,8 +147,9 @@ def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_every_block_is_of_a_kind_that_is_tested(page):
     for language, code in blocks(page.stem):
-        assert language in {"python", "sh", "kotlin", "text"}, code
-        assert language != "kotlin" or page.name == "android.md"
+        assert language in {"python", "sh", "kotlin", "c", "text"}, code
+        assert language != "kotlin" or page.name in {"android.md", "litert2.md"}
+        assert language != "c" or page.name == "litert2.md"
         # Not code: who writes some under this name hides it from the tests.
         assert language != "text" or "->" in code
 

@@ -25,6 +25,15 @@ typedef struct DqaLiteRtApi {
   int (*LiteRtUnlockTensorBuffer)(void* buffer);
 } DqaLiteRtApi;
 
+/* What such a struct begins with in C that includes LiteRT's own headers of options and
+ * tensor buffers. */
+#define DQA_LITERT_API                                  \
+  {(int (*)(void*, const char*, int, const void*,       \
+            void*))LiteRtAddCustomOpKernelOption,       \
+   (int (*)(void*, size_t*))LiteRtGetTensorBufferSize,  \
+   (int (*)(void*, void**, int))LiteRtLockTensorBuffer, \
+   (int (*)(void*))LiteRtUnlockTensorBuffer}
+
 typedef struct DqaLiteRt DqaLiteRt;
 
 /* A kernel for one compiled model, which it must outlive; NULL without memory. */

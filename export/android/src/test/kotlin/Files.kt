@@ -10,7 +10,9 @@ internal fun property(name: String) = File(System.getProperty(name))
 internal class Exported(private val model: String, val mode: String) {
     private val folder = property("work").resolve("models/${model}_$mode")
 
-    val bytes: ByteArray = folder.resolve("src/main/assets/$model.tflite").readBytes()
+    val file: File = folder.resolve("src/main/assets/$model.tflite")
+
+    val bytes: ByteArray = file.readBytes()
 
     val pixels: IntArray = folder.resolve("image.bin").readBytes().let { rgb ->
         IntArray(rgb.size / 3) { pixel ->
