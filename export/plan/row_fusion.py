@@ -26,6 +26,7 @@ from dqa_keras.export.plan.walk import (
     Step,
     Walk,
     call_time,
+    rows_first_kept,
     rows_kept,
     rows_seen,
 )
@@ -146,7 +147,7 @@ class Stages:
 
     def _steps(self, moves: list[Move], pairs: dict[int, Move]) -> list[Step]:
         """Moves with the rows that they read of each other."""
-        steps = [self._step(move) for move in moves if move.writes not in pairs]
+        steps = [self._step(move) for move in moves]
         makers = {
             step.move.writes: step for step in steps if step.move.code != OpCode.STORE
         }
@@ -154,16 +155,21 @@ class Stages:
             for tensor, addend in step.move.reads:
                 firsts, ends = self._rows_of(step, tensor, addend)
                 if tensor in pairs:
-                    maker = self._step(pairs[tensor])
+                    maker = makers[tensor]
+                    step.grouped = maker
                     step.rows_kept = rows_kept(firsts, ends, maker.height)
+                    step.first_kept = rows_first_kept(
+                        step.move.window, firsts[0], step.rows_kept, maker.height
+                    )
                     groups = -(-self._shape(tensor)[2] // TOGETHER)
                     copied = (step.rows_kept + 1) * math.prod(self._shape(tensor)[1:])
                     step.row_time += maker.row_time * maker.height / step.height
                     step.row_time += copied * COPIED_BYTE
                     step.call_time += maker.call_time + 2 * groups * CALL
+                    maker.row_time = 0.0  # most are computed with the reader's rows
                     tensor = maker.move.reads[0][0]
                     inner = self._rows_of(maker, tensor, False)
-                    made = [min(end, maker.height) for end in ends]
+                    made = [step.first_kept, *(min(e, maker.height) for e in ends[1:])]
                     firsts = [inner[0][min(e, maker.height - 1)] for e in made[:-1]]
                     ends = [inner[1][e] for e in made]
                 step.reads.append((makers[tensor], firsts, ends))
@@ -212,6 +218,10 @@ class Stages:
                     tile = step.move.code.rule.tile
                     if tile > 1:
                         end = min(-(-end // tile) * tile, step.height)
+                    kept = step.grouped
+                    if kept is not None and kept.done < step.first_kept:
+                        asked.append((kept, step.first_kept))
+                        continue
                     for maker, _, ends in step.reads:
                         needed = min(ends[end], maker.height)
                         if maker.done < needed:

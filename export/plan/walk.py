@@ -100,6 +100,23 @@ def call_time(move: Move) -> float:
     return CALL + WEIGHT_BYTE * arrays["weights"].nbytes
 
 
+def rows_first_kept(window: Window, first: int, rows: int, height: int) -> int:
+    """Rows of a grouped input that are kept before its reader computes rows.
+
+    Args:
+        window: `Window` of the reader.
+        first: Integer. The first row that its first row sees.
+        rows: Integer. Rows of the input that are kept.
+        height: Integer. Rows of the input.
+
+    Returns:
+        Integer: one row less than the stride below what the first row sees.
+    """
+    reach = (window.height - 1) * window.dilation[0] + 1
+    before = reach - window.top - window.stride[0]
+    return min(max(min(before, max(first, 0) + rows), 0), height)
+
+
 def rows_kept(firsts: list[int], ends: list[int], height: int) -> int:
     """Rows, at least 1, that a window sees and that were computed for one before."""
     pairs = zip(firsts, ends, strict=False)
@@ -120,7 +137,10 @@ class Step:
         self.rows = 0  # that must be kept
         self.written: list[int] = []  # the call that computed each row
         self.held = 0
-        self.rows_kept = 0  # of an input whose channels are computed in groups
+        # An input whose channels are computed in groups: the step that computes rows
+        # which are only kept, how many must be at first, and how many are later.
+        self.grouped: Step | None = None
+        self.first_kept = self.rows_kept = 0
         # What it reads: the step that makes it; by its own first row, the first row
         # that it sees; by the end of its own rows, the end of those.
         self.reads: list[tuple[Step, list[int], list[int]]] = []

@@ -148,6 +148,27 @@ def test_channels_in_groups_are_the_reference(seed):
     check(program, plan=grouped(program))
 
 
+def test_rows_of_the_first_window_of_groups_are_computed_one_by_one():
+    build = Builder((16, 16, 3))
+    taps = Window(3, 3, top=1, left=1)
+    x = build.conv(build.input, build.codes((16, 16, 32)), taps)
+    x = build.conv(x, build.codes((16, 16, 32)), taps, depthwise=True)
+    build.output(build.conv(x, build.codes((16, 16, 8)), Window()))
+    plan, _ = check(build.program, plan=grouped(build.program))
+    assert [b.rows for b in line_buffers(plan) if b.channels == 3] == [3]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_of_whole_images_and_of_zeros_are_the_reference(stride):
+    build = Builder((9, 8, 3))
+    x = build.conv(build.input, build.codes((9, 8, 48)), Window())
+    whole = Window(9, 3, (stride, stride), top=stride - 1, left=1)
+    shape = slid((9, 8), whole, 48)
+    x = build.conv(x, build.codes(shape), whole, depthwise=True)
+    build.output(build.conv(x, build.codes((*shape[:2], 8)), Window()))
+    check(build.program, plan=grouped(build.program))
+
+
 def test_groups_that_others_read_are_refused():
     def other_code(plan, number):
         maker = next(op for op in plan.ops if op.output == number)

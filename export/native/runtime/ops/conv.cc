@@ -79,7 +79,68 @@ void set_blocks(const Run& run, size_t index, size_t b, size_t end, ConvRow* row
   row->span_count = spans.size();
 }
 
-// The rows of one group of channels of a grouped buffer that a window covers.
+// The groups of channels that are this thread's.
+Piece group_piece(const Run& run, Rows rows, const Buffer& b) {
+  const size_t groups = (blocks_of(b) + b.group - 1) / b.group;
+  return {rows, groups * run.part / run.parts * b.group,
+          std::min(blocks_of(b), groups * (run.part + 1) / run.parts * b.group)};
+}
+
+// One group of channels of a grouped buffer, which begins at channel `first`.
+class Group {
+ public:
+  Group(const Run& run, size_t maker, size_t first)
+      : run_(run),
+        maker_(maker),
+        buffer_(run.buffer(run.plan.ops[maker].output)),
+        first_(first),
+        pixel_(group_channels(buffer_, first)) {}
+
+  size_t pixel_bytes() const { return pixel_; }
+
+  // Computes rows, which begin `step` bytes after each other.
+  void compute(Rows rows, uint8_t* to, size_t step) const {
+    const Op& maker = run_.plan.ops[maker_];
+    const Buffer& from = run_.input(maker);
+    const uint8_t* at[kMaxTaps];
+    ConvRow row = whole_conv(maker, from);
+    row.rows = at;
+    row.pixels = buffer_.width;
+    const size_t end = (first_ + pixel_) / kBlock;
+    for (size_t b = first_ / kBlock; b < end; b += row.blocks) {
+      set_blocks(run_, maker_, b, end, &row);
+      for (uint32_t y = rows.first; y < rows.end; ++y) {
+        Epilogue e = epilogue(run_, maker, y, b, row.blocks);
+        e.out = to + (y - rows.first) * step + b * kBlock - first_;
+        e.out_bytes = pixel_;
+        window_rows(run_, maker, from, y, at);
+        run_.kernels.conv(row, &e);
+      }
+    }
+  }
+
+  void keep(uint32_t y, const uint8_t* row) const {
+    std::memcpy(kept_row(y), row, buffer_.width * pixel_);
+  }
+
+  void load_kept(uint32_t y, uint8_t* row) const {
+    std::memcpy(row, kept_row(y), buffer_.width * pixel_);
+  }
+
+ private:
+  uint8_t* kept_row(uint32_t y) const {
+    const size_t row = y % buffer_.rows;
+    return run_.arena + buffer_.offset +
+           (first_ * buffer_.rows + row * pixel_) * buffer_.width;
+  }
+
+  const Run& run_;
+  const size_t maker_;
+  const Buffer& buffer_;
+  const size_t first_, pixel_;
+};
+
+// The rows of a grouped buffer that a window covers.
 class GroupWindow {
  public:
   GroupWindow(const Run& run, size_t index, Rows todo)
@@ -90,28 +151,27 @@ class GroupWindow {
         seen_(rows_seen(run.plan, op_, run.plan.link(op_, 0), todo)),
         made_(rows_made(run.plan, op_, todo)) {}
 
-  // Fills the window: rows that were kept, rows that are computed, and zeros.
+  // Fills the window with the group that begins at a channel: rows that were kept, rows
+  // that are computed, and zeros.
   void fill(size_t first) {
-    first_ = first;
-    pixel_ = group_channels(in_, first);
+    const Group group(run_, index_ - 1, first);
+    pixel_ = group.pixel_bytes();
     const size_t row = row_bytes();
+    const size_t left = in_.left * pixel_, width = in_.width * pixel_;
     for (int64_t y = seen_.first; y < seen_.end; ++y) {
       uint8_t* const to = framed_row(y);
       if (y < 0 || y >= in_.height) {
         std::memset(to, in_.zero, row);
         continue;
       }
-      const size_t left = in_.left * pixel_, width = in_.width * pixel_;
       std::memset(to, in_.zero, left);
       std::memset(to + left + width, in_.zero, row - left - width);
-      if (y < made_.first) std::memcpy(to + left, kept_row(y), width);
+      if (y < made_.first) group.load_kept(static_cast<uint32_t>(y), to + left);
     }
-    compute();
+    group.compute(made_, framed_row(made_.first) + left, row);
     const uint32_t from =
         std::max(made_.first, made_.end - std::min(made_.end, in_.rows));
-    for (uint32_t y = from; y < made_.end; ++y) {
-      std::memcpy(kept_row(y), framed_row(y) + in_.left * pixel_, in_.width * pixel_);
-    }
+    for (uint32_t y = from; y < made_.end; ++y) group.keep(y, framed_row(y) + left);
   }
 
   size_t pixel_bytes() const { return pixel_; }
@@ -135,46 +195,37 @@ class GroupWindow {
     return run_.row_scratch() + static_cast<size_t>(y - seen_.first) * row_bytes();
   }
 
-  uint8_t* kept_row(int64_t y) const {
-    const size_t row = static_cast<size_t>(y) % in_.rows;
-    return run_.arena + in_.offset + (first_ * in_.rows + row * pixel_) * in_.width;
-  }
-
-  // The rows that are new, by the op in front.
-  void compute() const {
-    const Op& maker = *(&op_ - 1);
-    const Buffer& from = run_.input(maker);
-    const uint8_t* at[kMaxTaps];
-    ConvRow row = whole_conv(maker, from);
-    row.rows = at;
-    row.pixels = in_.width;
-    const size_t end = (first_ + pixel_) / kBlock;
-    for (size_t b = first_ / kBlock; b < end; b += row.blocks) {
-      set_blocks(run_, index_ - 1, b, end, &row);
-      for (uint32_t y = made_.first; y < made_.end; ++y) {
-        Epilogue e = epilogue(run_, maker, y, b, row.blocks);
-        e.out = framed_row(y) + in_.left * pixel_ + b * kBlock - first_;
-        e.out_bytes = pixel_;
-        window_rows(run_, maker, from, y, at);
-        run_.kernels.conv(row, &e);
-      }
-    }
-  }
-
   const Run& run_;
   const size_t index_;
   const Op& op_;
   const Buffer& in_;
   const SeenRows seen_;
   const Rows made_;
-  size_t first_ = 0, pixel_ = 0;
+  size_t pixel_ = 0;
 };
+
+// Computes rows of a grouped buffer that are only kept.
+void conv_kept(const Run& run, size_t index, Rows todo) {
+  const Buffer& out = run.buffer(run.plan.ops[index].output);
+  const Piece piece = group_piece(run, todo, out);
+  for (size_t b = piece.first_block; b < piece.end_block; b += out.group) {
+    const Group group(run, index, b * kBlock);
+    for (uint32_t y = todo.first; y < todo.end; ++y) {
+      group.compute({y, y + 1}, run.row_scratch(), 0);
+      group.keep(y, run.row_scratch());
+    }
+  }
+}
 
 }  // namespace
 
 DqaStatus conv(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
+  if (is_grouped(out)) {
+    conv_kept(run, index, todo);
+    return DQA_OK;
+  }
   const Piece piece = run.piece(todo, blocks_of(out), run.kernels.conv_blocks);
   const uint8_t* rows[kMaxTaps];
   ConvRow row = whole_conv(op, in);
@@ -193,17 +244,6 @@ DqaStatus conv(Run& run, size_t index, Rows todo) {
   }
   return DQA_OK;
 }
-
-namespace {
-
-// The groups of channels that are this thread's.
-Piece group_piece(const Run& run, Rows rows, const Buffer& in) {
-  const size_t groups = (blocks_of(in) + in.group - 1) / in.group;
-  return {rows, groups * run.part / run.parts * in.group,
-          std::min(blocks_of(in), groups * (run.part + 1) / run.parts * in.group)};
-}
-
-}  // namespace
 
 DqaStatus depthwise(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];

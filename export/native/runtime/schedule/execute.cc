@@ -79,7 +79,7 @@ DqaStatus timed(Run& run, size_t index, Rows todo) {
 
 void show(const Run& run, const Watch& watch, size_t index, Rows done) {
   const Buffer& out = run.buffer(run.plan.ops[index].output);
-  if (!is_line_buffer(out)) return;
+  if (!is_line_buffer(out) || is_grouped(out)) return;
   for (uint32_t y = done.first; y < done.end; ++y) {
     watch.observer(watch.user, static_cast<uint32_t>(index), y, run.row(out, y),
                    out.pixel_bytes());

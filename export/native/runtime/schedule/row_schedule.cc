@@ -53,10 +53,16 @@ Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output) {
 
 Rows rows_made(const Plan& plan, const Op& op, Rows output) {
   const Link& link = plan.link(op, 0);
-  const uint32_t first = output.first;
-  const uint32_t before =
-      first == 0 ? 0 : rows_read(plan, op, link, {first - 1, first}).end;
-  return {before, std::max(before, rows_read(plan, op, link, output).end)};
+  const Buffer& in = plan.buffers[link.buffer];
+  const SeenRows seen = rows_seen(plan, op, link, output);
+  const int64_t height = in.height;
+  int64_t before = seen.end - int64_t{output.end - output.first} * op.stride_y;
+  if (output.first == 0) {
+    before = std::min(before, std::max<int64_t>(seen.first, 0) + in.rows);
+  }
+  before = std::clamp<int64_t>(before, 0, height);
+  const int64_t end = std::clamp(seen.end, before, height);
+  return {static_cast<uint32_t>(before), static_cast<uint32_t>(end)};
 }
 
 size_t group_window(const Op& op, const Buffer& in) {

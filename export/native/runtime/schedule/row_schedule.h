@@ -21,8 +21,9 @@ SeenRows rows_seen(const Plan& plan, const Op& op, const Link& link, Rows output
 // Those of them that the tensor has, or the one that is next to them.
 Rows rows_read(const Plan& plan, const Op& op, const Link& link, Rows output);
 
-// The rows of a grouped input that are computed for some rows of an op's output: those
-// that were not for rows before.
+// The rows of a grouped input that are computed with some rows of an op's output: those
+// that the rows before do not see. Rows before them, which the first window sees, are
+// computed one by one, as far as there is room to keep them.
 Rows rows_made(const Plan& plan, const Op& op, Rows output);
 
 // Bytes of a group of channels of all rows that the window of an op covers.
@@ -106,7 +107,7 @@ inline NextRows next_rows(const Plan& plan, const Asked& asked, const Progress& 
   const Buffer& out = plan.buffers[op.output];
   const uint32_t first = at.done[op.output];
   uint32_t end = std::min(first + op.rows, out.height);
-  if (!is_line_buffer(out)) end = std::min(end, asked.wanted);
+  if (!is_line_buffer(out) || is_grouped(out)) end = std::min(end, asked.wanted);
   end = rows_computed(plan, op, {first, end}).end;
   const uint32_t border = std::clamp(at.end[op.output], first, end);
   if (end > border) end = std::max(border, std::min(end, asked.wanted));
@@ -117,6 +118,14 @@ inline NextRows next_rows(const Plan& plan, const Asked& asked, const Progress& 
 // anything.
 inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first) return false;
+  const uint16_t read = plan.link(op, 0).buffer;
+  if (is_grouped(plan.buffers[read])) {
+    const uint32_t kept = rows_made(plan, op, rows).first;
+    if (at->done[read] < kept) {
+      at->asked.push_back({at->maker[read], kept});
+      return true;
+    }
+  }
   bool lacks = false;
   for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
     if (lacks || !is_line_buffer(plan.buffers[link.buffer])) return;
@@ -128,9 +137,12 @@ inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* 
   return lacks;
 }
 
-// Zeros behind the last row take the place of a row that is read no more.
+// Zeros behind the last row take the place of a row that is read no more, and rows of a
+// grouped input are computed now.
 inline void see_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first || !sees_zeros(op.code)) return;
+  const uint16_t read = plan.link(op, 0).buffer;
+  if (is_grouped(plan.buffers[read])) at->done[read] = rows_made(plan, op, rows).end;
   for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
     if (link.addend != 0 || !is_line_buffer(plan.buffers[link.buffer])) return;
     const int64_t end = rows_seen(plan, reader, link, output).end;
