@@ -5,6 +5,7 @@ that compress worse lose nothing: rows that find no room are kept outside the ar
 the rest of the run, and count as spilled.
 """
 
+import dataclasses
 import math
 
 from dqa_keras.codec.blocks import (
@@ -57,6 +58,31 @@ def row_bytes(tensor: Tensor) -> int:
         return width * channels * (2 if tensor.type == Type.WIDE else 1)
     base, residual = _symbols(tensor, packing)
     return plane_size(base, packing.bits) + plane_size(residual, packing.extra_bits)
+
+
+def kept_row_bytes(tensor: Tensor, group: int, packed: bool) -> int:
+    """Bytes of a row that is kept of a tensor whose channels come in groups.
+
+    Args:
+        tensor: `Tensor`.
+        group: Integer. Channels of a group; the last one may have fewer.
+        packed: Boolean. Whether each group is packed, with a table of its own.
+    """
+    return sum(map(row_bytes, group_tensors(tensor, group, packed)))
+
+
+def group_tensors(tensor: Tensor, group: int, packed: bool = True) -> list[Tensor]:
+    """The groups of channels of a tensor, each as a tensor that can be stored."""
+    height, width, channels = tensor.shape
+    groups = []
+    for first in range(0, channels, group):
+        packing = tensor.packing if packed else None
+        if packing is not None:
+            mask = packing.mask[first : first + group]
+            packing = dataclasses.replace(packing, mask=mask)
+        shape = (height, width, min(group, channels - first))
+        groups.append(dataclasses.replace(tensor, shape=shape, packing=packing))
+    return groups
 
 
 def storage_class(tensor: Tensor) -> StorageClass:

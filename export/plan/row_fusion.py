@@ -14,11 +14,11 @@ import numpy as np
 
 from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import ALWAYS, align
-from dqa_keras.export.plan.coded_size import row_bytes, row_scratch
+from dqa_keras.export.plan.coded_size import kept_row_bytes, row_bytes, row_scratch
 from dqa_keras.export.plan.ops import BLOCK, GROUP, OpCode, Window
 from dqa_keras.export.plan.program import Operation, Program
 from dqa_keras.export.plan.records import Buffer, Kind, Type
-from dqa_keras.export.plan.time_model import CALL, COPIED_BYTE, row_time
+from dqa_keras.export.plan.time_model import CALL, COPIED_BYTE, PACKED_CODE, row_time
 from dqa_keras.export.plan.walk import (
     Cut,
     LineBuffer,
@@ -162,9 +162,11 @@ class Stages:
                         step.move.window, firsts[0], step.rows_kept, maker.height
                     )
                     groups = -(-self._shape(tensor)[2] // TOGETHER)
-                    copied = (step.rows_kept + 1) * math.prod(self._shape(tensor)[1:])
+                    step.copied = (step.rows_kept + 1) * math.prod(
+                        self._shape(tensor)[1:]
+                    )
                     step.row_time += maker.row_time * maker.height / step.height
-                    step.row_time += copied * COPIED_BYTE
+                    step.row_time += step.copied * COPIED_BYTE
                     step.call_time += maker.call_time + 2 * groups * CALL
                     maker.row_time = 0.0  # most are computed with the reader's rows
                     tensor = maker.move.reads[0][0]
@@ -174,6 +176,25 @@ class Stages:
                     ends = [inner[1][e] for e in made]
                 step.reads.append((makers[tensor], firsts, ends))
         return steps
+
+    def _packable(self, steps: list[Step]) -> list[tuple[int, float]]:
+        """See `Walk`."""
+        found = []
+        for step in steps:
+            if step.grouped is None:
+                continue
+            number, time = (
+                step.move.reads[0][0],
+                step.copied * step.height * PACKED_CODE,
+            )
+            plain, packed = (
+                kept_row_bytes(self._tensors[number], TOGETHER, packed)
+                for packed in (False, True)
+            )
+            if packed < plain:
+                saved = step.rows_kept * (plain - packed)
+                found.append((saved / time, number, time))
+        return [(number, time) for _, number, time in sorted(found, reverse=True)]
 
     def _rows_of(
         self, step: Step, tensor: int, addend: bool
@@ -297,6 +318,7 @@ class Stages:
         return Walk(
             first, end, moves, strips, line_buffers, time, calls, stored,
             [s.move.writes for s in dying], [s.move.writes for s in born],
+            self._packable(steps),
         )  # fmt: skip
 
     def cut(self, walk: Walk) -> Cut:
@@ -399,5 +421,5 @@ class Stages:
         )  # fmt: skip
         buffer.size = lines.rows * buffer.row_bytes
         if lines.group:
-            buffer.size = lines.rows * buffer.width * buffer.channels
+            buffer.size = lines.rows * kept_row_bytes(t, lines.group, lines.packed)
         return buffer

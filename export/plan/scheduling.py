@@ -15,6 +15,7 @@ from dqa_keras.export.plan import winograd
 from dqa_keras.export.plan.arena import ALWAYS, Item, align, best_place
 from dqa_keras.export.plan.coded_size import (
     coded_bytes,
+    group_tensors,
     row_bytes,
     row_scratch,
     storage_class,
@@ -137,7 +138,12 @@ def _ways(program: Program, coded_skips: bool) -> list["_Ways"]:
     if any(tensor.packing is not None for tensor in program.tensors):
         # Packing may need room for a row: bytes can take less.
         plain = _stored_as_bytes(program)
-        ways.append(_Ways(plain, Stages(plain), walks, False))
+        unpacked = [
+            walk
+            for walk in walks
+            if not any(lines.packed for lines in walk.line_buffers.values())
+        ]
+        ways.append(_Ways(plain, Stages(plain), unpacked, False))
     return ways
 
 
@@ -308,12 +314,17 @@ def planned(
         return len(buffers) - 1, len(items) - 1
 
     for number, cut in enumerate(cuts):
-        line_buffers = {
-            tensor: add_buffer(
-                scheduler.line_buffer(tensor, lines), number, number, lines.held
-            )[0]
-            for tensor, lines in cut.walk.line_buffers.items()
-        }
+        line_buffers = {}
+        for tensor, lines in cut.walk.line_buffers.items():
+            buffer = scheduler.line_buffer(tensor, lines)
+            if lines.packed:
+                buffer.table = len(tables)
+                tables += [
+                    _table(group, group.packing, "raw", constants)
+                    for group in group_tensors(tensors[tensor], lines.group)
+                    if group.packing is not None
+                ]
+            line_buffers[tensor] = add_buffer(buffer, number, number, lines.held)[0]
         for move in cut.walk.moves:
             if move.code == OpCode.STORE:
                 t = tensors[move.writes]

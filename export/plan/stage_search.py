@@ -34,7 +34,7 @@ def possible_walks(stages: Stages) -> list[Walk]:
 
 
 def _variants(stages: Stages, first: int, end: int) -> Iterator[Walk]:
-    """A stage with few and with more rows at once."""
+    """A stage with few and with more rows at once, or with channels in groups."""
     widths = stages.widths(first, end)
     seen = set()
     for pixels in _PIXELS:
@@ -48,6 +48,7 @@ def _variants(stages: Stages, first: int, end: int) -> Iterator[Walk]:
     grouped = stages.walk(first, end, grouped=True)
     if grouped is not None:
         yield grouped
+        yield from grouped.packed()
 
 
 class StageSearch:

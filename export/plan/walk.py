@@ -1,6 +1,7 @@
 """What happens in a stage: which op computes which rows, and what is held for it."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from dqa_keras.export.plan.arena import ALWAYS
 from dqa_keras.export.plan.ops import OpCode, Window
@@ -61,6 +62,7 @@ class LineBuffer:
     # rows lie in it: zeros around them.
     held: int = ALWAYS
     group: int = 0  # channels that are computed at once; see `Buffer`
+    packed: bool = False  # whether its groups are packed
 
 
 @dataclasses.dataclass
@@ -79,6 +81,21 @@ class Walk:
     stored: list[tuple[list[int], list[int]]]
     dying: list[int]
     born: list[int]
+    # Grouped tensors whose kept rows may be packed, and the time that it takes: those
+    # first where it saves most for its time.
+    packable: list[tuple[int, float]]
+
+    def packed(self) -> Iterator["Walk"]:
+        """The same with the kept rows of more and more tensors packed."""
+        walk = self
+        for tensor, time in self.packable:
+            lines = dataclasses.replace(walk.line_buffers[tensor], packed=True)
+            walk = dataclasses.replace(
+                walk,
+                line_buffers={**walk.line_buffers, tensor: lines},
+                time=walk.time + time,
+            )
+            yield walk
 
 
 @dataclasses.dataclass
@@ -141,6 +158,7 @@ class Step:
         # which are only kept, how many must be at first, and how many are later.
         self.grouped: Step | None = None
         self.first_kept = self.rows_kept = 0
+        self.copied = 0  # codes that are kept, or loaded again, for a row
         # What it reads: the step that makes it; by its own first row, the first row
         # that it sees; by the end of its own rows, the end of those.
         self.reads: list[tuple[Step, list[int], list[int]]] = []

@@ -13,7 +13,7 @@ from programs import Builder, check, slid
 
 from dqa_keras.export.plan.encoding import encode
 from dqa_keras.export.plan.ops import BLOCK, OpCode, Window
-from dqa_keras.export.plan.records import Kind
+from dqa_keras.export.plan.records import NONE, Kind
 from dqa_keras.export.plan.row_fusion import Stages
 from dqa_keras.export.plan.runtime import NativeRuntime, RuntimeFailure
 from dqa_keras.export.plan.scheduling import planned, schedule, without_linear
@@ -130,22 +130,33 @@ def test_rows_that_are_not_needed_at_once_share_memory():
     raise AssertionError("no two line buffers share memory")
 
 
-def grouped(program):
+def grouped(program, packed=False):
     """A plan whose channels are computed in groups wherever they can be."""
     stages = Stages(program)
     walks = possible_walks(stages)
-    chosen = [w for w in walks if any(n.group for n in w.line_buffers.values())]
+    chosen = [
+        walk
+        for walk in walks
+        if {n.packed for n in walk.line_buffers.values() if n.group} == {packed}
+    ]
     single = [w for w in walks if w.end == w.first + 1]
     cuts = StageSearch(stages, chosen + single).fastest()
     plan, constants = planned(program, stages, cuts, {})
-    assert any(b.group for b in plan.buffers)
+    assert any(b.group and (b.table != NONE) == packed for b in plan.buffers)
     return plan, constants
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("seed", [1, 2, 3, 7])
-def test_channels_in_groups_are_the_reference(seed):
+def test_channels_in_groups_are_the_reference(seed, packed):
     program = network(seed, linear=False)
-    check(program, plan=grouped(program))
+    check(program, plan=grouped(program, packed))
+
+
+@pytest.mark.parametrize(("bits", "extra_bits"), [(2, 0), (3, 1), (5, 3)])
+def test_packed_groups_of_other_bits_are_the_reference(bits, extra_bits):
+    program = network(2, linear=False, bits=bits, extra_bits=extra_bits)
+    check(program, plan=grouped(program, packed=True))
 
 
 def test_rows_of_the_first_window_of_groups_are_computed_one_by_one():
@@ -182,8 +193,24 @@ def test_groups_that_others_read_are_refused():
     def odd_group(plan, number):
         plan.buffers[number].group = BLOCK
 
-    for change in (other_code, kept_too_few, odd_group):
-        plan, constants = grouped(network(3, linear=False))
+    def no_table(plan, number):
+        plan.buffers[number].table = len(plan.tables)
+
+    def too_small(plan, number):
+        plan.buffers[number].size -= plan.buffers[number].rows
+
+    def other_mask(plan, number):
+        plan.tables[plan.buffers[number].table].extra_bits -= 1
+
+    for change, packed in (
+        (other_code, False),
+        (kept_too_few, False),
+        (odd_group, False),
+        (no_table, True),
+        (too_small, True),
+        (other_mask, True),
+    ):
+        plan, constants = grouped(network(3, linear=False), packed)
         number = next(i for i, b in enumerate(plan.buffers) if b.group and b.rows > 1)
         change(plan, number)
         with pytest.raises(RuntimeFailure, match="invalid"):

@@ -89,12 +89,18 @@ Piece group_piece(const Run& run, Rows rows, const Buffer& b) {
 // One group of channels of a grouped buffer, which begins at channel `first`.
 class Group {
  public:
-  Group(const Run& run, size_t maker, size_t first)
+  Group(Run& run, size_t maker, size_t first)
       : run_(run),
         maker_(maker),
         buffer_(run.buffer(run.plan.ops[maker].output)),
         first_(first),
-        pixel_(group_channels(buffer_, first)) {}
+        pixel_(group_channels(buffer_, first)),
+        row_bytes_(kept_row_bytes(run.plan, buffer_, first)),
+        rows_(run.arena + buffer_.offset) {
+    for (size_t before = 0; before < first; before += group_channels(buffer_, before)) {
+      rows_ += buffer_.rows * kept_row_bytes(run.plan, buffer_, before);
+    }
+  }
 
   size_t pixel_bytes() const { return pixel_; }
 
@@ -119,31 +125,40 @@ class Group {
     }
   }
 
-  void keep(uint32_t y, const uint8_t* row) const {
-    std::memcpy(kept_row(y), row, buffer_.width * pixel_);
+  DqaStatus keep(uint32_t y, uint8_t* row) const {
+    if (buffer_.table != kNone) {
+      return pack_line(run_, table(), buffer_, row, kept_row(y), row_bytes_);
+    }
+    std::memcpy(kept_row(y), row, row_bytes_);
+    return DQA_OK;
   }
 
-  void load_kept(uint32_t y, uint8_t* row) const {
-    std::memcpy(row, kept_row(y), buffer_.width * pixel_);
+  DqaStatus load_kept(uint32_t y, uint8_t* row) const {
+    if (buffer_.table != kNone) {
+      return unpack_line(run_, table(), buffer_, kept_row(y), row_bytes_, row);
+    }
+    std::memcpy(row, kept_row(y), row_bytes_);
+    return DQA_OK;
   }
 
  private:
-  uint8_t* kept_row(uint32_t y) const {
-    const size_t row = y % buffer_.rows;
-    return run_.arena + buffer_.offset +
-           (first_ * buffer_.rows + row * pixel_) * buffer_.width;
+  uint8_t* kept_row(uint32_t y) const { return rows_ + y % buffer_.rows * row_bytes_; }
+
+  const Table& table() const {
+    return run_.plan.tables[buffer_.table + first_ / (buffer_.group * kBlock)];
   }
 
-  const Run& run_;
+  Run& run_;
   const size_t maker_;
   const Buffer& buffer_;
-  const size_t first_, pixel_;
+  const size_t first_, pixel_, row_bytes_;
+  uint8_t* rows_;
 };
 
 // The rows of a grouped buffer that a window covers.
 class GroupWindow {
  public:
-  GroupWindow(const Run& run, size_t index, Rows todo)
+  GroupWindow(Run& run, size_t index, Rows todo)
       : run_(run),
         index_(index),
         op_(run.plan.ops[index]),
@@ -153,7 +168,7 @@ class GroupWindow {
 
   // Fills the window with the group that begins at a channel: rows that were kept, rows
   // that are computed, and zeros.
-  void fill(size_t first) {
+  DqaStatus fill(size_t first) {
     const Group group(run_, index_ - 1, first);
     pixel_ = group.pixel_bytes();
     const size_t row = row_bytes();
@@ -166,12 +181,17 @@ class GroupWindow {
       }
       std::memset(to, in_.zero, left);
       std::memset(to + left + width, in_.zero, row - left - width);
-      if (y < made_.first) group.load_kept(static_cast<uint32_t>(y), to + left);
+      if (y >= made_.first) continue;
+      const DqaStatus status = group.load_kept(static_cast<uint32_t>(y), to + left);
+      if (status != DQA_OK) return status;
     }
     group.compute(made_, framed_row(made_.first) + left, row);
     const uint32_t from =
         std::max(made_.first, made_.end - std::min(made_.end, in_.rows));
-    for (uint32_t y = from; y < made_.end; ++y) group.keep(y, framed_row(y) + left);
+    for (uint32_t y = from; y < made_.end; ++y) {
+      if (const DqaStatus status = group.keep(y, framed_row(y) + left)) return status;
+    }
+    return DQA_OK;
   }
 
   size_t pixel_bytes() const { return pixel_; }
@@ -195,7 +215,7 @@ class GroupWindow {
     return run_.row_scratch() + static_cast<size_t>(y - seen_.first) * row_bytes();
   }
 
-  const Run& run_;
+  Run& run_;
   const size_t index_;
   const Op& op_;
   const Buffer& in_;
@@ -205,16 +225,17 @@ class GroupWindow {
 };
 
 // Computes rows of a grouped buffer that are only kept.
-void conv_kept(const Run& run, size_t index, Rows todo) {
+DqaStatus conv_kept(Run& run, size_t index, Rows todo) {
   const Buffer& out = run.buffer(run.plan.ops[index].output);
   const Piece piece = group_piece(run, todo, out);
   for (size_t b = piece.first_block; b < piece.end_block; b += out.group) {
     const Group group(run, index, b * kBlock);
     for (uint32_t y = todo.first; y < todo.end; ++y) {
       group.compute({y, y + 1}, run.row_scratch(), 0);
-      group.keep(y, run.row_scratch());
+      if (const DqaStatus status = group.keep(y, run.row_scratch())) return status;
     }
   }
+  return DQA_OK;
 }
 
 }  // namespace
@@ -222,10 +243,7 @@ void conv_kept(const Run& run, size_t index, Rows todo) {
 DqaStatus conv(Run& run, size_t index, Rows todo) {
   const Op& op = run.plan.ops[index];
   const Buffer &in = run.input(op), &out = run.buffer(op.output);
-  if (is_grouped(out)) {
-    conv_kept(run, index, todo);
-    return DQA_OK;
-  }
+  if (is_grouped(out)) return conv_kept(run, index, todo);
   const Piece piece = run.piece(todo, blocks_of(out), run.kernels.conv_blocks);
   const uint8_t* rows[kMaxTaps];
   ConvRow row = whole_conv(op, in);
@@ -313,7 +331,7 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
     return DQA_OK;
   }
   for (size_t b = piece.first_block; b < piece.end_block; b += in.group) {
-    window.fill(b * kBlock);
+    if (const DqaStatus status = window.fill(b * kBlock)) return status;
     row.pixel_bytes = op.stride_x * window.pixel_bytes();
     row.tap_bytes = op.dilation_x * window.pixel_bytes();
     compute(b, std::min(b + in.group, piece.end_block));

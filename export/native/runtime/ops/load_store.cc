@@ -17,6 +17,40 @@ void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_s
   }
 }
 
+DqaStatus unpack_line(Run& run, const Table& table, const Buffer& b,
+                      const uint8_t* strip, size_t size, uint8_t* line) {
+  const DqaCodec& codec = *table.codec;
+  const size_t count = size_t{b.width} * table.channels;
+  if (codec.kernels->unpack_line != nullptr &&
+      codec.kernels->unpack_line(codec, strip, count, line)) {
+    return DQA_OK;
+  }
+  const DqaStatus status = dqa_unpack_strip(&codec, DQA_RAW, DQA_CODES, strip, size,
+                                            b.width, line, nullptr, &run.error);
+  if (status != DQA_OK) return status;
+  run.kernels.widen(table.widen.data(), table.channels, b.width, b.zero, line, line,
+                    table.channels);
+  return DQA_OK;
+}
+
+DqaStatus pack_line(Run& run, const Table& table, const Buffer& b, uint8_t* line,
+                    uint8_t* strip, size_t capacity) {
+  const DqaCodec& codec = *table.codec;
+  const size_t count = size_t{b.width} * table.channels;
+  if (codec.kernels->pack_line != nullptr &&
+      codec.kernels->pack_line(codec, line, count, strip)) {
+    return DQA_OK;
+  }
+  run.kernels.narrow(table.narrow.data(), table.channels, b.width, b.zero, line,
+                     table.channels, line);
+  size_t size = 0;
+  const DqaStatus status = dqa_pack_strip(&codec, DQA_RAW, DQA_CODES, line, b.width,
+                                          strip, capacity, &size, nullptr, &run.error);
+  run.kernels.widen(table.widen.data(), table.channels, b.width, b.zero, line, line,
+                    table.channels);
+  return status;
+}
+
 namespace {
 
 // A stored row, or the copy that was saved before the stage.
@@ -27,8 +61,7 @@ const uint8_t* loaded_row(const Run& run, uint16_t buffer, uint32_t y) {
   return run.stored_row(run.buffer(buffer), y);
 }
 
-// Between the codes of a row in `codes`, its line buffer or the beginning of the row
-// scratch, and a store.
+// Between the codes of a row at the beginning of the row scratch and a store.
 DqaStatus unpack_row(Run& run, const Op& op, const Table& table, uint32_t y,
                      uint8_t* codes) {
   const Buffer& in = run.input(op);
@@ -78,14 +111,11 @@ DqaStatus load_row(Run& run, const Op& op, uint32_t y) {
     return DQA_OK;
   }
   const Table& table = run.plan.tables[in.table];
-  const DqaCodec& codec = *table.codec;
-  const bool in_line = packs_in_line(table, out.channels);
-  if (in_line && codec.kernels->unpack_line != nullptr &&
-      codec.kernels->unpack_line(codec, loaded_row(run, run.plan.link(op, 0).buffer, y),
-                                 size_t{out.width} * out.channels, run.row(out, y))) {
-    return DQA_OK;
+  if (packs_in_line(table, out.channels)) {
+    return unpack_line(run, table, in, loaded_row(run, run.plan.link(op, 0).buffer, y),
+                       in.size / in.height, run.row(out, y));
   }
-  uint8_t* const codes = in_line ? run.row(out, y) : run.row_scratch();
+  uint8_t* const codes = run.row_scratch();
   if (const DqaStatus status = unpack_row(run, op, table, y, codes)) return status;
   run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes,
                     run.row(out, y), out.pixel_bytes());
@@ -101,24 +131,14 @@ DqaStatus store_row(Run& run, const Op& op, uint32_t y) {
     return DQA_OK;
   }
   const Table& table = run.plan.tables[out.table];
-  const DqaCodec& codec = *table.codec;
-  const bool in_line = packs_in_line(table, in.channels);
-  if (in_line && codec.kernels->pack_line != nullptr &&
-      codec.kernels->pack_line(codec, run.row(in, y), size_t{in.width} * in.channels,
-                               run.stored_row(out, y))) {
-    return DQA_OK;
+  if (packs_in_line(table, in.channels)) {
+    return pack_line(run, table, out, run.row(in, y), run.stored_row(out, y),
+                     out.size / out.height);
   }
-  uint8_t* const row = run.row(in, y);
-  uint8_t* const codes = in_line ? row : run.row_scratch();
-  run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero, row,
-                     in.pixel_bytes(), codes);
-  const DqaStatus status = pack_row(run, op, table, y, codes);
-  // Others may read the row: bits that narrow codes lack are 0.
-  if (in_line) {
-    run.kernels.widen(table.widen.data(), in.channels, in.width, in.zero, codes, row,
-                      in.pixel_bytes());
-  }
-  return status;
+  uint8_t* const codes = run.row_scratch();
+  run.kernels.narrow(table.narrow.data(), in.channels, in.width, in.zero,
+                     run.row(in, y), in.pixel_bytes(), codes);
+  return pack_row(run, op, table, y, codes);
 }
 
 void concat_row(const Run& run, const Op& op, uint32_t y) {

@@ -28,6 +28,13 @@ Epilogue epilogue(const Run& run, const Op& op, uint32_t y, size_t block,
 void copy_pixels(const uint8_t* from, size_t from_step, uint8_t* to, size_t to_step,
                  size_t bytes, size_t pixels);
 
+// Between a line of codes without padding, as wide as a buffer, and a raw strip of some
+// bytes. Packing leaves the line as it was: others may read it.
+DqaStatus unpack_line(Run& run, const Table& table, const Buffer& b,
+                      const uint8_t* strip, size_t size, uint8_t* line);
+DqaStatus pack_line(Run& run, const Table& table, const Buffer& b, uint8_t* line,
+                    uint8_t* strip, size_t capacity);
+
 }  // namespace dqa
 
 #endif  // DQA_RUNTIME_OPS_OPS_H_

@@ -18,6 +18,23 @@ uint64_t packed_row(const Plan& plan, const Buffer& b) {
   return dqa_strip_bound(table.codec.get(), table.storage, b.width);
 }
 
+// Bytes of a grouped buffer, each group of whose channels has a table of its own; 0 if
+// tables do not fit the groups.
+uint64_t packed_groups(const Plan& plan, const Buffer& b) {
+  uint64_t bytes = 0;
+  for (size_t first = 0, t = b.table; first < b.channels; ++t) {
+    const size_t channels = group_channels(b, first);
+    if (t >= plan.tables.size() || plan.tables[t].channels != channels ||
+        plan.tables[t].storage != DQA_RAW ||
+        b.zero != plan.tables[t].zero_point << plan.tables[t].extra_bits) {
+      return 0;
+    }
+    bytes += kept_row_bytes(plan, b, first);
+    first += channels;
+  }
+  return bytes;
+}
+
 bool is_valid(const Plan& plan, const Buffer& b) {
   if (b.kind > Kind::kOutput || b.type > Type::kFloat || b.height < 1 || b.width < 1 ||
       b.channels < 1 || b.height > kMaxSide || b.width > kMaxSide ||
@@ -29,8 +46,10 @@ bool is_valid(const Plan& plan, const Buffer& b) {
   if (b.type == Type::kFloat) return false;
   if (is_grouped(b)) {
     return b.type == Type::kCodes && b.group % 2 == 0 && b.channels % kBlock == 0 &&
-           b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&
-           uint64_t{b.rows} * b.width * b.channels == b.size;
+           b.rows >= 1 && b.rows <= kMaxSide &&
+           b.rows * (b.table == kNone ? uint64_t{b.width} * b.channels
+                                      : packed_groups(plan, b)) ==
+               b.size;
   }
   if (is_line_buffer(b)) {
     return b.rows >= 1 && b.rows <= kMaxSide && b.table == kNone &&

@@ -127,12 +127,20 @@ inline bool is_line_buffer(const Buffer& b) { return b.kind == Kind::kLineBuffer
 
 // Whether a depthwise convolution has the rows of a buffer computed, by the op in front
 // of it, a group of channels after the other: each in the row scratch, for its window.
-// The buffer keeps the last rows for the next window: [group][row][pixel][channel].
+// The buffer keeps the last rows for the next window: [group][row][pixel][channel], or
+// packed if it has tables, one for each group.
 inline bool is_grouped(const Buffer& b) { return is_line_buffer(b) && b.group != 0; }
 
 // Channels of the group that begins at one.
 inline size_t group_channels(const Buffer& b, size_t first) {
   return std::min(size_t{b.group} * kBlock, b.channels - first);
+}
+
+// Bytes of a row that a grouped buffer keeps of the group that begins at a channel.
+inline size_t kept_row_bytes(const Plan& plan, const Buffer& b, size_t first) {
+  if (b.table == kNone) return b.width * group_channels(b, first);
+  const Table& table = plan.tables[b.table + first / (b.group * kBlock)];
+  return dqa_strip_bound(table.codec.get(), DQA_RAW, b.width);
 }
 
 // Groups and blocks of channels, the last of which may be incomplete.
