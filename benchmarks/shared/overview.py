@@ -1,6 +1,6 @@
 """README's table and picture, of what the other benchmarks measured.
 
-    python benchmarks/tables/overview.py --svg benchmarks/results/overview.svg
+    python benchmarks/shared/overview.py --svg benchmarks/results/overview.svg
 
 Reads the JSON files of memory, latency, arm, accuracy and packed_accuracy; measures
 nothing. Times are of one thread.
@@ -8,11 +8,7 @@ nothing. Times are of one thread.
 
 import argparse
 import json
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from shared import arguments
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -134,7 +130,7 @@ def draw(memory: dict[str, dict], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--svg", type=arguments.output, help="file for the picture")
+    parser.add_argument("--svg", type=Path, help="file for the picture")
     options = parser.parse_args()
     results = read()
     print(table(results))
