@@ -208,7 +208,7 @@ constexpr unsigned kDotPixels = 5;
 
 // The weights of two groups as matrices take them: eight inputs of each channel, 0 for
 // those of a group that a run lacks. Returns whether there is room for them.
-constexpr size_t kMatrixBytes = 48 * 1024;
+constexpr size_t kMatrixBytes = 64 * 1024;
 inline bool zip_weights(const ConvRow& row, const int8_t* weights, int8_t* zipped) {
   const size_t runs = size_t{row.taps_y} * row.runs;
   if (runs * ((row.run_groups + 1) / 2) * 8 * kBlock > kMatrixBytes) return false;

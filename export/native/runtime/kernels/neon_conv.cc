@@ -242,15 +242,13 @@
 // Eight inputs of each pixel, or the last four; then their products.
 #define ODD_4 "add %[p1], %[at], %[s1]\nadd %[p3], %[p1], %[s2]\n"
 #define ODD_6 ODD_4 "add %[p5], %[p3], %[s2]\n"
-#define EIGHTS_4                                             \
-  "ldr d0, [%[at]]\nldr d1, [%[at], %[s2]]\n"                \
-  "ld1 {v0.d}[1], [%[p1]], #8\nld1 {v1.d}[1], [%[p3]], #8\n" \
-  "add %[at], %[at], #8\n"
+#define EIGHTS_4                                  \
+  "ldr d1, [%[at], %[s2]]\nldr d0, [%[at]], #8\n" \
+  "ld1 {v0.d}[1], [%[p1]], #8\nld1 {v1.d}[1], [%[p3]], #8\n"
 #define EIGHTS_6 "ldr d2, [%[at], %[s4]]\nld1 {v2.d}[1], [%[p5]], #8\n" EIGHTS_4
-#define FOURS_4                                      \
-  "ldr s0, [%[at]]\nldr s1, [%[at], %[s2]]\n"        \
-  "ld1 {v0.s}[2], [%[p1]]\nld1 {v1.s}[2], [%[p3]]\n" \
-  "add %[at], %[at], #4\n"
+#define FOURS_4                                   \
+  "ldr s1, [%[at], %[s2]]\nldr s0, [%[at]], #4\n" \
+  "ld1 {v0.s}[2], [%[p1]]\nld1 {v1.s}[2], [%[p3]]\n"
 #define FOURS_6 "ldr s2, [%[at], %[s4]]\nld1 {v2.s}[2], [%[p5]]\n" FOURS_4
 #define MATRIX(sum, in, w) "smmla v" #sum ".4s, v" #in ".16b, v" #w ".16b\n"
 #define MATRIX_LOW(a, b, c, d, e, f, g, h, in, ...) \

@@ -48,12 +48,17 @@ def residual(bits: int, extra_bits: int, signed: int, channels: int) -> Builder:
 
 
 def narrow() -> Builder:
-    """Few pixels of many channels: threads share the work of each op."""
-    build = Builder((4, 4, 8))
-    x = build.conv(build.input, build.codes((4, 4, 520)), Window())
-    x = build.conv(x, build.codes((4, 4, 520)), SAME, depthwise=True)
-    x = build.conv(x, build.codes((4, 4, 690)), SAME)
-    x = build.average(x, build.codes((1, 1, 690)), Window(4, 4, (4, 4)))
+    """Few pixels of many channels: threads share the work of each op.
+
+    A block's weights of the first large convolution just fit where matrices take them
+    from, those of the second do not.
+    """
+    build = Builder((4, 7, 8))
+    x = build.conv(build.input, build.codes((4, 7, 448)), Window())
+    x = build.conv(x, build.codes((4, 7, 448)), SAME, depthwise=True)
+    x = build.conv(x, build.codes((4, 7, 520)), SAME)
+    x = build.conv(x, build.codes((4, 7, 70)), SAME)
+    x = build.average(x, build.codes((1, 1, 70)), Window(4, 7, (4, 7)))
     build.output(build.conv(x, build.codes((1, 1, 300)), Window()))
     return build
 
