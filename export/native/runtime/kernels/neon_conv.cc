@@ -364,6 +364,13 @@
   TILES(4, inputs, end)          \
   TILES(5, inputs, end)          \
   KERNELS(inputs, end)
+#define LARGEST_TILES(inputs, end) \
+  TILES(1, inputs, end)            \
+  SINGLES(2, inputs, end)          \
+  SINGLES(3, inputs, end)          \
+  SINGLES(4, inputs, end)          \
+  TILES(5, inputs, end)            \
+  KERNELS(inputs, end)
 
 namespace dqa {
 namespace {
@@ -395,8 +402,8 @@ LARGE_TILES(SMALL, SUMS)
 ALL_TILES(SMALL, CODES)
 LARGE_TILES(SMALL, SIGNED)
 LARGE_TILES(SMALL, ADDED)
-LARGE_TILES(BYTES, SUMS)
-LARGE_TILES(WIDE, SUMS)
+LARGEST_TILES(BYTES, SUMS)
+LARGEST_TILES(WIDE, SUMS)
 LARGE_TILES(WIDE, CODES)
 
 PAIR_KERNEL(SUMS)
