@@ -10,8 +10,9 @@ from dqa_keras.export.plan.ops import OpCode, Window
 CALL = 40.0
 # A byte of weights that an op reads once a call.
 WEIGHT_BYTE = 1 / 48
-# A code that is packed or unpacked.
-PACKED_CODE = 0.5
+# A code that is packed or unpacked: as many instructions as it takes on Arm, beside
+# those of a whole plan.
+PACKED_CODE = 5.0
 # A byte that is copied within the nearest cache.
 COPIED_BYTE = 1 / 16
 

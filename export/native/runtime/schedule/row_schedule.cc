@@ -65,6 +65,20 @@ Rows rows_made(const Plan& plan, const Op& op, Rows output) {
   return {static_cast<uint32_t>(before), static_cast<uint32_t>(end)};
 }
 
+bool ask_for_kept_rows(const Plan& plan, const Op& op, Rows rows, Progress* at) {
+  const uint16_t read = plan.link(op, 0).buffer;
+  if (!is_grouped(plan.buffers[read])) return false;
+  const uint32_t kept = rows_made(plan, op, rows).first;
+  if (at->done[read] >= kept) return false;
+  at->asked.push_back({at->maker[read], kept});
+  return true;
+}
+
+void see_group(const Plan& plan, const Op& op, Rows rows, Progress* at) {
+  const uint16_t read = plan.link(op, 0).buffer;
+  if (is_grouped(plan.buffers[read])) at->done[read] = rows_made(plan, op, rows).end;
+}
+
 size_t group_window(const Op& op, const Buffer& in) {
   const size_t rows =
       (size_t{op.rows} - 1) * op.stride_y + (size_t{op.taps_y} - 1) * op.dilation_y + 1;

@@ -114,17 +114,16 @@ inline NextRows next_rows(const Plan& plan, const Asked& asked, const Progress& 
   return {first, border, end};
 }
 
+// Asks for the rows of a grouped input that must be kept before some rows of an op are
+// computed. Whether any lacks. Not inline: few ops have such an input.
+bool ask_for_kept_rows(const Plan& plan, const Op& op, Rows rows, Progress* at);
+
 // Puts what an op lacks to compute some rows on top of `asked`. Whether it lacks
 // anything.
 inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first) return false;
-  const uint16_t read = plan.link(op, 0).buffer;
-  if (is_grouped(plan.buffers[read])) {
-    const uint32_t kept = rows_made(plan, op, rows).first;
-    if (at->done[read] < kept) {
-      at->asked.push_back({at->maker[read], kept});
-      return true;
-    }
+  if (op.code == OpCode::kDepthwise && ask_for_kept_rows(plan, op, rows, at)) {
+    return true;
   }
   bool lacks = false;
   for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
@@ -137,12 +136,13 @@ inline bool ask_for_inputs(const Plan& plan, const Op& op, Rows rows, Progress* 
   return lacks;
 }
 
-// Zeros behind the last row take the place of a row that is read no more, and rows of a
-// grouped input are computed now.
+// Rows of a grouped input are computed with those of the op that reads them.
+void see_group(const Plan& plan, const Op& op, Rows rows, Progress* at);
+
+// Zeros behind the last row take the place of a row that is read no more.
 inline void see_inputs(const Plan& plan, const Op& op, Rows rows, Progress* at) {
   if (rows.end <= rows.first || !sees_zeros(op.code)) return;
-  const uint16_t read = plan.link(op, 0).buffer;
-  if (is_grouped(plan.buffers[read])) at->done[read] = rows_made(plan, op, rows).end;
+  if (op.code == OpCode::kDepthwise) see_group(plan, op, rows, at);
   for_each_link(plan, op, rows, [&](const Op& reader, const Link& link, Rows output) {
     if (link.addend != 0 || !is_line_buffer(plan.buffers[link.buffer])) return;
     const int64_t end = rows_seen(plan, reader, link, output).end;
