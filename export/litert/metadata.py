@@ -23,7 +23,8 @@ from dqa_keras.layers import quantizer_layers
 from dqa_keras.version import __version__
 
 CONFIG_NAME = "DQA_CONFIG"
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
+_WITH_TABLES = 1  # files that say scales here too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +90,6 @@ def describe(
                 "shape": list(table.shape),
                 "signed": bool(table.signed),
                 **({"zero_point": table.zero_point} if table.sign > 1 else {}),
-                "important_channels": table.mask.nonzero()[0].tolist(),
-                "scale": [float(str(value)) for value in table.scale],
-                "residual_lengths": table.residual_lengths.tolist(),
-                "base_lengths": table.base_lengths.tolist(),
             }
             for layer, table in zip(layers, tables, strict=True)
         ],
@@ -100,7 +97,8 @@ def describe(
     }
     return {
         residual_table.NAME: residual_table.encode(tables),
-        # Interpreters hold copies of it: few digits, no indentation.
+        # Interpreters hold two copies of it: it says nothing that the tables say for
+        # each channel.
         CONFIG_NAME: json.dumps(config, separators=(",", ": ")).encode(),
     }
 
@@ -151,10 +149,11 @@ def _parsed(contents: dict[str, bytes]) -> Metadata:
         config = json.loads(contents[CONFIG_NAME])
     except ValueError as error:
         raise MetadataError(f"{CONFIG_NAME} is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != CONFIG_VERSION:
+    known = (_WITH_TABLES, CONFIG_VERSION)
+    if not isinstance(config, dict) or config.get("format") not in known:
         raise MetadataError(
-            f"{CONFIG_NAME} must be of format {CONFIG_VERSION}. Upgrade dqa_keras, or "
-            "export the file again."
+            f"{CONFIG_NAME} must be of format {' or '.join(map(str, known))}. Upgrade "
+            "dqa_keras, or export the file again."
         )
     _check(config)
     return Metadata({table.name: table for table in tables}, config)
@@ -179,7 +178,7 @@ def _check(config: dict[str, Any]) -> None:
         ("weights", str, False),
         ("input", {"mean": numbers, "std": numbers}, True),
         ("labels", [str], True),
-        ("layers", [{"name": str, "config": dict, "scale": numbers}], False),
+        ("layers", [{"name": str, "config": dict}], False),
         ("skipped", [{"name": str, "reason": str}], False),
     ):
         value = config.get(name)

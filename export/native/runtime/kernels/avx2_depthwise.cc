@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kTogether = 32, kEight = 8;
 
 // 32 channels of four taps below each other, next to each other, in the order of
-// `InterleavedArrays`.
+// `DepthwiseRow::interleaved`.
 struct Column {
   __m256i part[4];
 };
@@ -40,22 +40,49 @@ INLINE_AVX2 __m256i add_products(__m256i sum, __m256i codes, const int8_t* weigh
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-// How sums of 32 channels become codes.
+// What sums of 32 channels start with, and how they become codes.
 struct ColumnEnd {
-  const InterleavedArrays& arrays;
+  __m256i start[4];
+  __m256 multiplier[4], bias[4], high[4];
   __m256i low[2], power[2], zero;
 };
 
-INLINE_AVX2 ColumnEnd column_end(const InterleavedArrays& arrays, int32_t zero) {
-  ColumnEnd end = {arrays, {}, {}, _mm256_set1_epi16(static_cast<int16_t>(zero))};
+// An array's values of 32 channels, in that order.
+INLINE_AVX2 void in_order(const void* array, __m256i (&values)[4]) {
   for (unsigned j = 0; j < 2; ++j) {
-    const size_t at = kEight * j, other = at + 2 * kEight;
-    end.low[j] = _mm256_packs_epi32(lowest(arrays.low + at, arrays.high + at),
-                                    lowest(arrays.low + other, arrays.high + other));
-    end.power[j] =
-        _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_loadu_ps(arrays.power + at)),
-                           _mm256_cvtps_epi32(_mm256_loadu_ps(arrays.power + other)));
+    const __m256i first = load(static_cast<const int32_t*>(array) + 2 * kEight * j),
+                  second = load(static_cast<const int32_t*>(array) + 2 * kEight * j +
+                                kEight);
+    values[j] = _mm256_permute2x128_si256(first, second, 0x20);
+    values[2 + j] = _mm256_permute2x128_si256(first, second, 0x31);
   }
+}
+
+INLINE_AVX2 void in_order(const float* array, __m256 (&values)[4]) {
+  __m256i bits[4];
+  in_order(array, bits);
+  for (unsigned n = 0; n < 4; ++n) values[n] = _mm256_castsi256_ps(bits[n]);
+}
+
+INLINE_AVX2 __m256i words(__m256 a, __m256 b) {
+  return _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+}
+
+INLINE_AVX2 ColumnEnd column_end(const int32_t* start, const Epilogue& e, size_t c) {
+  ColumnEnd end;
+  in_order(start + c, end.start);
+  in_order(e.multiplier + c, end.multiplier);
+  in_order(e.bias + c, end.bias);
+  in_order(e.high + c, end.high);
+  __m256 low[4], power[4];
+  in_order(e.low + c, low);
+  in_order(e.power + c, power);
+  for (unsigned j = 0; j < 2; ++j) {
+    end.low[j] = words(_mm256_min_ps(low[j], end.high[j]),
+                       _mm256_min_ps(low[2 + j], end.high[2 + j]));
+    end.power[j] = words(power[j], power[2 + j]);
+  }
+  end.zero = _mm256_set1_epi16(static_cast<int16_t>(e.zero));
   return end;
 }
 
@@ -63,10 +90,7 @@ INLINE_AVX2 void requantize_column(const ColumnEnd& end, const __m256i (&sums)[4
                                    uint8_t* out) {
   __m256i codes[4], words[2];
   for (unsigned n = 0; n < 4; ++n) {
-    const size_t at = kEight * n;
-    codes[n] = rounded(sums[n], _mm256_loadu_ps(end.arrays.multiplier + at),
-                       _mm256_loadu_ps(end.arrays.bias + at),
-                       _mm256_loadu_ps(end.arrays.high + at));
+    codes[n] = rounded(sums[n], end.multiplier[n], end.bias[n], end.high[n]);
   }
   for (unsigned j = 0; j < 2; ++j) {
     const __m256i clipped =
@@ -93,7 +117,7 @@ TARGET_AVX2 void depthwise_3x3(const DepthwiseRow& row, const uint8_t* const* ro
     __m256i sums[4];
     for (size_t n = 0; n < 4; ++n) {
       const int8_t* const weights = interleaved + kTogether * n;
-      sums[n] = load(end.arrays.start + kEight * n);
+      sums[n] = end.start[n];
       sums[n] = add_products(sums[n], one.part[n], weights);
       sums[n] = add_products(sums[n], two.part[n], weights + kTap);
       sums[n] = add_products(sums[n], three.part[n], weights + 2 * kTap);
@@ -109,7 +133,7 @@ TARGET_AVX2 void depthwise_any(const DepthwiseRow& row, const uint8_t* const* ro
                                uint8_t* out, size_t out_bytes) {
   for (size_t p = 0; p < row.pixels; ++p, out += out_bytes) {
     __m256i sums[4];
-    for (size_t n = 0; n < 4; ++n) sums[n] = load(end.arrays.start + kEight * n);
+    for (size_t n = 0; n < 4; ++n) sums[n] = end.start[n];
     const int8_t* weights = interleaved;
     for (unsigned x = 0; x < row.taps_x; ++x) {
       for (unsigned y = 0; y < row.taps_y; y += 4) {
@@ -131,12 +155,11 @@ TARGET_AVX2 void avx2_depthwise(const DepthwiseRow& row, Epilogue* e) {
       size_t{row.taps_x} * ((row.taps_y + 3) / 4) * 4 * kTogether;
   const bool three = row.taps_y == 3 && row.taps_x == 3;
   const uint8_t* rows[kMaxTaps];
-  const InterleavedArrays* arrays = row.arrays;
   const int8_t* interleaved = row.interleaved;
   size_t c = 0;
   for (; c + kTogether <= e->channels;
-       c += kTogether, ++arrays, interleaved += interleaved_bytes) {
-    const ColumnEnd end = column_end(*arrays, e->zero);
+       c += kTogether, interleaved += interleaved_bytes) {
+    const ColumnEnd end = column_end(row.start, *e, c);
     for (unsigned y = 0; y < row.taps_y; ++y) rows[y] = row.rows[y] + c;
     uint8_t* const out = e->out + c;
     if (three && row.pixel_bytes == row.tap_bytes) {

@@ -467,10 +467,14 @@ TARGET_AVX2 void quantize(const InputRow& row, float inverse_scale, float limit,
 }  // namespace
 
 const RuntimeKernels* avx2_runtime_kernels() {
-  static constexpr RuntimeKernels kKernels = {
-      DQA_AVX2, 1,         conv,           sums,    transform_inputs, transform_sums,
-      128,      depthwise, avx2_depthwise, 129,     requantize,       widen,
-      narrow,   blend,     measure,        quantize};
+  static constexpr RuntimeKernels kKernels = [] {
+    RuntimeKernels kernels = {
+        DQA_AVX2, 1,         conv,           sums,    transform_inputs, transform_sums,
+        128,      depthwise, avx2_depthwise, 129,     requantize,       widen,
+        narrow,   blend,     measure,        quantize};
+    kernels.conv_wants_spans = true;
+    return kernels;
+  }();
   return __builtin_cpu_supports("avx2") ? &kKernels : nullptr;
 }
 

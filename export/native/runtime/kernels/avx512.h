@@ -26,8 +26,9 @@ namespace dqa {
 INLINE_AVX512 __m512i load(const void* at) { return _mm512_loadu_si512(at); }
 
 // How far powers of two shift.
-INLINE_AVX512 __m512i shifts(const float* powers) {
-  return _mm512_sub_epi32(_mm512_srli_epi32(load(powers), 23), _mm512_set1_epi32(127));
+INLINE_AVX512 __m512i shifts(__m512 powers) {
+  return _mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(powers), 23),
+                          _mm512_set1_epi32(127));
 }
 
 // Lower bounds as codes.

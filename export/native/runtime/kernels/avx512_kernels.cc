@@ -68,8 +68,9 @@ INLINE_AVX512 void requantize_block(const Epilogue& e, __m512i sum, unsigned pix
     _mm256_mask_storeu_epi16(out + 2 * at, mask, _mm512_cvtsepi32_epi16(code));
     return;
   }
-  const __m512i shifted = _mm512_add_epi32(
-      _mm512_sllv_epi32(code, shifts(e.power + at)), _mm512_set1_epi32(e.zero));
+  const __m512i shifted =
+      _mm512_add_epi32(_mm512_sllv_epi32(code, shifts(_mm512_loadu_ps(e.power + at))),
+                       _mm512_set1_epi32(e.zero));
   _mm_mask_storeu_epi8(out + at, mask, _mm512_cvtepi32_epi8(shifted));
 }
 
@@ -101,7 +102,7 @@ INLINE_AVX512 void requantize_codes(const Epilogue& e,
     UNROLL
     for (unsigned i = b; i < 2; ++i) {
       lows[i] = lowest(e.low + at, e.high + at);
-      powers[i] = shifts(e.power + at);
+      powers[i] = shifts(_mm512_loadu_ps(e.power + at));
     }
   }
   const __m512i low = _mm512_packs_epi32(lows[0], lows[1]);
@@ -346,6 +347,7 @@ const RuntimeKernels* avx512_runtime_kernels() {
     kernels.isa = DQA_AVX512_VNNI;
     kernels.conv_blocks = 2;
     kernels.conv = conv;
+    kernels.conv_wants_spans = false;
     kernels.sums = sums;
     kernels.transform_inputs = transform_inputs;
     kernels.transform_sums = transform_sums;

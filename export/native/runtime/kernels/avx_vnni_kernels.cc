@@ -75,6 +75,7 @@ const RuntimeKernels* avx_vnni_runtime_kernels() {
     static RuntimeKernels kernels = *avx2;
     kernels.isa = DQA_AVX_VNNI;
     kernels.conv = conv;
+    kernels.conv_wants_spans = false;
     kernels.sums = sums;
     return &kernels;
   }();

@@ -39,7 +39,7 @@ struct PlainCodes {
 
 struct Epilogue {
   const float *multiplier, *bias, *low, *high, *power;
-  const PlainCodes* plain;  // of each block; NULL if its rules do not hold
+  const PlainCodes* plain;  // of each block; NULL if its rules do not hold, or unread
   Type type;
   int32_t zero;
   float share;  // AVERAGE: 1 / taps
@@ -84,7 +84,7 @@ struct ConvRow {
   size_t block_bytes;
   const int32_t* start;
   // Accumulation spans: how many groups a 16-bit sum can take, one span after the
-  // other. NULL if it cannot take a single group.
+  // other. NULL if it cannot take a single group, or `conv` reads none.
   const uint32_t* spans;
   size_t span_count;  // with one more at the end: kernels look one span ahead
   unsigned blocks;
@@ -120,13 +120,6 @@ using InputTransformKernel = void (*)(const TileInputs& tiles);
 using OutputTransformKernel = void (*)(const int32_t* sums, size_t position,
                                        size_t tiles, int32_t (*out)[kTile][kBlock]);
 
-// Arrays of 32 channels in the order in which dot products of four taps leave their
-// sums: channel 8 j + 4 i + k is at [i][j][k].
-struct InterleavedArrays {
-  int32_t start[32];
-  float multiplier[32], bias[32], low[32], high[32], power[32];
-};
-
 // Neighbouring pixels of a depthwise convolution.
 struct DepthwiseRow {
   unsigned taps_y, taps_x;
@@ -147,9 +140,10 @@ struct DepthwiseRow {
   const int16_t* base;  // [block][span][16 channels]
   // What sums start with, and then without all of `base`.
   const int32_t* span_start;
-  // For each 32 channels: [tap x][four taps y][32 channels, as in `arrays`][4 taps y].
+  // For each 32 channels: [tap x][four taps y][32 channels][4 taps y]. Channels are in
+  // the order in which dot products of four taps leave their sums: channel
+  // 8 j + 4 i + k is at [i][j][k].
   const int8_t* interleaved;
-  const InterleavedArrays* arrays;
 
   void advance(size_t count) const {
     for (unsigned y = 0; y < taps_y; ++y) rows[y] += count * pixel_bytes;
@@ -225,8 +219,12 @@ struct RuntimeKernels {
   bool takes_blocks = false;
   // What bytes above 127, and low halves of wide inputs, are taken less by in `conv`.
   uint8_t less = 0;
+  // Whether `conv` reads `spans`.
+  bool conv_wants_spans = false;
   // Whether `depthwise` reads `span_rows` and what belongs to it.
   bool wants_spans = false;
+  // Whether they read `PlainCodes`.
+  bool wants_plain = false;
 };
 
 // The kernels of an instruction set, or the fastest ones (DQA_AUTO). NULL if they are

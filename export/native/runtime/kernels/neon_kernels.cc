@@ -315,6 +315,7 @@ RuntimeKernels kernels_of(DqaIsa isa, ConvKernel conv, SumsKernel sums, uint8_t 
   kernels.tile_shift = 0;  // both multiply signed bytes
   kernels.depthwise = depthwise;
   kernels.wants_spans = true;
+  kernels.wants_plain = true;
   kernels.requantize = neon_requantize;
   kernels.widen = widen;
   kernels.narrow = narrow;

@@ -74,6 +74,7 @@ void set_blocks(const Run& run, size_t index, size_t b, size_t end, ConvRow* row
                                                  run.plan.ops[index].weights) +
                  b * row->block_bytes;
   row->start = prepared.start.data() + b * kBlock;
+  if (prepared.spans.empty()) return;
   const std::vector<uint32_t>& spans = prepared.spans[b];
   row->spans = spans.empty() ? nullptr : spans.data();
   row->span_count = spans.size();
@@ -315,9 +316,9 @@ DqaStatus depthwise(Run& run, size_t index, Rows todo) {
     if (interleaved) {
       if (first == end) return;
       const size_t number = first / step;
-      row.arrays = prepared.arrays.data() + number;
-      row.interleaved = prepared.interleaved.data() +
-                        number * (prepared.interleaved.size() / prepared.arrays.size());
+      const size_t all = (blocks_of(out) + step - 1) / step;
+      row.interleaved =
+          prepared.interleaved.data() + number * (prepared.interleaved.size() / all);
       pixels(run.kernels.depthwise_interleaved, first, end - first);
       return;
     }

@@ -69,9 +69,10 @@ std::vector<uint32_t> accumulation_spans(const int8_t* weights, size_t count,
   return spans;
 }
 
-std::vector<PlainCodes> plain_codes(const Plan& plan, const Op& op) {
+std::vector<PlainCodes> plain_codes(const Plan& plan, const Op& op,
+                                    const RuntimeKernels& kernels) {
   const Buffer& out = plan.buffers[op.output];
-  if (out.type != Type::kCodes) return {};
+  if (!kernels.wants_plain || out.type != Type::kCodes) return {};
   std::vector<PlainCodes> plain(blocks_of(out));
   const bool has_sign = out.zero != 0;
   for (PlainCodes& block : plain) {
@@ -95,7 +96,7 @@ std::vector<PlainCodes> plain_codes(const Plan& plan, const Op& op) {
   return plain;
 }
 
-Prepared prepare_conv(const Plan& plan, const Op& op, int32_t less) {
+Prepared prepare_conv(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
   const Buffer& in = plan.input(op);
   const size_t groups = groups_of(in);
   const size_t count = size_t{op.taps_y} * op.taps_x * groups;
@@ -114,29 +115,30 @@ Prepared prepare_conv(const Plan& plan, const Op& op, int32_t less) {
           sum += weights[(g * kBlock + o) * kGroup + i];
         }
       }
-      if (codes && in.peak <= 127) less = 0;
+      const int32_t less = codes && in.peak <= 127 ? 0 : kernels.less;
       prepared.start[b * kBlock + o] = sum * (less - (codes ? in.zero : 0));
     }
-    prepared.spans.push_back(codes ? accumulation_spans(weights, count, in.peak)
-                                   : std::vector<uint32_t>());
+    if (!kernels.conv_wants_spans || !codes) continue;
+    prepared.spans.push_back(accumulation_spans(weights, count, in.peak));
   }
-  prepared.plain = plain_codes(plan, op);
+  prepared.plain = plain_codes(plan, op, kernels);
   return prepared;
 }
 
 // For each position of a tile: the correction for what its inputs are shifted by.
-Prepared prepare_winograd(const Plan& plan, const Op& op, uint8_t shift) {
+Prepared prepare_winograd(const Plan& plan, const Op& op,
+                          const RuntimeKernels& kernels) {
   const Buffer& in = plan.input(op);
   const size_t groups = groups_of(in);
   const size_t blocks = blocks_of(plan.buffers[op.output]);
   const auto* weights = reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   constexpr size_t kMiddle = 5;  // where four codes are added
   Prepared prepared;
-  prepared.plain = plain_codes(plan, op);
+  prepared.plain = plain_codes(plan, op, kernels);
   prepared.start.resize(kPositions * blocks * kBlock);
   for (size_t b = 0; b < blocks; ++b) {
     for (size_t p = 0; p < kPositions; ++p) {
-      int32_t by = shift;
+      int32_t by = kernels.tile_shift;
       if (p == kMiddle) by += 4 * int32_t{in.zero} - 2 * int32_t{kTilePeak};
       int32_t* const start = prepared.start.data() + (p * blocks + b) * kBlock;
       for (size_t i = 0; i < groups * kBlock * kGroup; ++i) {
@@ -173,25 +175,6 @@ std::vector<int8_t> interleave(const Op& op, const int8_t* weights, size_t padde
         }
       }
     }
-  }
-  return interleaved;
-}
-
-std::vector<InterleavedArrays> interleave_arrays(const Plan& plan, const Op& op,
-                                                 const std::vector<int32_t>& start) {
-  std::vector<InterleavedArrays> interleaved((start.size() + kTogether - 1) /
-                                             kTogether);
-  for (size_t i = 0; i < interleaved.size() * kTogether; ++i) {
-    const size_t at = i % kTogether, first = i - at,
-                 channel = first + interleaved_channel(at);
-    if (channel >= start.size()) continue;
-    InterleavedArrays& to = interleaved[i / kTogether];
-    to.start[at] = start[channel];
-    to.multiplier[at] = plan.floats(op.multiplier)[channel];
-    to.bias[at] = plan.floats(op.bias)[channel];
-    to.low[at] = plan.floats(op.low)[channel];
-    to.high[at] = plan.floats(op.high)[channel];
-    to.power[at] = plan.floats(op.power)[channel];
   }
   return interleaved;
 }
@@ -235,7 +218,7 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op,
       reinterpret_cast<const int8_t*>(plan.constants + op.weights);
   Prepared prepared;
   prepared.start.resize(padded);
-  prepared.plain = plain_codes(plan, op);
+  prepared.plain = plain_codes(plan, op, kernels);
   prepared.interval = static_cast<uint32_t>(taps);
   for (size_t c = 0; c < padded; ++c) {
     int32_t sum = 0;
@@ -252,7 +235,6 @@ Prepared prepare_depthwise(const Plan& plan, const Op& op,
   }
   if (plain && in.peak <= kernels.interleaved_peak) {
     prepared.interleaved = interleave(op, weights, padded);
-    prepared.arrays = interleave_arrays(plan, op, prepared.start);
   }
   return prepared;
 }
@@ -279,9 +261,9 @@ Prepared prepare_input(const Plan& plan, const Op& op) {
 Prepared prepare(const Plan& plan, const Op& op, const RuntimeKernels& kernels) {
   switch (op.code) {
     case OpCode::kQuantizeInput: return prepare_input(plan, op);
-    case OpCode::kConv: return prepare_conv(plan, op, kernels.less);
+    case OpCode::kConv: return prepare_conv(plan, op, kernels);
     case OpCode::kDepthwise: return prepare_depthwise(plan, op, kernels);
-    case OpCode::kWinograd: return prepare_winograd(plan, op, kernels.tile_shift);
+    case OpCode::kWinograd: return prepare_winograd(plan, op, kernels);
     default: return {};
   }
 }

@@ -15,7 +15,8 @@ struct Prepared {
   // their zero. WINOGRAD has one for each position and channel.
   std::vector<int32_t> start;
   // Accumulation spans, for each block of 16 channels: how many groups a 16-bit sum can
-  // take, one span after the other. Empty if it cannot take a single group.
+  // take, one span after the other. Empty if it cannot take a single group. No blocks
+  // if no kernel reads them.
   std::vector<std::vector<uint32_t>> spans;
   // DEPTHWISE: how many taps in a row a 16-bit sum can take, in every channel.
   uint32_t interval = 0;
@@ -25,8 +26,8 @@ struct Prepared {
   std::vector<int32_t> span_start;
   // DEPTHWISE from codes to codes, for kernels of 32 channels; see `DepthwiseRow`.
   std::vector<int8_t> interleaved;
-  std::vector<InterleavedArrays> arrays;
-  // For each block of 16 channels; empty if the rules of `PlainCodes` do not hold.
+  // For each block of 16 channels; empty if the rules of `PlainCodes` do not hold, or
+  // no kernel reads them.
   std::vector<PlainCodes> plain;
   // QUANTIZE_INPUT: for each value of a row. Empty if there is no scale and no offset.
   std::vector<float> factors, summands;

@@ -45,7 +45,10 @@ public class DqaMetadata private constructor(
 ) {
     public companion object {
         private const val NAME = "DQA_CONFIG"
-        private const val FORMAT = 1
+        private const val FORMAT = 2
+
+        // Files that say scales in it too.
+        private const val WITH_TABLES = 1
 
         // What we write has 5 levels; org.json goes down by recursion.
         private const val DEEPEST = 32
@@ -72,8 +75,8 @@ public class DqaMetadata private constructor(
             val text = metadata(file, NAME).text(NAME)
             checkDepth(text)
             val config = JSONObject(text)
-            if (config.getInt("format") != FORMAT) {
-                throw DqaFormatException("$NAME must be of format $FORMAT: update the library")
+            if (config.getInt("format") !in WITH_TABLES..FORMAT) {
+                throw DqaFormatException("$NAME must be of format $FORMAT at most: update the library")
             }
             return DqaMetadata(
                 model = config.getString("model"),

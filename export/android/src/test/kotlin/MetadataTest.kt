@@ -25,14 +25,6 @@ internal class MetadataTest {
                 assertEquals(layer.getJSONObject("config").getInt("extra_bits"), table.extraBits)
                 assertEquals(layer.getJSONArray("shape").ints(), table.shape.toList())
                 assertEquals(layer.getBoolean("signed"), table.signed)
-                assertEquals(
-                    layer.getJSONArray("important_channels").ints(),
-                    table.important.indices.filter(table.important::get),
-                )
-                val scale = layer.getJSONArray("scale")
-                assertEquals(List(scale.length()) { scale.getDouble(it).toFloat() }, table.scale.toList())
-                assertEquals(layer.getJSONArray("residual_lengths").ints(), table.residualLengths.toList())
-                assertEquals(layer.getJSONArray("base_lengths").ints(), table.baseLengths.toList())
             }
             assertEquals(exported.mode == "packed", metadata.packed)
             assertNull(metadata.normalization)
@@ -92,7 +84,7 @@ internal class MetadataTest {
             bytes.clone().also { it[it.find("DQA_RESIDUAL")] = 'X'.code.toByte() } to "not exported by dqa_keras",
             bytes.clone().also { it[it.find("DQAR") + 20] = 'X'.code.toByte() } to "CRC-32",
             bytes.clone().also { it[it.find("DQAR") + 4] = 9 } to "version 9",
-            bytes.clone().also { it[it.find("\"format\": 1") + 10] = '7'.code.toByte() } to "update the library",
+            bytes.clone().also { it[it.find("\"format\": 2") + 10] = '7'.code.toByte() } to "update the library",
             bytes.clone().also { it.fill('['.code.toByte(), it.find("\"layers\""), it.find("\"layers\"") + 50) } to "nested",
             bytes.clone().also { it[it.find("\"layers\"") + 3] = 0xff.toByte() } to "not UTF-8",
             bytes.clone().also { it[it.find("{\"format\"")] = ']'.code.toByte() } to "DQA_CONFIG",
