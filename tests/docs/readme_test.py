@@ -370,6 +370,14 @@ def test_process_growth_is_what_was_measured():
         assert f"| {words} | packed, 4 bits | {arena:.{digits}f} |" in FIGURES
 
 
+def test_coded_skips_are_what_was_measured():
+    rows = json.loads((RESULTS / "coded_skips.json").read_text())["rows"]
+    table = runpy.run_path(str(ROOT / "benchmarks" / "coded_skips.py"))["table"]
+    assert table(rows) in FIGURES
+    (images,) = {row["images"] for row in rows.values()}
+    assert f"{images} test images); what rows needed" in FIGURES
+
+
 def test_files_that_are_linked_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
