@@ -27,7 +27,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    programs = [*_FOLDER.glob("*.py"), *_FOLDER.glob("devices/*.py")]
+    programs = [path for path in _FOLDER.rglob("*.py") if path.parent.name != "shared"]
     paths = {path.stem: path for path in sorted(programs)}
     if not paths:
         raise ValueError("dqa bench needs a checkout of the repository, not a wheel")
