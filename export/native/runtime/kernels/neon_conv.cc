@@ -371,6 +371,13 @@
   SINGLES(4, inputs, end)          \
   TILES(5, inputs, end)            \
   KERNELS(inputs, end)
+#define SINGLE_TILES(inputs, end) \
+  TILES(1, inputs, end)           \
+  SINGLES(2, inputs, end)         \
+  SINGLES(3, inputs, end)         \
+  SINGLES(4, inputs, end)         \
+  SINGLES(5, inputs, end)         \
+  KERNELS(inputs, end)
 
 namespace dqa {
 namespace {
@@ -403,7 +410,7 @@ ALL_TILES(SMALL, CODES)
 LARGE_TILES(SMALL, SIGNED)
 LARGE_TILES(SMALL, ADDED)
 LARGEST_TILES(BYTES, SUMS)
-LARGEST_TILES(WIDE, SUMS)
+SINGLE_TILES(WIDE, SUMS)
 LARGE_TILES(WIDE, CODES)
 
 PAIR_KERNEL(SUMS)
