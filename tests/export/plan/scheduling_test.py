@@ -4,6 +4,7 @@ A bottleneck is `expand -> depthwise -> project`, and where sizes allow the inpu
 block is added. Without such quantizers projections take seven bits and sums are fused.
 """
 
+import dataclasses
 import random
 from itertools import combinations
 
@@ -139,7 +140,8 @@ def grouped(program, packed=False):
         for walk in walks
         if {n.packed for n in walk.line_buffers.values() if n.group} == {packed}
     ]
-    single = [w for w in walks if w.end == w.first + 1]
+    # As slow as need be: others are only taken where there are no groups.
+    single = [dataclasses.replace(w, time=1e12) for w in walks if w.end == w.first + 1]
     cuts = StageSearch(stages, chosen + single).fastest()
     plan, constants = planned(program, stages, cuts, {})
     assert any(b.group and (b.table != NONE) == packed for b in plan.buffers)
