@@ -15,7 +15,6 @@ RESULTS = Path(__file__).parents[1] / "results"
 _NETWORKS = {
     "unet": "U-Net, 512 x 512",
     "mobilenet_v2": "MobileNetV2, 224 x 224",
-    "efficientnet_lite0": "EfficientNet-Lite0, 224 x 224",
     "resnet32": "ResNet-32, 32 x 32",
 }
 _KINDS = {
@@ -25,7 +24,7 @@ _KINDS = {
 }
 # Networks measured in memory and time with the weights that accuracy is of. The others
 # have random ones: their size and time are the same, they are right about nothing.
-_TRAINED = {"resnet32", "efficientnet_lite0"}
+_TRAINED = {"resnet32"}
 
 
 def read() -> dict[str, dict]:

@@ -60,4 +60,5 @@ def _one_line_errors() -> Iterator[None]:
             raise ValueError(stop.code) from stop
         raise
     finally:
+        # What was there before: of the same type.
         argparse.ArgumentParser.error = usual  # type: ignore[method-assign]

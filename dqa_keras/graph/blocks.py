@@ -49,8 +49,7 @@ def expanded(layer: Any) -> keras.Model | None:
         return None  # the layer casts its inputs, a graph would not
     try:
         return _traced(layer, arguments, node.output_tensors)
-    # A call may raise anything on symbolic tensors: it is then left as it is.
-    except Exception:
+    except Exception:  # a call may raise anything here: it is then left as it is
         return None
 
 
